@@ -1,0 +1,171 @@
+"""PCA and t-SNE of the features that trials kept: a panel an arm, comparable with each other.
+
+As a script: `python analysis/embeddings.py --space NAME` writes the figures as PNG and PDF.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # this project's packages, not this folder's modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.linalg import orthogonal_procrustes
+
+from analysis.labels import arm_text
+from analysis.trials import cell_labels, finished, load, parse_command_line
+from study.ledger import Ledger
+
+Points = npt.NDArray[np.float64]
+
+PERPLEXITY = 30.0
+SPLITS = {"train": "augmented training images", "test": "clean test images"}
+"""Kept splits with what a caption calls them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedding:
+    """What one trial kept of one split.
+
+    Attributes:
+        arm: label of the trial's arm.
+        h: (N, D) features.
+        labels: (N,) classes.
+        index: (N,) positions in the split, equal for all trials that are compared.
+    """
+
+    arm: str
+    h: Points
+    labels: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+
+
+def shown_seed(cell: pd.DataFrame) -> int | None:
+    """The lowest seed that every arm has finished, never one chosen by eye; None where there is none.
+
+    Args:
+        cell: the trials of one cell. Arms without any finished trial are passed over.
+    """
+    seeds = [set(arm["seed"]) for _, arm in finished(cell).groupby("arm_label")]
+    common = set.intersection(*seeds) if seeds else set()
+    return min(common, default=None)
+
+
+def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger) -> list[Embedding]:
+    """The kept features of each arm of a cell for one seed, in the order of the space."""
+    panels = []
+    for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
+        with np.load(ledger.artifact(trial["run_id"], "embeddings.npz"), allow_pickle=False) as kept:
+            panels.append(
+                Embedding(
+                    arm=trial["arm_label"],
+                    h=kept[f"{split}_h"].astype(np.float64),
+                    labels=kept[f"{split}_labels"],
+                    index=kept[f"{split}_index"],
+                )
+            )
+    if any(not np.array_equal(panel.index, panels[0].index) for panel in panels):
+        raise ValueError("embeddings: the trials of a cell kept different images")
+    return panels
+
+
+def pca_layouts(panels: Sequence[Embedding]) -> list[tuple[Points, float]]:
+    """Two principal components of each panel, turned onto those of the first; explained variance.
+
+    Returns:
+        For each panel (N, 2) and the share of the variance that the two components explain.
+    """
+    from sklearn.decomposition import PCA
+
+    layouts: list[tuple[Points, float]] = []
+    for panel in panels:
+        pca = PCA(n_components=2, svd_solver="full")
+        points = pca.fit_transform(panel.h)
+        if layouts:
+            # Axes of a PCA have no sign and no order that means anything across panels.
+            turn, _ = orthogonal_procrustes(points, layouts[0][0])
+            points = points @ turn
+        layouts.append((points, float(pca.explained_variance_ratio_.sum())))
+    return layouts
+
+
+def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
+    """t-SNE of each panel, (N, 2): one perplexity and seed, the others begun from the first's layout."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    layouts: list[Points] = []
+    for panel in panels:
+        start = layouts[0] if layouts else PCA(n_components=2, svd_solver="full").fit_transform(panel.h)
+        start = start / start.std(0) * 1e-4
+        perplexity = min(PERPLEXITY, (len(panel.h) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init=start, random_state=0)
+        layouts.append(tsne.fit_transform(panel.h).astype(np.float64))
+    return layouts
+
+
+def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
+    """The figure of one cell: PCA above, t-SNE below, a column an arm, the baseline first."""
+    width = 2.6 * len(panels)
+    figure = Figure(figsize=(max(width, 5.2), 5.9), layout="constrained")
+    grid = figure.subplots(2, len(panels), squeeze=False)
+    count = classes or int(max(panel.labels.max() for panel in panels)) + 1
+    colours = mpl.color_sequences["petroff10"]  # colour-blind readers can tell these apart
+    handles = []
+    pca, tsne = pca_layouts(panels), tsne_layouts(panels)
+    for column, panel in enumerate(panels):
+        points, variance = pca[column]
+        for row, layout in enumerate((points, tsne[column])):
+            handles = _scatter(grid[row, column], layout, panel.labels, colours, count)
+        grid[0, column].set_title(arm_text(panel.arm), fontsize=11)
+        grid[0, column].set_xlabel(f"{variance:.0%} of variance", fontsize=8)
+    for row, name in enumerate(("PCA", "t-SNE")):
+        grid[row, 0].set_ylabel(name, fontsize=11)
+    names = [str(c) for c in range(count)]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(count, 10), frameon=False, fontsize=9)
+    return figure
+
+
+def _scatter(
+    axes: Axes, points: Points, labels: npt.NDArray[np.int64], colours: Sequence[str], count: int
+) -> list[object]:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("0.8")
+    size = float(np.clip(2500 / len(points), 3, 14))
+    return [
+        axes.scatter(
+            *points[labels == c].T, s=size, color=colours[c % len(colours)], linewidths=0, rasterized=True
+        )
+        for c in range(count)
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the figures of a space; returns the exit code."""
+    selection, ledger, folder = parse_command_line("Embedding figures of a space.", argv, subfolder="figures")
+    trials = load(selection, ledger)
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell, label in cell_labels(trials).items():
+        part = trials[trials["cell"] == cell]
+        seed = shown_seed(part)
+        if seed is None:
+            print(f"{label}: no seed that every arm has finished")
+            continue
+        for split in SPLITS:
+            figure = draw(read(part, seed, split, ledger))
+            for suffix in ("png", "pdf"):
+                path = folder / f"embeddings-{cell}-{split}.{suffix}"
+                figure.savefig(path, dpi=200)
+                print(f"wrote {path}: {label}, {SPLITS[split]}, seed {seed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The report of a space: one self-contained HTML file, its tables and figures beside it.
+
+As a script: `python analysis/report.py --space NAME`.
+"""
+
+import base64
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # this project's packages, not this folder's modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader
+from matplotlib.figure import Figure
+
+from analysis import embeddings
+from analysis.figures import accuracy_by_arm
+from analysis.labels import METRICS, arm_text
+from analysis.tables import caption, cell_table, summarise, write_tables
+from analysis.trials import cell_labels, load, parse_command_line
+from search_spaces import Selection
+from study.ledger import Ledger
+from trainables.trial import CELL_FIELDS, format_value
+
+REPORT = "report.html"
+_STAMP = ".rendered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """What `render` did.
+
+    Attributes:
+        path: of the report.
+        trials: one row a planned trial.
+        files: everything rendered, the report first; empty where nothing had changed.
+    """
+
+    path: Path
+    trials: pd.DataFrame
+    files: tuple[Path, ...]
+
+
+def render(selection: Selection, ledger: Ledger, folder: Path, *, force: bool = False) -> Rendered:
+    """Render the report of a selection into `folder`, unless it is there and nothing has changed.
+
+    Args:
+        selection: the trials.
+        ledger: where their results are.
+        folder: gets `report.html`, `trials.parquet`, `tables/` and `figures/`.
+        force: render even if nothing has changed.
+    """
+    trials = load(selection, ledger)
+    report, stamp = folder / REPORT, folder / _STAMP
+    state = _state(trials)
+    if not force and report.exists() and stamp.exists() and stamp.read_text() == state:
+        return Rendered(path=report, trials=trials, files=())
+    folder.mkdir(parents=True, exist_ok=True)
+    summary, labels = summarise(trials), cell_labels(trials)
+    tables = write_tables(summary, labels, folder / "tables")
+    trials.to_parquet(folder / "trials.parquet", index=False)
+    drawn: list[Path] = []
+    cells = []
+    for cell, label in labels.items():
+        figures = _figures(trials[trials["cell"] == cell], ledger)
+        for figure in figures:
+            png, pdf = _save(figure.pop("figure"), folder / "figures" / f"{figure['name']}-{cell}")
+            figure["png"] = "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
+            drawn += [png, pdf]
+        table = _table_html(cell_table(summary, cell))
+        cells.append({"label": label, "table": table, "caption": caption(summary, cell), "figures": figures})
+    report.write_text(_html(selection, ledger, trials, cells))
+    stamp.write_text(state)
+    return Rendered(path=report, trials=trials, files=(report, *tables, folder / "trials.parquet", *drawn))
+
+
+def _state(trials: pd.DataFrame) -> str:
+    """Digest of all that the report depends on: the trials, and the code that renders them."""
+    digest = hashlib.sha256(trials[["key", "status", "run_id", "changed"]].to_csv(index=False).encode())
+    room = Path(__file__).parent
+    for path in sorted([*room.glob("*.py"), *room.glob("templates/*")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _figures(cell: pd.DataFrame, ledger: Ledger) -> list[dict[str, Any]]:
+    """The figures of one cell with their names, captions and alternative texts."""
+    if not (cell["status"] == "FINISHED").any():
+        return []
+    metrics = {name: METRICS[name] for name in ("test_acc", "test_augfull_acc")}
+    figures = [
+        {
+            "name": "accuracy",
+            "figure": accuracy_by_arm(cell, metrics),
+            "caption": "Accuracy of every seed (grey, joined by seed) and mean over seeds (blue).",
+            "alt": "Accuracy by arm",
+        }
+    ]
+    seed = embeddings.shown_seed(cell)
+    if seed is None:
+        return figures
+    for split, images in embeddings.SPLITS.items():
+        panels = embeddings.read(cell, seed, split, ledger)
+        figures.append(
+            {
+                "name": f"embeddings-{split}",
+                "figure": embeddings.draw(panels),
+                "caption": f"PCA and t-SNE of the features h of {len(panels[0].h)} {images}, seed {seed} (the lowest"
+                " that every arm has finished), coloured by class. PCA panels are turned onto the first;"
+                f" t-SNE begins from the first panel's layout, perplexity {embeddings.PERPLEXITY:.0f}.",
+                "alt": f"PCA and t-SNE of {images}, a panel an arm",
+            }
+        )
+    return figures
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf")]
+    for path in paths:
+        figure.savefig(path, dpi=200)
+    return paths
+
+
+def _table_html(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "arms": [arm_text(arm) for arm in table.columns],
+        "rows": [(METRICS[str(metric)], list(row)) for metric, row in table.iterrows()],
+    }
+
+
+def _html(selection: Selection, ledger: Ledger, trials: pd.DataFrame, cells: list[dict[str, Any]]) -> str:
+    counts = trials["status"].value_counts()
+    open_trials = trials[trials["status"] != "FINISHED"]
+    fixed = {
+        name: format_value(getattr(selection.trials[0], name))
+        for name in CELL_FIELDS
+        if len({getattr(trial, name) for trial in selection.trials}) == 1
+    }
+    records = {record.key: record for record in ledger.trials(trials["key"])}
+    tags = ("device", "threads", "version.torch", "version.ray", "version.study", "git.commit", "data.sha256")
+    provenance = {tag: sorted({r.tags[tag] for r in records.values() if tag in r.tags}) for tag in tags}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+    return environment.get_template("report.html.j2").render(
+        space=selection.space,
+        steps=selection.steps,
+        planned=len(trials),
+        finished=int(counts.get("FINISHED", 0)),
+        open_trials=open_trials[["name", "status", "failure"]].to_dict("records"),
+        cells=cells,
+        fixed=fixed,
+        provenance={tag: values for tag, values in provenance.items() if values},
+        experiment=ledger.experiment,
+        seconds=float(trials.get("train_seconds", pd.Series(dtype=float)).sum()),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the report of a space; returns the exit code."""
+    selection, ledger, folder = parse_command_line("The report of a space.", argv)
+    rendered = render(selection, ledger, folder, force=True)
+    for path in rendered.files:
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""From a space and the command line's `--seeds`, `--only` and `--set` to the trials that are meant."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from search_spaces.spaces import SPACES
+from trainables.trial import FIELDS, TrialConfig, format_value, nearest, parse_value
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Trials selected from a space.
+
+    Attributes:
+        space: name of the space.
+        trials: distinct configs, seed by seed: an interrupted study leaves whole replicates.
+        steps: for people, how many trials each step of the selection left.
+    """
+
+    space: str
+    trials: tuple[TrialConfig, ...]
+    steps: tuple[str, ...]
+
+
+def select(
+    space: str, *, only: Sequence[str] = (), assign: Sequence[str] = (), seeds: int | None = None
+) -> Selection:
+    """Select trials: the space with seeds 0 … `seeds` - 1, filtered by `only`, changed by `assign`.
+
+    Args:
+        space: a name in `SPACES`.
+        only: `KEY=V[,V]` each; KEY is a field or `arm`. A trial stays if it has one of the values.
+        assign: `KEY=VALUE` each, replaces a field in all trials left; equal trials are merged.
+        seeds: number of replicates; None: the space's own.
+
+    Raises:
+        ValueError: an unknown space, key or value, or nothing is left.
+    """
+    if space not in SPACES:
+        raise ValueError(f"unknown space {space!r}{nearest(space, SPACES)}; allowed: {', '.join(SPACES)}")
+    trials = _distinct(SPACES[space]())
+    steps = [f"space {space}: {len(trials)} trials"]
+    if seeds is not None:
+        if seeds < 1:
+            raise ValueError(f"--seeds: got {seeds}; allowed: an integer >= 1")
+        trials = _distinct(dataclasses.replace(t, seed=seed) for seed in range(seeds) for t in trials)
+        steps.append(f"--seeds {seeds}: {len(trials)}")
+    for condition in only:
+        trials = _filter(trials, condition)
+        steps.append(f"--only {condition}: {len(trials)}")
+    for assignment in assign:
+        trials = _distinct(_assign(trials, assignment))
+        steps.append(f"--set {assignment}: {len(trials)}")
+    return Selection(
+        space=space, trials=tuple(sorted(trials, key=lambda trial: trial.seed)), steps=tuple(steps)
+    )
+
+
+def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which trials are meant, the same for running and for analysing."""
+    group = parser.add_argument_group("which trials")
+    group.add_argument("--space", metavar="NAME", help=f"the search space: {', '.join(SPACES)}")
+    group.add_argument(
+        "--only",
+        metavar="KEY=V[,V]",
+        action="append",
+        default=[],
+        help="keep trials that have one of the values; a field or 'arm'; may be repeated",
+    )
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="assign",
+        help="then replace a field in every trial; may be repeated",
+    )
+    group.add_argument("--seeds", metavar="N", type=int, help="seeds 0 … N-1 instead of the space's own")
+
+
+def selection_from(args: argparse.Namespace) -> Selection:
+    """The selection that parsed `add_selection_arguments` describe; raises ValueError like `select`."""
+    if args.space is None:
+        raise ValueError(f"--space: required; allowed: {', '.join(SPACES)}")
+    return select(args.space, only=args.only, assign=args.assign, seeds=args.seeds)
+
+
+def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
+    key, texts = _split("--only", condition, "KEY=V[,V]")
+    if key != "arm" and key not in FIELDS:
+        known = ("arm", *FIELDS)
+        raise ValueError(f"--only: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
+
+    def value_of(trial: TrialConfig) -> str:
+        return trial.arm if key == "arm" else format_value(getattr(trial, key))
+
+    present = list(dict.fromkeys(value_of(trial) for trial in trials))
+    wanted = [text if key == "arm" else _canonical(key, text) for text in texts.split(",")]
+    for value in wanted:
+        if value not in present:
+            hint = nearest(value, present)
+            raise ValueError(
+                f"--only {key}: no trial has {value!r}{hint}; there are: {', '.join(present) or 'no trials'}"
+            )
+    return [trial for trial in trials if value_of(trial) in wanted]
+
+
+def _canonical(key: str, text: str) -> str:
+    return format_value(_reading("--only", lambda: parse_value(key, text)))
+
+
+def _assign(trials: Iterable[TrialConfig], assignment: str) -> list[TrialConfig]:
+    key, text = _split("--set", assignment, "KEY=VALUE")
+    if key == "arm":
+        raise ValueError("--set: 'arm' is derived; set method or gamma instead")
+    value = _reading("--set", lambda: parse_value(key, text))
+    return [_reading("--set", lambda t=trial: dataclasses.replace(t, **{key: value})) for trial in trials]
+
+
+def _reading(option: str, read: Callable[[], T]) -> T:
+    """What `read` returns; its ValueError says which option it came from."""
+    try:
+        return read()
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _split(option: str, text: str, form: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise ValueError(f"{option}: got {text!r}; allowed: {form}")
+    return key, value
+
+
+def _distinct(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+    return list(dict.fromkeys(trials))

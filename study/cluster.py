@@ -1,0 +1,107 @@
+"""The connection to Ray: a Ray of one's own, or a cluster that is already there."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+PROBE_SECONDS = 5
+
+
+class ClusterError(ValueError):
+    """Ray cannot be used as asked; the message says what was given and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What a trial gets, and how many run at once.
+
+    Attributes:
+        cpus: CPUs a trial; PyTorch uses as many threads, at least one.
+        gpus: GPUs a trial, a fraction to pack several on one; None: one where there are any.
+        max_concurrent: trials at once; None: as many as fit.
+    """
+
+    cpus: float = 1.0
+    gpus: float | None = None
+    max_concurrent: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ClusterError for values that no machine can grant."""
+        if not 0 < self.cpus:
+            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
+        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
+            raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ClusterError(f"--max-concurrent: got {self.max_concurrent}; allowed: an integer >= 1")
+
+
+def is_own(address: str | None) -> bool:
+    """Whether `address` means a Ray of one's own on this machine."""
+    return address in (None, "", "local")
+
+
+def check(address: str | None, resources: Resources) -> None:
+    """Raise ClusterError for what could never work, before anything starts; waits 5 s at most."""
+    if is_own(address):
+        cores = os.cpu_count() or 1
+        if resources.cpus > cores:
+            raise ClusterError(
+                f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores of this machine"
+            )
+        return
+    if address == "auto":
+        return
+    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ClusterError(f"--address: got {address!r}; allowed: HOST:PORT, ray://HOST:PORT, auto, local")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"--address: no Ray answers at {address} ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ()) -> Iterator[None]:
+    """A connection to Ray for the time of the context; a Ray of one's own ends with it.
+
+    To be entered in the main thread: Linux ends Ray's processes with the thread that started them.
+
+    Args:
+        address: of a cluster; None or `local`: a Ray of one's own.
+        meanwhile: done in other threads while Ray starts, which takes seconds and leaves them idle. What
+            one raises is raised here.
+
+    Raises:
+        ClusterError: no Ray answers.
+    """
+    import ray
+
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if is_own(address):
+        # "local" is said: without it Ray may join somebody else's cluster on this host.
+        settings |= {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
+    else:
+        settings |= {"address": address}
+    with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
+        errands = [threads.submit(errand) for errand in meanwhile]
+        stack.callback(ray.shutdown)
+        try:
+            ray.init(**settings)
+        except ConnectionError as error:
+            raise ClusterError(f"--address: no Ray answers at {address} ({error})") from None
+        for errand in errands:
+            errand.result()
+        yield
+
+
+def largest_node() -> dict[str, float]:
+    """The most CPUs and GPUs that one node of the cluster has, by `CPU` and `GPU`."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}

@@ -1,0 +1,124 @@
+"""Progress for people: a live display on a terminal, elsewhere one line a finished trial."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from trainables.trial import TrialConfig
+
+SHOWN = 12
+"""Running trials in the live display."""
+
+
+class Progress:
+    """Counts, time left and the running trials. Methods may be called from any thread.
+
+    Args:
+        trials: that will run.
+        console: where to; a terminal gets a live display.
+    """
+
+    def __init__(self, trials: Sequence[TrialConfig], console: Console) -> None:
+        """Show nothing yet; use as a context manager."""
+        self._total = len(trials)
+        self._epochs = sum(trial.epochs for trial in trials)
+        self._epochs_done: dict[str, int] = {}
+        self._console = console
+        self._running: dict[str, tuple[TrialConfig, Mapping[str, float]]] = {}
+        self._ended: set[str] = set()
+        self._failed = 0
+        self._began: float | None = None
+        self._lock = threading.Lock()
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Progress":
+        """Start the live display, on a terminal."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Clear the live display."""
+        self._live.stop()
+
+    def started(self, trial: TrialConfig) -> None:
+        """A trial trains now."""
+        with self._lock:
+            self._began = self._began or time.monotonic()
+            if trial.key not in self._ended:
+                self._running[trial.key] = (trial, {})
+
+    def epoch(self, trial: TrialConfig, row: Mapping[str, float]) -> None:
+        """A trial has ended an epoch."""
+        with self._lock:
+            self._epochs_done[trial.key] = int(row["epoch"])
+            if trial.key in self._running:
+                self._running[trial.key] = (trial, row)
+
+    def trained(self, trial: TrialConfig) -> None:
+        """A trial no longer runs; whether it is finished, the ledger says."""
+        with self._lock:
+            self._running.pop(trial.key, None)
+
+    def finished(self, trial: TrialConfig, metrics: Mapping[str, float]) -> None:
+        """The ledger has all of a trial."""
+        seconds = metrics["train_seconds"] + metrics["evaluate_seconds"]
+        validation = f", validation {metrics['val_acc']:.1%}" if "val_acc" in metrics else ""
+        self._end(trial, f"test {metrics['test_acc']:.1%}{validation}, {_duration(seconds)}")
+
+    def failed(self, trial: TrialConfig, reason: str) -> None:
+        """A trial has failed for good."""
+        with self._lock:
+            self._failed += 1
+        self._end(trial, f"FAILED: {reason}", style="red")
+
+    def note(self, line: str) -> None:
+        """A line for people between the others."""
+        self._console.print(line, style="yellow", markup=False, highlight=False)
+
+    def _end(self, trial: TrialConfig, outcome: str, style: str | None = None) -> None:
+        with self._lock:
+            self._ended.add(trial.key)
+            self._running.pop(trial.key, None)
+            self._epochs_done[trial.key] = trial.epochs
+            width = len(str(self._total))
+            line = f"[{len(self._ended):{width}}/{self._total}] {trial.name}  {outcome}"
+        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        with self._lock:
+            running = list(self._running.values())
+            done, failed = len(self._ended) - self._failed, self._failed
+            waiting = self._total - len(self._ended) - len(running)
+            epochs = sum(self._epochs_done.values())
+            eta = self._time_left(epochs)
+        counts = f"{done} done, {len(running)} running, {waiting} waiting, {failed} failed   {eta}"
+        table = Table.grid(padding=(0, 2))
+        for trial, row in running[:SHOWN]:
+            loss = f"loss {row['train/loss']:.3f}" if row else "starting"
+            table.add_row(f"  {trial.name}", f"epoch {int(row.get('epoch', 0))}/{trial.epochs}", loss)
+        if len(running) > SHOWN:
+            table.add_row(f"  … and {len(running) - SHOWN} more", "", "")
+        return Group(ProgressBar(total=self._epochs, completed=epochs, width=60), Text(counts), table)
+
+    def _time_left(self, epochs: int) -> str:
+        if not epochs or self._began is None:
+            return "time left: not known yet"
+        elapsed = time.monotonic() - self._began
+        return f"{_duration(elapsed)} elapsed, about {_duration(elapsed * (self._epochs / epochs - 1))} left"
+
+
+def _duration(seconds: float) -> str:
+    """`8.3 s`, `4 min 10 s`, `5 h 02 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,361 @@
+"""MLflow as the ledger: which trials are finished, with their metrics and artifacts.
+
+One experiment, one run a trial, found by the tag `trial.key`. This is the only module that imports
+MLflow, and it does so late: importing it takes seconds that `--help` has not got.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from trainables.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DEFAULT_EXPERIMENT = "siamese-barlow-twins"
+FINAL = "final/"
+"""Prefix of final metrics, apart from those of each epoch."""
+PAGE = 5000
+PROBE_SECONDS = 5
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+
+
+class LedgerError(ValueError):
+    """The ledger cannot be used as asked; the message says what was given and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One trial as the ledger has it.
+
+    Attributes:
+        key: of its config.
+        run_id: of its MLflow run.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params: of the config, as text.
+        tags: without MLflow's own.
+        metrics: final ones without their prefix; of those of each epoch, the last value.
+        changed: when the run last changed state, ms since 1970.
+    """
+
+    key: str
+    run_id: str
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    changed: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """An experiment in an MLflow store. Creating this object touches nothing.
+
+    Attributes:
+        uri: MLflow tracking URI.
+        experiment: name of the experiment.
+        artifact_root: absolute folder for artifacts where the store is a local database; a tracking
+            server decides for itself.
+    """
+
+    uri: str
+    experiment: str
+    artifact_root: Path
+    _client: "MlflowClient | None" = field(default=None, repr=False)
+    _experiment_id: str | None = field(default=None, repr=False)
+
+    def probe(self) -> None:
+        """Raise LedgerError unless the store answers, or could be created; waits 5 s at most."""
+        scheme = urlsplit(self.uri).scheme.partition("+")[0]
+        if scheme not in SCHEMES:
+            raise LedgerError(
+                f"--tracking-uri: got {self.uri!r}; allowed: sqlite:///FILE, a database or an http(s) address"
+                " (MLflow's file store is not supported)"
+            )
+        if scheme == "sqlite":
+            folder = _nearest_existing(self._sqlite_file.parent)
+            if not os.access(folder, os.W_OK):
+                raise LedgerError(f"--tracking-uri: got {self.uri!r}, but {folder} cannot be written")
+            return
+        parts = urlsplit(self.uri)
+        port = parts.port or {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}.get(scheme, 1433)
+        try:
+            socket.create_connection((parts.hostname or "localhost", port), timeout=PROBE_SECONDS).close()
+        except OSError as error:
+            raise LedgerError(
+                f"--tracking-uri: nothing answers at {parts.hostname}:{port} ({error.strerror or error})"
+            ) from None
+
+    def trials(self, keys: Iterable[str] | None = None) -> list[TrialRecord]:
+        """The trials in the ledger; none where it does not exist yet. Creates nothing.
+
+        Args:
+            keys: only these; None: all.
+        """
+        wanted = None if keys is None else set(keys)
+        if not self.exists():
+            return []
+        return [
+            record
+            for run in self._search("tags.kind = 'trial'")
+            for record in [_record(run)]
+            if wanted is None or record.key in wanted
+        ]
+
+    def exists(self) -> bool:
+        """Whether the store and the experiment are there."""
+        if self.uri.startswith("sqlite") and not self._sqlite_file.exists():
+            return False
+        return self._find_experiment() is not None
+
+    def open(self) -> None:
+        """Create the store and the experiment where missing. For the one driver that holds the lock."""
+        if self.uri.startswith("sqlite") and not self._sqlite_file.exists():
+            _create_sqlite(self._sqlite_file)
+        if self._find_experiment() is None:
+            location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
+            self._experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
+
+    def kill_orphans(self) -> None:
+        """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""
+        for record in self.trials():
+            if record.status == "RUNNING":
+                self.kill(record.run_id)
+
+    def begin(self, config: TrialConfig, tags: Mapping[str, str]) -> str:
+        """Set the trial's run RUNNING, making it if there is none; returns its id.
+
+        A run is found by its key before and after one is created: MLflow's client repeats a request
+        whose answer was lost, which can leave two. The oldest is kept.
+        """
+        runs = self._runs_of(config.key)
+        if not runs:
+            fixed = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
+            self._create_run(config.name, {**fixed, **tags, "attempts": "0"}, config.to_params())
+            runs = self._runs_of(config.key)
+        first, *doubles = runs
+        for double in doubles:
+            self.client.delete_run(double.info.run_id)
+        run_id = str(first.info.run_id)
+        attempts = int(first.data.tags.get("attempts", "0")) + 1
+        self._set_tags(run_id, {**tags, "attempts": str(attempts)})
+        for tag in {"failure"} & first.data.tags.keys():
+            self.client.delete_tag(run_id, tag)
+        self.client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def logged_epochs(self, run_id: str) -> int:
+        """The last epoch whose metrics the run has, 0 where there is none."""
+        points = self.client.get_metric_history(run_id, "train/loss")
+        return max((point.step for point in points), default=0)
+
+    def log_epochs(self, run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
+        """Log rows of a history: each metric at step = epoch, at the row's own time."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, float(value), int(row["timestamp"]), int(row["epoch"]))
+            for row in rows
+            for name, value in row.items()
+            if name not in ("epoch", "timestamp")
+        ]
+        for start in range(0, len(metrics), 1000):  # the most that one request may carry
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+    def finish(
+        self, run_id: str, metrics: Mapping[str, float], artifacts: Mapping[str, bytes], timestamp: int
+    ) -> None:
+        """Log final metrics and artifacts, then mark the run FINISHED.
+
+        Args:
+            run_id: of the trial, its epochs already logged.
+            metrics: final ones, without prefix.
+            artifacts: file name -> content.
+            timestamp: of the last epoch, ms since 1970: logging again makes no second point.
+        """
+        from mlflow.entities import Metric
+
+        points = [Metric(FINAL + name, value, timestamp, 0) for name, value in metrics.items()]
+        self.client.log_batch(run_id, metrics=points)
+        self.log_files(run_id, artifacts)
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def fail(self, run_id: str, reason: str, traceback: str) -> None:
+        """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
+        self._set_tags(run_id, {"failure": reason[:500]})
+        self.log_files(run_id, {"traceback.txt": traceback.encode()})
+        self.client.set_terminated(run_id, "FAILED")
+
+    def kill(self, run_id: str) -> None:
+        """Mark the run KILLED: interrupted, to be gone on with."""
+        self.client.set_terminated(run_id, "KILLED")
+
+    def study_run(self, space: str) -> str:
+        """Id of the space's run of `kind=study`, which holds its report; made if there is none."""
+        runs = list(self._search(f"tags.kind = 'study' and tags.space = '{space}'"))
+        if not runs:
+            run_id = self._create_run(f"study {space}", {"kind": "study", "space": space}, {})
+            self.client.set_terminated(run_id, "FINISHED")
+            return run_id
+        return str(min(runs, key=_age).info.run_id)
+
+    def log_files(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
+        """Log artifacts from memory, into `folder` of the run's artifacts."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, content in files.items():
+                Path(scratch, name).write_bytes(content)
+            self.client.log_artifacts(run_id, scratch, folder)
+
+    def artifact(self, run_id: str, name: str) -> Path:
+        """Local path of an artifact, downloaded first from a remote store."""
+        return Path(self.client.download_artifacts(run_id, name))
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The MLflow client, made at first use."""
+        if self._client is None:
+            # Notices and progress bars between the lines of our console help nobody.
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+            from mlflow import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            self._client = MlflowClient(self.uri)
+        return self._client
+
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment.
+
+        Raises:
+            LedgerError: there is no such experiment.
+        """
+        found = self._find_experiment()
+        if found is None:
+            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {self.uri}")
+        return found
+
+    @property
+    def _sqlite_file(self) -> Path:
+        return Path(self.uri.partition(":///")[2].partition("?")[0])
+
+    def _find_experiment(self) -> str | None:
+        if self._experiment_id is None:
+            found = self.client.get_experiment_by_name(self.experiment)
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise LedgerError(
+                    f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
+                    f" restore --experiment-id {found.experiment_id}`, or take another name"
+                )
+            self._experiment_id = None if found is None else found.experiment_id
+        return self._experiment_id
+
+    def _search(self, condition: str) -> Iterator["Run"]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, max_results=PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _runs_of(self, key: str) -> list["Run"]:
+        """Runs of a trial, oldest first."""
+        return sorted(self._search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'"), key=_age)
+
+    def _create_run(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
+        from mlflow.entities import Param
+
+        run_id = str(self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id)
+        if params:
+            self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+        return run_id
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which ledger is meant, the same for running and for analysing."""
+    group = parser.add_argument_group("where results are")
+    group.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs"),
+        help="database, artifacts and Ray's files (default: runs)",
+    )
+    group.add_argument(
+        "--experiment",
+        metavar="NAME",
+        default=DEFAULT_EXPERIMENT,
+        help=f"MLflow experiment (default: {DEFAULT_EXPERIMENT})",
+    )
+    group.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db)",
+    )
+
+
+def ledger_from(args: argparse.Namespace) -> Ledger:
+    """The ledger that parsed `add_ledger_arguments` describe."""
+    output = args.output.absolute()
+    uri = args.tracking_uri or f"sqlite:///{output / 'mlflow.db'}"
+    return Ledger(uri=uri, experiment=args.experiment, artifact_root=output / "mlartifacts")
+
+
+def _record(run: "Run") -> TrialRecord:
+    info, data = run.info, run.data
+    return TrialRecord(
+        key=data.tags["trial.key"],
+        run_id=info.run_id,
+        status=info.status,
+        params=data.params,
+        tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
+        metrics={name.removeprefix(FINAL): value for name, value in data.metrics.items()},
+        changed=int(info.end_time or info.start_time or 0),
+    )
+
+
+def _age(run: "Run") -> tuple[int, str]:
+    return (run.info.start_time, run.info.run_id)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _create_sqlite(file: Path) -> None:
+    """Create MLflow's database under a temporary name: one killed half-way through bricks nothing.
+
+    In a process of its own: its end closes every connection, and seconds of migrations do not hold up
+    the driver's other threads. Only the holder of the lock calls this, so what is left of an earlier
+    attempt is nobody's.
+    """
+    scratch = file.with_name(f".{file.name}.creating")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    draft = scratch / file.name
+    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    command = [sys.executable, "-c", code, f"sqlite:///{draft}"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    os.replace(draft, file)
+    shutil.rmtree(scratch)

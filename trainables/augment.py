@@ -1,0 +1,191 @@
+"""Batched augmentation on the training device: one draw of parameters an image, one tensor operation a batch.
+
+Shapes: B images a batch, 3 channels, S pixels height and width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.trial import TRANSFORMS, TrialConfig
+
+RATIO = (3 / 4, 4 / 3)
+"""Range of a random crop's aspect ratio, as torchvision's default."""
+ATTEMPTS = 10
+"""Crops tried before the central one is taken, as in torchvision."""
+SOLARIZE_THRESHOLD = 128 / 255
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Which transforms a view gets, and how often."""
+
+    transforms: tuple[str, ...]
+    crop_scale_min: float
+    grayscale_p: float
+    solarize_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Uniform random numbers in [0, 1) for all four transforms of B images, whatever the subset.
+
+    All are always drawn: subsets of transforms then share the parameters of those that they have in
+    common, and trials differ in nothing else.
+
+    Attributes:
+        u: (B, 2 * ATTEMPTS + 5). Areas and aspect ratios of the crops tried, then the crop's top and
+            left, flip, grayscale, solarize.
+    """
+
+    u: Tensor
+
+    @classmethod
+    def sample(cls, count: int, generator: torch.Generator) -> "Draws":
+        """Draws for `count` images."""
+        return cls(torch.rand(count, 2 * ATTEMPTS + 5, generator=generator))
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same on another device."""
+        return Draws(self.u.to(device, non_blocking=True))
+
+    def __getitem__(self, index: Tensor) -> "Draws":
+        """The draws of some of the images."""
+        return Draws(self.u[index])
+
+    @property
+    def area(self) -> Tensor:
+        """(B, ATTEMPTS) of the crops."""
+        return self.u[:, :ATTEMPTS]
+
+    @property
+    def ratio(self) -> Tensor:
+        """(B, ATTEMPTS) of the crops."""
+        return self.u[:, ATTEMPTS : 2 * ATTEMPTS]
+
+    @property
+    def top(self) -> Tensor:
+        """(B,) of the crop."""
+        return self.u[:, -5]
+
+    @property
+    def left(self) -> Tensor:
+        """(B,) of the crop."""
+        return self.u[:, -4]
+
+    def happens(self, transform: str, p: float) -> Tensor:
+        """(B, 1, 1, 1) bool: which images get a transform of probability `p`."""
+        column = {"hflip": -3, "grayscale": -2, "solarize": -1}[transform]
+        return (self.u[:, column] < p).view(-1, 1, 1, 1)
+
+
+def policies(config: TrialConfig) -> tuple[Policy, ...]:
+    """The training policy of each view: one for `ce`, two for `siamese`."""
+    view2 = policy(config, config.augmentations)
+    if config.method == "ce":
+        return (view2,)
+    if config.views == "symmetric":
+        return (view2, view2)
+    view1 = Policy(
+        transforms=view2.transforms, crop_scale_min=config.crop_scale_min, grayscale_p=1, solarize_p=1
+    )
+    return (view1, view2)
+
+
+def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
+    """`transforms` with the config's probabilities."""
+    return Policy(
+        transforms=tuple(name for name in TRANSFORMS if name in transforms),
+        crop_scale_min=config.crop_scale_min,
+        grayscale_p=config.grayscale_p,
+        solarize_p=config.solarize_p,
+    )
+
+
+def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
+    """One view of each image.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        policy: which transforms, and how often.
+        draws: of B images, on the same device.
+
+    Returns:
+        (B, 3, S, S) fp32 in 0–1.
+    """
+    x = images.float() / 255
+    if "rrc" in policy.transforms:
+        x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min))
+    if "hflip" in policy.transforms:
+        x = torch.where(draws.happens("hflip", 0.5), x.flip(-1), x)
+    if "grayscale" in policy.transforms:
+        grey = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        x = torch.where(draws.happens("grayscale", policy.grayscale_p), grey, x)
+    if "solarize" in policy.transforms:
+        solarized = torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
+        x = torch.where(draws.happens("solarize", policy.solarize_p), solarized, x)
+    return x
+
+
+def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:
+    """Boxes of torchvision's RandomResizedCrop for square images.
+
+    Args:
+        draws: of B images.
+        size: height and width of the images, in pixels.
+        scale_min: smallest share of the area; the largest is 1.
+
+    Returns:
+        (B, 4) int64: top, left, height, width.
+    """
+    area = size * size * (scale_min + draws.area * (1 - scale_min))
+    low, high = (math.log(ratio) for ratio in RATIO)
+    ratio = (low + draws.ratio * (high - low)).exp()
+    width = (area * ratio).sqrt().round().long()
+    height = (area / ratio).sqrt().round().long()
+    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    first = fits.long().argmax(1, keepdim=True)
+    whole = torch.full_like(first.squeeze(1), size)
+    width = torch.where(fits.any(1), width.gather(1, first).squeeze(1), whole)
+    height = torch.where(fits.any(1), height.gather(1, first).squeeze(1), whole)
+    top = (draws.top * (size - height + 1)).long()
+    left = (draws.left * (size - width + 1)).long()
+    return torch.stack([top, left, height, width], dim=1)
+
+
+def crop_resize(x: Tensor, boxes: Tensor) -> Tensor:
+    """Crop each image to its box and enlarge it to the old size, bilinearly.
+
+    A box is never larger than the image, so torchvision's antialiasing does nothing here and the result
+    is the same as of its `resized_crop`. As there, pixels outside the box have no influence.
+
+    Args:
+        x: (B, 3, S, S) floating point.
+        boxes: (B, 4) top, left, height, width in pixels.
+
+    Returns:
+        (B, 3, S, S).
+    """
+    size = x.shape[-1]
+    top, left, height, width = boxes.to(x.dtype).unsqueeze(2).unbind(1)
+    center = (torch.arange(size, device=x.device, dtype=x.dtype) + 0.5) / size
+    # Sampling no further out than the centres of the box's outermost pixels repeats the box's edge.
+    rows = top + torch.minimum((center * height - 0.5).clamp_min(0), height - 1)
+    columns = left + torch.minimum((center * width - 0.5).clamp_min(0), width - 1)
+    # grid_sample's coordinates: -1 and 1 are the centres of the image's outermost pixels.
+    rows, columns = (2 * pixels / (size - 1) - 1 for pixels in (rows, columns))
+    grid = torch.stack(
+        [columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=3
+    )
+    return F.grid_sample(x, grid, mode="bilinear", align_corners=True)
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(x - mean) / std by channel, for x of (B, 3, S, S) in 0–1, in the memory format of the networks."""
+    shape = (1, 3, 1, 1)
+    x = (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+    return x.contiguous(memory_format=torch.channels_last)

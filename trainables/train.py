@@ -1,0 +1,179 @@
+"""A trial from its config to its result, in plain PyTorch."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import data
+from trainables.augment import Draws, augment, normalise, policies
+from trainables.evaluate import evaluate, outputs
+from trainables.history import to_parquet
+from trainables.losses import UNLABELLED, SiameseLoss, cross_entropy, siamese_loss
+from trainables.models import SiameseNet, build
+from trainables.randomness import generator, stream_seed
+from trainables.trial import TrialConfig, TrialResult
+
+EpochRow = dict[str, float]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss of a trial became infinite or not a number."""
+
+
+def train(
+    config: TrialConfig,
+    data_dir: Path,
+    *,
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+) -> TrialResult:
+    """Train and evaluate one trial.
+
+    The same config gives the same result to the last bit on CPUs of one kind with equal `threads`.
+
+    Args:
+        config: what to train.
+        data_dir: where prepared datasets lie; made there if missing.
+        device: where to train.
+        threads: CPU threads of PyTorch's operators, for the whole process.
+        on_epoch: called after each epoch with its row of the history.
+
+    Returns:
+        Final metrics, history and artifacts.
+
+    Raises:
+        NonFiniteLoss: with epoch and term.
+        ValueError: the config does not fit the data.
+    """
+    started = time.perf_counter()
+    device = torch.device(device)
+    _settle_process(threads)
+    dataset = data.load(config.dataset, data_dir)
+    train_indices, val_indices = data.training_indices(config, dataset.train.labels)
+    images, labels = (
+        _mapped(dataset.train.images).to(device),
+        torch.from_numpy(dataset.train.labels).to(device),
+    )
+
+    net = build(config, num_classes=len(dataset.classes)).to(device)
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    view_policies = policies(config)
+    steps = len(train_indices) // config.batch_size
+    history: list[EpochRow] = []
+
+    for epoch in range(1, config.epochs + 1):
+        epoch_started = time.perf_counter()
+        net.train()
+        sums = torch.zeros(5, device=device)  # loss, ce, bt, labelled views predicted right, labelled views
+        for step, batch in enumerate(_shuffled_batches(config, train_indices, epoch)):
+            lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            x, targets = images[batch.to(device)], labels[batch.to(device)]
+            views = []
+            for number, view_policy in enumerate(view_policies, 1):
+                draws = Draws.sample(len(batch), generator(config.seed, f"view {number}", epoch, step))
+                view = augment(x, view_policy, draws.to(device))
+                views.append(normalise(view, dataset.mean, dataset.std))
+            torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss, logits = _forward(config, net, views, targets)
+            optimizer.zero_grad()
+            loss.total.backward()
+            optimizer.step()
+            sums += _step_sums(loss, logits, targets)
+        # Read once an epoch: reading a number from a GPU waits for all the work queued on it.
+        train_row = _train_row(config, sums.tolist(), steps, epoch)
+        epoch_seconds = time.perf_counter() - epoch_started
+        row = {
+            "epoch": epoch,
+            "timestamp": int(time.time() * 1000),
+            **train_row,
+            "lr": lr,
+            "epoch_seconds": epoch_seconds,
+            "images_per_second": steps * config.batch_size / epoch_seconds,
+        }
+        if len(val_indices):
+            row["val/acc"] = outputs(config, net, dataset, "train", val_indices, None, device=device).accuracy
+        history.append(row)
+        on_epoch(row)
+
+    train_seconds = time.perf_counter() - started
+    metrics, artifacts = evaluate(config, net, dataset, train_indices, val_indices, device)
+    metrics["train_seconds"] = train_seconds
+    metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
+    artifacts["history.parquet"] = to_parquet(history)
+    return TrialResult(metrics=metrics, history=tuple(history), artifacts=artifacts)
+
+
+def _settle_process(threads: int) -> None:
+    """Set what an earlier trial in this process may have left otherwise."""
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _mapped(images: data.Images) -> Tensor:
+    """The mapped images as a tensor on the same pages; every use of it picks rows, which copies them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(images)
+
+
+def _shuffled_batches(config: TrialConfig, indices: data.Indices, epoch: int) -> Iterator[Tensor]:
+    """The training images in a new order, batch by batch; a smaller last batch is dropped."""
+    order = torch.randperm(len(indices), generator=generator(config.seed, "order", epoch))
+    for batch in torch.from_numpy(indices)[order].split(config.batch_size):
+        if len(batch) == config.batch_size:
+            yield batch
+
+
+def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
+    if config.lr_schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _forward(
+    config: TrialConfig, net: SiameseNet, views: list[Tensor], targets: Tensor
+) -> tuple[SiameseLoss, list[Tensor]]:
+    """The loss of a batch and the logits of each view."""
+    h = [net.features(view) for view in views]
+    logits = [net.logits(features) for features in h]
+    if config.gamma is None:
+        ce = cross_entropy(logits[0], targets)
+        return SiameseLoss(ce, ce, None), logits
+    z = [net.embedding(features) for features in h] if config.gamma else [None, None]
+    loss = siamese_loss(*logits, targets, *z, gamma=config.gamma, lambd=config.lambd, center=config.center)
+    return loss, logits
+
+
+@torch.no_grad()
+def _step_sums(loss: SiameseLoss, logits: list[Tensor], targets: Tensor) -> Tensor:
+    """(5,) loss, ce, bt, labelled views predicted right, labelled views."""
+    labelled = targets != UNLABELLED
+    right = torch.stack([((view.argmax(1) == targets) & labelled).sum() for view in logits]).sum()
+    bt = torch.zeros_like(loss.ce) if loss.bt is None else loss.bt
+    return torch.stack([loss.total, loss.ce, bt, right.float(), labelled.sum().float() * len(logits)])
+
+
+def _train_row(config: TrialConfig, sums: list[float], steps: int, epoch: int) -> EpochRow:
+    """Means of an epoch from `_step_sums` added up; `train/bt` only where the term is trained."""
+    total, ce, bt, right, labelled = sums
+    terms = {"train/ce": ce, **({"train/bt": bt} if config.gamma else {})}
+    for name, value in {**terms, "train/loss": total}.items():
+        if not math.isfinite(value):
+            raise NonFiniteLoss(f"{name} is {value} in epoch {epoch} of {config.epochs}")
+    means = {"train/loss": total / steps, **{name: value / steps for name, value in terms.items()}}
+    return {**means, "train/acc": right / max(labelled, 1)}

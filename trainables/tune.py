@@ -1,0 +1,82 @@
+"""The Ray Tune trainable: a thin adapter around `train`.
+
+What a worker tells the driver, one report each: `started` (tags of where it runs), `row` (an epoch),
+then either `bundle` (the key under which the result lies on storage) or `failure` and `traceback`.
+"""
+
+import platform
+import socket
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from trainables.checkpoint import Bundle, Storage, write_bundle
+from trainables.trial import TrialConfig
+
+
+def job(config: TrialConfig, *, data_dir: Path, storage: str) -> dict[str, Any]:
+    """What `run_job` needs to know: plain values that Ray can ship to any node."""
+    return {"key": config.key, "params": config.to_params(), "data_dir": str(data_dir), "storage": storage}
+
+
+def run_job(job: dict[str, Any]) -> None:
+    """Train one trial in a Ray worker. An exception becomes a report: only lost processes are retried."""
+    from trainables import data
+    from trainables.train import train
+
+    config = TrialConfig.from_params(job["params"])
+    cpus = tune.get_context().get_trial_resources().required_resources.get("CPU", 1)
+    threads = max(1, int(cpus))
+    device = _granted_device()
+    try:
+        digest = data.prepare(config.dataset, Path(job["data_dir"]))
+        tags = {**_tags(device, threads), "data.sha256": digest}
+        tune.report({"started": tags})
+        result = train(
+            config,
+            Path(job["data_dir"]),
+            device=device,
+            threads=threads,
+            on_epoch=lambda row: tune.report({"row": row}),
+        )
+        write_bundle(Storage(job["storage"]), Bundle(config=config, result=result, tags=tags))
+    except Exception as error:
+        # Told as a result: Tune would run an exception again that will never succeed.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        tune.report({"failure": reason, "traceback": traceback.format_exc()})
+    else:
+        tune.report({"bundle": config.key})
+
+
+def _granted_device() -> str:
+    """Ray hides the other GPUs from a worker that was granted one, but none from one granted none."""
+    import torch
+
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+
+
+def _tags(device: str, threads: int) -> dict[str, str]:
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu {_processor()}"
+    return {
+        "device": name,
+        "threads": str(threads),
+        "host": socket.gethostname(),
+        "version.torch": version("torch"),
+        "version.python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """Model name of the processor, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
