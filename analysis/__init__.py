@@ -1,0 +1,1 @@
+"""Reading the ledger: tables, figures, report. Imports neither PyTorch nor Ray."""

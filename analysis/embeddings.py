@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 from scipy.linalg import orthogonal_procrustes
 
 from analysis.labels import arm_text
@@ -118,7 +120,7 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
     grid = figure.subplots(2, len(panels), squeeze=False)
     count = classes or int(max(panel.labels.max() for panel in panels)) + 1
     colours = mpl.color_sequences["petroff10"]  # colour-blind readers can tell these apart
-    handles = []
+    handles: list[PathCollection] = []
     pca, tsne = pca_layouts(panels), tsne_layouts(panels)
     for column, panel in enumerate(panels):
         points, variance = pca[column]
@@ -129,19 +131,26 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
     for row, name in enumerate(("PCA", "t-SNE")):
         grid[row, 0].set_ylabel(name, fontsize=11)
     names = [str(c) for c in range(count)]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(count, 10), frameon=False, fontsize=9)
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=min(count, 10), frameon=False)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])  # type: ignore[union-attr]  # scatter's handles are collections
     return figure
 
 
 def _scatter(
-    axes: Axes, points: Points, labels: npt.NDArray[np.int64], colours: Sequence[str], count: int
-) -> list[object]:
+    axes: Axes, points: Points, labels: npt.NDArray[np.int64], colours: Sequence[ColorType], count: int
+) -> list[PathCollection]:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("0.8")
     size = float(np.clip(2500 / len(points), 3, 14))
     return [
         axes.scatter(
-            *points[labels == c].T, s=size, color=colours[c % len(colours)], linewidths=0, rasterized=True
+            points[labels == c, 0],
+            points[labels == c, 1],
+            s=size,
+            color=colours[c % len(colours)],
+            linewidths=0,
+            rasterized=True,
         )
         for c in range(count)
     ]
@@ -158,12 +167,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if seed is None:
             print(f"{label}: no seed that every arm has finished")
             continue
-        for split in SPLITS:
+        for split, images in SPLITS.items():
             figure = draw(read(part, seed, split, ledger))
             for suffix in ("png", "pdf"):
                 path = folder / f"embeddings-{cell}-{split}.{suffix}"
                 figure.savefig(path, dpi=200)
-                print(f"wrote {path}: {label}, {SPLITS[split]}, seed {seed}")
+                print(f"wrote {path}: {label}, {images}, seed {seed}")
     return 0
 
 

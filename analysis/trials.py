@@ -92,12 +92,12 @@ def cell_labels(trials: pd.DataFrame) -> dict[int, str]:
     """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
     firsts = trials.groupby("cell", sort=True).first()
     always = ["dataset", "backbone", "augmentations"]
-    varying = [name for name in CELL_FIELDS if name not in always and firsts[name].nunique(dropna=False) > 1]
+    varying = [name for name in CELL_FIELDS if name not in always and len(set(firsts[name])) > 1]
     return {
-        int(cell): " · ".join(
+        cell: " · ".join(
             [str(row[name]) for name in always] + [f"{name} {format_value(row[name])}" for name in varying]
         )
-        for cell, row in firsts.iterrows()
+        for cell, row in enumerate(firsts.to_dict("records"))
     }
 
 

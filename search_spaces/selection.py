@@ -119,7 +119,7 @@ def _assign(trials: Iterable[TrialConfig], assignment: str) -> list[TrialConfig]
     if key == "arm":
         raise ValueError("--set: 'arm' is derived; set method or gamma instead")
     value = _reading("--set", lambda: parse_value(key, text))
-    return [_reading("--set", lambda t=trial: dataclasses.replace(t, **{key: value})) for trial in trials]
+    return _reading("--set", lambda: [dataclasses.replace(trial, **{key: value}) for trial in trials])
 
 
 def _reading(option: str, read: Callable[[], T]) -> T:

@@ -1,0 +1,1 @@
+"""Running search spaces with Ray Tune, with MLflow as ledger."""

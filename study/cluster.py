@@ -32,7 +32,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Raise ClusterError for values that no machine can grant."""
-        if not 0 < self.cpus:
+        if not self.cpus > 0:
             raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
             raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
@@ -51,7 +51,7 @@ def check(address: str | None, resources: Resources) -> None:
         cores = os.cpu_count() or 1
         if resources.cpus > cores:
             raise ClusterError(
-                f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores of this machine"
+                f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores here"
             )
         return
     if address == "auto":

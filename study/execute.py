@@ -83,7 +83,7 @@ def _request(resources: Resources) -> dict[str, float]:
     for option, asked, kind in (("--cpus", resources.cpus, "CPU"), ("--gpus", gpus, "GPU")):
         if asked > largest[kind]:
             raise ClusterError(
-                f"{option}-per-trial: got {asked:g}; allowed: at most {largest[kind]:g}, what the largest node has"
+                f"{option}-per-trial: got {asked:g}; allowed: at most the largest node's {largest[kind]:g}"
             )
     return {"cpu": resources.cpus, "gpu": gpus}
 

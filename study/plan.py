@@ -71,8 +71,8 @@ def describe(plan: Plan, *, retry_failed: bool = False) -> list[str]:
         seeds = _distinct(str(trial.seed) for trial in members)
         lines.append(f"  {where}: {', '.join(arms)} x seeds {', '.join(seeds)}, {first.epochs} epochs")
     lines.append(
-        f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done,"
-        f" {len(plan.failed)} failed, {len(plan.new)} new; to run: {len(plan.to_run(retry_failed=retry_failed))}"
+        f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
+        f" failed, {len(plan.new)} new; to run: {len(plan.to_run(retry_failed=retry_failed))}"
     )
     return lines
 

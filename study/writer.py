@@ -17,7 +17,7 @@ from trainables.checkpoint import Bundle, Storage, delete_bundle, read_bundle
 from trainables.trial import PROTOCOL, TrialConfig
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between two attempts to reach a store that does not answer: doubled from the first to the longest."""
+"""Seconds between two attempts to reach a silent store: doubled from the first to the longest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def stratified_choice(labels: Labels, count: int) -> Indices:
 
 def _fixed_order(labels: Labels) -> Indices:
     # RandomState, not default_rng: NumPy promises its stream never changes, and these choices must not.
-    return np.random.RandomState(0).permutation(len(labels))  # noqa: NPY002
+    return np.random.RandomState(0).permutation(len(labels))
 
 
 def _folder(name: str, data_dir: Path) -> Path:

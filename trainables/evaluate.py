@@ -45,92 +45,95 @@ class Outputs:
         return (self.logits.argmax(1) == self.labels).double().mean().item()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluator:
+    """A network with the images it is evaluated on.
+
+    Attributes:
+        config: of the trial; its probabilities decide which images a transform meets.
+        net: on `device`.
+        dataset: that it is trained on.
+        device: where to evaluate, in fp32.
+    """
+
+    config: TrialConfig
+    net: SiameseNet
+    dataset: Dataset
+    device: torch.device
+
+    @torch.no_grad()
+    def outputs(
+        self, split: str, indices: Indices, transforms: tuple[str, ...] | None, *, view: int = 0
+    ) -> Outputs:
+        """What the network says of some images, clean or with their fixed augmentation.
+
+        Args:
+            split: `train` or `test`.
+            indices: (N,) into the whole split.
+            transforms: the subset of transforms; None: clean images.
+            view: which of an image's fixed draws.
+
+        Returns:
+            Outputs on the CPU, rows in the order of `indices`.
+        """
+        source: Split = getattr(self.dataset, split)
+        h, logits = [], []
+        self.net.eval()
+        for rows, draws in _batches(self.dataset.name, split, len(source.labels), indices, view):
+            images = torch.from_numpy(source.images[rows]).to(self.device)
+            if transforms is None:
+                x = images.float() / 255
+            else:
+                x = augment(images, policy(self.config, transforms), draws.to(self.device))
+            features = self.net.features(normalise(x, self.dataset.mean, self.dataset.std))
+            h.append(features.cpu())
+            logits.append(self.net.logits(features).cpu())
+        labels = torch.from_numpy(source.labels[indices])
+        return Outputs(h=torch.cat(h), logits=torch.cat(logits), labels=labels)
+
+    @torch.no_grad()
+    def kept(self, split: str, indices: Indices, outputs: Outputs) -> dict[str, np.ndarray]:
+        """`h` and, where the Barlow Twins term trained it, `z` of a fixed choice of images, as float16."""
+        labels = getattr(self.dataset, split).labels[indices]
+        chosen = stratified_choice(labels, EMBEDDED_IMAGES)
+        h = outputs.h[torch.from_numpy(chosen)]
+        arrays = {
+            f"{split}_h": h.half().numpy(),
+            f"{split}_labels": labels[chosen],
+            f"{split}_index": indices[chosen],
+        }
+        if self.config.gamma:
+            arrays[f"{split}_z"] = self.net.embedding(h.to(self.device)).half().cpu().numpy()
+        return arrays
+
+
 def evaluate(
-    config: TrialConfig,
-    net: SiameseNet,
-    dataset: Dataset,
-    train: Indices,
-    validation: Indices,
-    device: torch.device,
+    evaluator: Evaluator, train: Indices, validation: Indices
 ) -> tuple[dict[str, float], dict[str, bytes]]:
     """Final metrics (fractions) and the artifacts `predictions.npz` and `embeddings.npz`.
 
     Args:
-        config: of the trial.
-        net: trained, on `device`.
-        dataset: that it was trained on.
+        evaluator: of the trained network.
         train: (n,) the training images it has seen.
         validation: (v,) the training images held out; may be empty.
-        device: where to evaluate, in fp32.
     """
-
-    def run(split: str, indices: Indices, transforms: tuple[str, ...] | None) -> Outputs:
-        return outputs(config, net, dataset, split, indices, transforms, device=device)
-
-    subset = config.augmentations
-    every = np.arange(len(dataset.test.labels))
-    train_aug = run("train", train, subset)
-    test, test_aug = run("test", every, None), run("test", every, subset)
+    outputs, subset = evaluator.outputs, evaluator.config.augmentations
+    every = np.arange(len(evaluator.dataset.test.labels))
+    train_aug = outputs("train", train, subset)
+    test, test_aug = outputs("test", every, None), outputs("test", every, subset)
     metrics = {
-        "train_acc": run("train", train, None).accuracy,
+        "train_acc": outputs("train", train, None).accuracy,
         "train_aug_acc": train_aug.accuracy,
         "test_acc": test.accuracy,
         "test_aug_acc": test_aug.accuracy,
-        "test_augcrop_acc": run("test", every, ("rrc", *subset)).accuracy,
-        "test_augfull_acc": run("test", every, TRANSFORMS).accuracy,
+        "test_augcrop_acc": outputs("test", every, ("rrc", *subset)).accuracy,
+        "test_augfull_acc": outputs("test", every, TRANSFORMS).accuracy,
     }
     if len(validation):
-        metrics["val_acc"] = run("train", validation, None).accuracy
+        metrics["val_acc"] = outputs("train", validation, None).accuracy
     predictions = {"labels": test.labels.numpy(), **_predictions(test, ""), **_predictions(test_aug, "_aug")}
-    embeddings = {
-        **_embeddings(config, net, dataset.train, train, train_aug, "train", device),
-        **_embeddings(config, net, dataset.test, every, test, "test", device),
-    }
+    embeddings = {**evaluator.kept("train", train, train_aug), **evaluator.kept("test", every, test)}
     return metrics, {"predictions.npz": _npz(predictions), "embeddings.npz": _npz(embeddings)}
-
-
-@torch.no_grad()
-def outputs(
-    config: TrialConfig,
-    net: SiameseNet,
-    dataset: Dataset,
-    split: str,
-    indices: Indices,
-    transforms: tuple[str, ...] | None,
-    *,
-    view: int = 0,
-    device: torch.device,
-) -> Outputs:
-    """What `net` says of some images of a split, clean or with their fixed augmentation.
-
-    Args:
-        config: of the trial; its probabilities decide whom a transform meets.
-        net: on `device`.
-        dataset: the images' dataset.
-        split: `train` or `test`.
-        indices: (N,) into the whole split.
-        transforms: the subset of transforms; None: clean images.
-        view: which of an image's fixed draws.
-        device: where to evaluate.
-
-    Returns:
-        Outputs on the CPU, rows in the order of `indices`.
-    """
-    images: Split = getattr(dataset, split)
-    h, logits = [], []
-    net.eval()
-    for rows, draws in _batches(dataset.name, split, len(images.labels), indices, view):
-        x = torch.from_numpy(images.images[rows]).to(device)
-        view_of_x = (
-            x.float() / 255
-            if transforms is None
-            else augment(x, policy(config, transforms), draws.to(device))
-        )
-        features = net.features(normalise(view_of_x, dataset.mean, dataset.std))
-        h.append(features.cpu())
-        logits.append(net.logits(features).cpu())
-    labels = torch.from_numpy(images.labels[indices])
-    return Outputs(h=torch.cat(h), logits=torch.cat(logits), labels=labels)
 
 
 def _batches(
@@ -147,29 +150,6 @@ def _batches(
 def _predictions(outputs: Outputs, suffix: str) -> dict[str, np.ndarray]:
     probability, predicted = outputs.logits.softmax(1).max(1)
     return {f"predicted{suffix}": predicted.numpy(), f"probability{suffix}": probability.numpy()}
-
-
-@torch.no_grad()
-def _embeddings(
-    config: TrialConfig,
-    net: SiameseNet,
-    split: Split,
-    indices: Indices,
-    outputs: Outputs,
-    name: str,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """`h` and, where the Barlow Twins term trained it, `z` of a fixed choice of images, as float16."""
-    chosen = stratified_choice(split.labels[indices], EMBEDDED_IMAGES)
-    h = outputs.h[torch.from_numpy(chosen)]
-    arrays = {
-        f"{name}_h": h.half().numpy(),
-        f"{name}_labels": split.labels[indices[chosen]],
-        f"{name}_index": indices[chosen],
-    }
-    if config.gamma:
-        arrays[f"{name}_z"] = net.embedding(h.to(device)).half().cpu().numpy()
-    return arrays
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

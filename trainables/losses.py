@@ -90,7 +90,7 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, *, lambd: float = 0.0051, center: 
 def _off_diagonal(c: Tensor) -> Tensor:
     """The entries of the square matrix `c` outside its diagonal, (M * (M - 1),)."""
     m = c.shape[0]
-    # Written row after row without its last entry, the diagonal is the first column of an (M - 1, M + 1) matrix.
+    # Without the last entry and in rows of M + 1, the diagonal is the first column.
     return c.flatten()[:-1].view(m - 1, m + 1)[:, 1:].flatten()
 
 

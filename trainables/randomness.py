@@ -1,4 +1,4 @@
-"""Every draw of randomness comes from (seed, purpose, epoch, step): no hidden state, any step can be redone."""
+"""Every draw of randomness comes from (seed, purpose, epoch, step): any step can be redone alone."""
 
 import hashlib
 

@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables import data
 from trainables.augment import Draws, augment, normalise, policies
-from trainables.evaluate import evaluate, outputs
+from trainables.evaluate import Evaluator, evaluate
 from trainables.history import to_parquet
 from trainables.losses import UNLABELLED, SiameseLoss, cross_entropy, siamese_loss
 from trainables.models import SiameseNet, build
@@ -68,6 +67,7 @@ def train(
     )
     view_policies = policies(config)
     steps = len(train_indices) // config.batch_size
+    evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
     history: list[EpochRow] = []
 
     for epoch in range(1, config.epochs + 1):
@@ -103,12 +103,12 @@ def train(
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
         if len(val_indices):
-            row["val/acc"] = outputs(config, net, dataset, "train", val_indices, None, device=device).accuracy
+            row["val/acc"] = evaluator.outputs("train", val_indices, None).accuracy
         history.append(row)
         on_epoch(row)
 
     train_seconds = time.perf_counter() - started
-    metrics, artifacts = evaluate(config, net, dataset, train_indices, val_indices, device)
+    metrics, artifacts = evaluate(evaluator, train_indices, val_indices)
     metrics["train_seconds"] = train_seconds
     metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
     artifacts["history.parquet"] = to_parquet(history)
@@ -154,8 +154,10 @@ def _forward(
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)
         return SiameseLoss(ce, ce, None), logits
-    z = [net.embedding(features) for features in h] if config.gamma else [None, None]
-    loss = siamese_loss(*logits, targets, *z, gamma=config.gamma, lambd=config.lambd, center=config.center)
+    z1, z2 = [net.embedding(features) for features in h] if config.gamma else (None, None)
+    loss = siamese_loss(
+        logits[0], logits[1], targets, z1, z2, gamma=config.gamma, lambd=config.lambd, center=config.center
+    )
     return loss, logits
 
 

@@ -103,6 +103,7 @@ class TrialConfig:
     """The replicate: initial weights, order of images, augmentation, dropout."""
 
     def __post_init__(self) -> None:
+        """Bring the fields into their canonical form, or raise."""
         for name in FIELDS:
             object.__setattr__(self, name, _coerce(name, getattr(self, name)))
         self._normalise()
@@ -212,7 +213,7 @@ def format_value(value: FieldValue) -> str:
     return "none" if value is None else str(value)
 
 
-def parse_value(name: str, text: str) -> FieldValue:
+def parse_value(name: str, text: str) -> typing.Any:
     """The value that `text` stands for in field `name`; the inverse of `format_value`.
 
     Raises:
