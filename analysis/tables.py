@@ -32,7 +32,8 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
         metric, n, planned, mean, std, values, run_ids`. Fractions; `std` with ddof = 1, NaN for one seed;
         `values` by seed; lists as text with spaces between.
     """
-    metrics = [name for name in trials.columns if name not in _DESCRIPTION]
+    metrics = [*METRICS, *(name for name in trials.columns if name not in {*_DESCRIPTION, *METRICS})]
+    trials = trials.reindex(columns=[*trials.columns, *(name for name in METRICS if name not in trials)])
     rows = []
     for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
         done = finished(planned).sort_values("seed")
@@ -69,9 +70,10 @@ def cell_table(summary: pd.DataFrame, cell: int) -> pd.DataFrame:
         index="metric", columns="arm_label", values="text", aggfunc="first", sort=False
     )
     arms = list(dict.fromkeys(part["arm_label"]))
-    rows = [name for name in METRICS if name in table.index]
+    known = set(part.loc[part["n"] > 0, "metric"]) or {"test_acc"}
     if "rrc" in part["augmentations"].iloc[0].split("+"):
-        rows.remove("test_augcrop_acc")  # the same images as under the cell's own augmentations
+        known.discard("test_augcrop_acc")  # the same images as under the cell's own augmentations
+    rows = [name for name in METRICS if name in known]
     return table.reindex(index=rows, columns=arms)
 
 

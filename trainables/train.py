@@ -15,6 +15,7 @@ from trainables.evaluate import Evaluator, evaluate
 from trainables.history import to_parquet
 from trainables.losses import UNLABELLED, SiameseLoss, cross_entropy, siamese_loss
 from trainables.models import SiameseNet, build
+from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
 from trainables.trial import TrialConfig, TrialResult
 
@@ -62,9 +63,7 @@ def train(
     )
 
     net = build(config, num_classes=len(dataset.classes)).to(device)
-    optimizer = torch.optim.SGD(
-        net.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
     view_policies = policies(config)
     steps = len(train_indices) // config.batch_size
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
@@ -76,8 +75,6 @@ def train(
         sums = torch.zeros(5, device=device)  # loss, ce, bt, labelled views predicted right, labelled views
         for step, batch in enumerate(_shuffled_batches(config, train_indices, epoch)):
             lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
             x, targets = images[batch.to(device)], labels[batch.to(device)]
             views = []
             for number, view_policy in enumerate(view_policies, 1):
@@ -89,7 +86,7 @@ def train(
                 loss, logits = _forward(config, net, views, targets)
             optimizer.zero_grad()
             loss.total.backward()
-            optimizer.step()
+            optimizer.step(lr)
             sums += _step_sums(loss, logits, targets)
         # Read once an epoch: reading a number from a GPU waits for all the work queued on it.
         train_row = _train_row(config, sums.tolist(), steps, epoch)
