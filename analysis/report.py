@@ -111,8 +111,9 @@ def _figures(cell: pd.DataFrame, ledger: Ledger) -> list[dict[str, Any]]:
                 "name": f"embeddings-{split}",
                 "figure": embeddings.draw(panels),
                 "caption": f"PCA and t-SNE of the features h of {len(panels[0].h)} {images}, seed {seed} (the"
-                " lowest that every arm has finished), coloured by class. PCA panels are turned onto"
-                f" the first; t-SNE begins from the first panel's layout, perplexity {embeddings.PERPLEXITY:.0f}.",
+                " lowest that every arm has finished), coloured by class. PCA panels are turned onto the"
+                " first; t-SNE begins from the first panel's layout, perplexity"
+                f" {embeddings.PERPLEXITY:.0f}.",
                 "alt": f"PCA and t-SNE of {images}, a panel an arm",
             }
         )

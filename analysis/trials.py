@@ -37,7 +37,7 @@ def parse_command_line(
         ledger = ledger_from(args)
         ledger.probe()
         if not ledger.exists():
-            raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {ledger.uri}")
+            raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {ledger.shown_uri}")
     except ValueError as error:
         parser.error(str(error))
     return selection, ledger, args.out or Path("reports", selection.space, subfolder)

@@ -1,12 +1,14 @@
 """The connection to Ray: a Ray of one's own, or a cluster that is already there."""
 
 import contextlib
+import glob
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 PROBE_SECONDS = 5
@@ -45,6 +47,21 @@ def is_own(address: str | None) -> bool:
     return address in (None, "", "local")
 
 
+def resolve(address: str | None) -> str | None:
+    """The address itself; for `auto` that of the Ray which runs on this machine.
+
+    Raises:
+        ClusterError: `auto`, and none runs.
+    """
+    if address != "auto":
+        return address
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108  # Ray's own
+    try:
+        return note.read_text().strip()
+    except OSError:
+        raise ClusterError("--address: got 'auto', but no Ray runs on this machine") from None
+
+
 def check(address: str | None, resources: Resources) -> None:
     """Raise ClusterError for what could never work, before anything starts; waits 5 s at most."""
     if is_own(address):
@@ -53,9 +70,10 @@ def check(address: str | None, resources: Resources) -> None:
             raise ClusterError(
                 f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores here"
             )
+        if (resources.gpus or 0) > 0 and not _has_gpu():
+            raise ClusterError(f"--gpus-per-trial: got {resources.gpus:g}; allowed: 0, there is no GPU here")
         return
-    if address == "auto":
-        return
+    address = resolve(address)
     host, _, port = str(address).removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ClusterError(f"--address: got {address!r}; allowed: HOST:PORT, ray://HOST:PORT, auto, local")
@@ -86,7 +104,7 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         # "local" is said: without it Ray may join somebody else's cluster on this host.
         settings |= {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
     else:
-        settings |= {"address": address}
+        settings |= {"address": resolve(address)}
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
         errands = [threads.submit(errand) for errand in meanwhile]
         stack.callback(ray.shutdown)
@@ -97,6 +115,10 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         for errand in errands:
             errand.result()
         yield
+
+
+def _has_gpu() -> bool:
+    return any(glob.glob(pattern) for pattern in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg"))
 
 
 def largest_node() -> dict[str, float]:

@@ -77,17 +77,14 @@ class Ledger:
     _experiment_id: str | None = field(default=None, repr=False)
 
     def probe(self) -> None:
-        """Raise LedgerError unless the store answers, or could be created; waits 5 s at most."""
+        """Raise LedgerError unless the address can be used and answers; waits 5 s at most."""
         scheme = urlsplit(self.uri).scheme.partition("+")[0]
         if scheme not in SCHEMES:
             raise LedgerError(
-                f"--tracking-uri: got {self.uri!r}; allowed: sqlite:///FILE, a database or an http(s) address"
-                " (MLflow's file store is not supported)"
+                f"--tracking-uri: got {self.shown_uri!r}; allowed: sqlite:///FILE, a database or an http(s)"
+                " address (MLflow's file store is not supported)"
             )
         if scheme == "sqlite":
-            folder = _nearest_existing(self._sqlite_file.parent)
-            if not os.access(folder, os.W_OK):
-                raise LedgerError(f"--tracking-uri: got {self.uri!r}, but {folder} cannot be written")
             return
         parts = urlsplit(self.uri)
         port = parts.port or {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}.get(scheme, 1433)
@@ -97,6 +94,11 @@ class Ledger:
             raise LedgerError(
                 f"--tracking-uri: nothing answers at {parts.hostname}:{port} ({error.strerror or error})"
             ) from None
+
+    def check_writable(self) -> None:
+        """Raise LedgerError where a local database could not be written."""
+        if self.uri.startswith("sqlite"):
+            check_writable("--tracking-uri", self._sqlite_file.parent)
 
     def trials(self, keys: Iterable[str] | None = None) -> list[TrialRecord]:
         """The trials in the ledger; none where it does not exist yet. Creates nothing.
@@ -223,6 +225,14 @@ class Ledger:
         return Path(self.client.download_artifacts(run_id, name))
 
     @property
+    def shown_uri(self) -> str:
+        """The URI without a password, for messages."""
+        parts = urlsplit(self.uri)
+        if parts.password is None:
+            return self.uri
+        return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+
+    @property
     def client(self) -> "MlflowClient":
         """The MLflow client, made at first use."""
         if self._client is None:
@@ -244,7 +254,7 @@ class Ledger:
         """
         found = self._find_experiment()
         if found is None:
-            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {self.uri}")
+            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {self.shown_uri}")
         return found
 
     @property
@@ -253,7 +263,11 @@ class Ledger:
 
     def _find_experiment(self) -> str | None:
         if self._experiment_id is None:
-            found = self.client.get_experiment_by_name(self.experiment)
+            try:
+                found = self.client.get_experiment_by_name(self.experiment)
+            except Exception as error:  # MLflow lets its database's and its transport's errors through
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise LedgerError(f"--tracking-uri: no ledger at {self.shown_uri}: {line}") from error
             if found is not None and found.lifecycle_stage == "deleted":
                 raise LedgerError(
                     f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
@@ -339,8 +353,15 @@ def _age(run: "Run") -> tuple[int, str]:
     return (run.info.start_time, run.info.run_id)
 
 
-def _nearest_existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def check_writable(option: str, folder: Path) -> None:
+    """Raise LedgerError unless `folder` can be written, or made where it does not exist; leaves no trace."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise LedgerError(
+            f"{option}: got {str(folder)!r}, but {nearest} cannot be written ({error.strerror})"
+        ) from None
 
 
 def _create_sqlite(file: Path) -> None:

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from search_spaces import SPACES, add_selection_arguments, selection_from
 from study import cluster
-from study.ledger import Ledger, LedgerError, add_ledger_arguments, ledger_from
+from study.ledger import Ledger, LedgerError, add_ledger_arguments, check_writable, ledger_from
 from study.lock import LockHeld, driver_lock
 from study.plan import Plan, describe, make_plan
 
@@ -49,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         resources = cluster.Resources(
             cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
         )
-        _check_writable(args.output)
     except ValueError as error:
         parser.error(str(error))
     ledger = ledger_from(args)
@@ -58,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plan:
             print("\n".join(describe(make_plan(selection, ledger), retry_failed=args.retry_failed)))
             return 0
+        check_writable("--output", args.output)
+        check_writable("--data-dir", args.data_dir)
+        check_writable("reports", REPORTS)
+        ledger.check_writable()
+        ledger.exists()  # a store that cannot be read is told before anything is created
         cluster.check(args.address, resources)
         with driver_lock(args.output.absolute()):
             return _study(args, make_plan(selection, ledger), resources, ledger, console)
@@ -90,14 +94,15 @@ def _train(
     from study.console import Progress
     from study.writer import EpochDone, Event, Failed, LedgerWriter, Started, Succeeded
     from trainables import data
-    from trainables.checkpoint import Storage
+    from trainables.checkpoint import Storage, bundle_keys
 
     output, data_dir = args.output.absolute(), args.data_dir.absolute()
     trials = plan.to_run(retry_failed=args.retry_failed)
+    storage = Storage(output)
     progress = Progress(trials, console)
     writer = LedgerWriter(
         ledger,
-        Storage(output),
+        storage,
         {"space": plan.selection.space, **_code_tags()},
         on_finished=lambda bundle: progress.finished(bundle.config, bundle.result.metrics),
         on_trouble=progress.note,
@@ -115,23 +120,32 @@ def _train(
                 progress.failed(config, reason)
         writer.put(event)
 
+    # A bundle that is there was trained by a driver that died before the ledger had it.
+    trained = set(bundle_keys(storage))
+    to_train = [trial for trial in trials if trial.key not in trained]
     errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
-    errands += [partial(data.prepare, name, data_dir) for name in dict.fromkeys(t.dataset for t in trials)]
+    errands += [partial(data.prepare, name, data_dir) for name in dict.fromkeys(t.dataset for t in to_train)]
+    stopped = None
     with progress:
         try:
-            with cluster.session(args.address, meanwhile=errands):
-                from study.execute import execute
-                from trainables.tune import job
+            for trial in trials:
+                if trial.key in trained:
+                    on_event(Succeeded(trial))
+            if to_train:
+                with cluster.session(args.address, meanwhile=errands):
+                    from study.execute import execute
+                    from trainables.tune import job
 
-                jobs = [(trial, job(trial, data_dir=data_dir, storage=str(output))) for trial in trials]
-                return execute(jobs, resources, output / "ray", on_event)
+                    jobs = [(trial, job(trial, data_dir=data_dir, storage=str(output))) for trial in to_train]
+                    stopped = execute(jobs, resources, output / "ray", on_event)
         finally:
-            writer.close()
+            writer.close(patience=10 if stopped else 60)
             if writer.lost:
                 progress.note(
                     f"the ledger did not answer in the end: results wait in {output / 'results'},"
                     " and the same command will log them"
                 )
+    return stopped
 
 
 def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
@@ -162,7 +176,8 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
     missing = len(plan.selection.trials) - len(plan.done)
     lines = []
     if plan.records:
-        lines.append(f"compare:  mlflow ui --backend-store-uri {shlex.quote(ledger.uri)}")
+        local = f"mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}"
+        lines.append(f"compare:  {ledger.shown_uri if ledger.uri.startswith('http') else local}")
     if stopped is not None:
         lines.append(
             f"stopped by {stopped.name}: {missing} of {len(plan.selection.trials)} trials are missing"
@@ -207,12 +222,6 @@ def _code_tags() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def _check_writable(output: Path) -> None:
-    folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--output: got {str(output)!r}, but {folder} is no folder that can be written")
 
 
 def _parser() -> argparse.ArgumentParser:

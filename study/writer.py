@@ -180,6 +180,7 @@ class LedgerWriter:
             bundle = read_bundle(self._storage, config.key)
         except (FileNotFoundError, ValueError) as error:
             self._ledger.fail(self._run_id(config), str(error), "")
+            delete_bundle(self._storage, config.key)
             return None
         if config.key not in self._runs:
             self._begin(config, bundle.tags)
