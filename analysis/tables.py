@@ -84,7 +84,7 @@ def caption(summary: pd.DataFrame, cell: int) -> str:
     seeds = sorted(set(counts["n"]))
     spread = "mean ± standard deviation" if seeds[-1] > 2 else "single values"
     n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}"
-    text = f"Accuracy in %, {spread} over n = {n} seeds."
+    text = f"Accuracy in %, {spread} over n = {n} {'seed' if n == '1' else 'seeds'}."
     missing = int((counts["planned"] - counts["n"]).sum())
     return text + (f" {missing} of {int(counts['planned'].sum())} trials are missing." if missing else "")
 

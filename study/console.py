@@ -105,11 +105,15 @@ class Progress:
             table.add_row(f"  {trial.name}", f"epoch {int(row.get('epoch', 0))}/{trial.epochs}", loss)
         if len(running) > SHOWN:
             table.add_row(f"  … and {len(running) - SHOWN} more", "", "")
-        return Group(ProgressBar(total=self._epochs, completed=epochs, width=60), Text(counts), table)
+        bar = Table.grid()  # a bar alone ends no line
+        bar.add_row(ProgressBar(total=self._epochs, completed=epochs, width=60))
+        return Group(bar, Text(counts), table)
 
     def _time_left(self, epochs: int) -> str:
-        if not epochs or self._began is None:
-            return "time left: not known yet"
+        if self._began is None:
+            return "workers are starting"
+        if not epochs:
+            return "time left not known yet"
         elapsed = time.monotonic() - self._began
         return f"{_duration(elapsed)} elapsed, about {_duration(elapsed * (self._epochs / epochs - 1))} left"
 

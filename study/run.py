@@ -155,7 +155,8 @@ def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
     from analysis.trials import cell_labels
 
     folder = REPORTS / plan.selection.space
-    rendered = render(plan.selection, ledger, folder)
+    with console.status("rendering the report"):
+        rendered = render(plan.selection, ledger, folder)
     summary = summarise(rendered.trials)
     labels = cell_labels(rendered.trials)
     for cell, title in list(labels.items())[:SHOWN_CELLS]:
@@ -194,8 +195,7 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
         lines.append(f"go on:    {_again()}")
     else:
         seeds = len({trial.seed for trial in plan.selection.trials})
-        script = shlex.join(["python", "study/run.py", "--space", plan.selection.space])
-        lines.append(f"complete: {len(plan.done)} trials. More seeds: {script} --seeds {2 * seeds}")
+        lines.append(f"complete: {len(plan.done)} trials. More seeds: {_again(seeds=2 * seeds)}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if stopped is not None:
@@ -203,9 +203,15 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
     return 0 if plan.complete else 1
 
 
-def _again() -> str:
-    """The command that was typed."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+def _again(seeds: int | None = None) -> str:
+    """The command that was typed, or the same with another number of seeds."""
+    typed = ["python", *sys.orig_argv[1:]]
+    if seeds is not None:
+        if "--seeds" in typed:
+            at = typed.index("--seeds")
+            typed[at : at + 2] = []
+        typed += ["--seeds", str(seeds)]
+    return shlex.join(typed)
 
 
 def _code_tags() -> dict[str, str]:

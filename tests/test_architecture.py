@@ -1,0 +1,89 @@
+"""The rooms and who may import whom, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("analysis", "search_spaces", "study", "trainables")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.py"))
+
+MAY_IMPORT = {
+    "trainables": {"trainables"},
+    "search_spaces": {"search_spaces", "trainables.trial"},
+    "study": {"study", "search_spaces", "trainables"},
+    "analysis": {"analysis", "search_spaces", "trainables.trial", "study.ledger"},
+}
+MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
+"""run.py puts everything together."""
+
+HEAVY = {
+    "torch": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
+    "torchvision": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
+    "ray": {ROOT / "study/cluster.py", ROOT / "study/execute.py", ROOT / "trainables/tune.py"},
+    "mlflow": {ROOT / "study/ledger.py"},
+}
+"""Who may import a heavy library."""
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[path.parent.name] | MAY_IMPORT_BESIDES.get(str(path.relative_to(ROOT)), set())
+    ours = {name for name in imports(path) if within(name, set(ROOMS))}
+    # `from study import ledger` names the room and then the module: the module decides.
+    ours -= {name for name in ours if any(other.startswith(f"{name}.") for other in ours)}
+    assert [name for name in sorted(ours) if not within(name, allowed)] == []
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_stay_in_their_place(library: str) -> None:
+    importing = {path for path in SOURCES if any(within(name, {library}) for name in imports(path))}
+    assert importing <= HEAVY[library]
+    assert importing, f"nobody imports {library}: this test reads the wrong files"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from study.run import main; main(['--space', 'quickstart', '--plan'])",
+        "from study.run import main; main(['--list-spaces'])",
+        "import analysis.report, analysis.tables, analysis.embeddings",
+        "import trainables.data, trainables.checkpoint, study.writer, study.console, study.cluster",
+    ],
+)
+def test_neither_torch_nor_ray_without_training(statement: str, tmp_path: Path) -> None:
+    loaded = f"import sys; {statement}; print('loaded', sorted({{'torch', 'ray'}} & sys.modules.keys()))"
+    run = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'ray', 'mlflow', 'pandas', 'sklearn', 'matplotlib', 'pyarrow'}"
+    code = (
+        "import atexit, sys; from study.run import main;"
+        f"atexit.register(lambda: print('loaded', sorted({heavy} & sys.modules.keys()))); main(['--help'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--space NAME" in run.stdout
+    assert run.stdout.splitlines()[-1] == "loaded []"

@@ -1,0 +1,181 @@
+"""The ledger on a real MLflow store in SQLite."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from study.ledger import Ledger, LedgerError, check_writable
+from trainables.trial import TrialConfig
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the experiment and nothing in it; making one takes seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("store")
+    Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "artifacts").open()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def ledger(empty_store: Path, tmp_path: Path) -> Ledger:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Ledger(
+        uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "artifacts"
+    )
+
+
+@pytest.fixture
+def config() -> TrialConfig:
+    return TrialConfig(
+        dataset="digits", backbone="convnet", augmentations=("rrc",), method="siamese", gamma=0.01, seed=3
+    )
+
+
+def row(epoch: int, loss: float = 1.5) -> dict[str, float]:
+    return {"epoch": epoch, "timestamp": 1000 * epoch, "train/loss": loss, "lr": 0.1}
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "a")
+    ledger.probe()
+    assert not ledger.exists()
+    assert ledger.trials() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_killed_while_being_created_is_not_bricked(tmp_path: Path) -> None:
+    leftover = tmp_path / ".mlflow.db.creating"
+    leftover.mkdir()
+    (leftover / "mlflow.db").write_bytes(b"SQLite format 3\0half")
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "a")
+    ledger.open()
+    assert ledger.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.begin(config, {"space": "quickstart", "device": "cpu"})
+    ledger.log_epochs(run_id, [row(1), row(2, loss=0.5)])
+    (running,) = ledger.trials()
+    assert running.status == "RUNNING"
+    assert ledger.logged_epochs(run_id) == 2
+
+    ledger.finish(run_id, {"test_acc": 0.75}, {"config.json": b"{}"}, timestamp=2000)
+    (record,) = ledger.trials()
+    assert record.status == "FINISHED"
+    assert record.key == config.key
+    assert TrialConfig.from_params(record.params) == config
+    assert record.metrics["test_acc"] == 0.75
+    assert record.tags.items() >= {
+        ("kind", "trial"),
+        ("arm", "siamese-0.01"),
+        ("space", "quickstart"),
+        ("device", "cpu"),
+        ("attempts", "1"),
+    }
+    assert ledger.artifact(run_id, "config.json").read_bytes() == b"{}"
+    assert ledger.client.get_run(run_id).info.run_name == "digits/convnet/rrc/siamese-0.01/s3"
+
+
+def test_logging_twice_is_one_point(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.begin(config, {})
+    for _ in range(2):
+        ledger.log_epochs(run_id, [row(1)])
+        ledger.finish(run_id, {"test_acc": 0.75}, {}, timestamp=1000)
+    for name in ("train/loss", "final/test_acc"):
+        assert len(ledger.client.get_metric_history(run_id, name)) == 1
+
+
+def test_a_trial_begun_again_goes_on_under_its_run(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.begin(config, {})
+    ledger.kill(run_id)
+    assert ledger.begin(config, {"host": "other"}) == run_id
+    (record,) = ledger.trials()
+    assert (record.status, record.tags["attempts"], record.tags["host"]) == ("RUNNING", "2", "other")
+
+
+def test_of_two_runs_with_one_key_the_oldest_stays(ledger: Ledger, config: TrialConfig) -> None:
+    first = ledger.begin(config, {})
+    # What a repeated request leaves: MLflow's client sends a create again whose answer was lost.
+    double = ledger.client.create_run(
+        ledger.experiment_id, tags={"kind": "trial", "trial.key": config.key}
+    ).info.run_id
+    assert ledger.begin(config, {}) == first
+    assert [record.run_id for record in ledger.trials()] == [first]
+    assert ledger.client.get_run(double).info.lifecycle_stage == "deleted"
+
+
+def test_a_failure_is_told_and_a_new_attempt_forgets_it(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.begin(config, {})
+    ledger.fail(run_id, "NonFiniteLoss: train/ce is nan in epoch 2 of 9", "Traceback …")
+    (record,) = ledger.trials()
+    assert record.status == "FAILED"
+    assert record.tags["failure"] == "NonFiniteLoss: train/ce is nan in epoch 2 of 9"
+    assert ledger.artifact(run_id, "traceback.txt").read_text() == "Traceback …"
+    assert ledger.begin(config, {}) == run_id
+    assert "failure" not in ledger.trials()[0].tags
+
+
+def test_orphans_are_killed_and_finished_runs_left_alone(ledger: Ledger, config: TrialConfig) -> None:
+    finished = ledger.begin(config, {})
+    ledger.finish(finished, {}, {}, timestamp=0)
+    orphan = ledger.begin(TrialConfig.from_params({**config.to_params(), "seed": "4"}), {})
+    ledger.kill_orphans()
+    assert {r.run_id: r.status for r in ledger.trials()} == {finished: "FINISHED", orphan: "KILLED"}
+
+
+def test_only_the_keys_asked_for(ledger: Ledger, config: TrialConfig) -> None:
+    ledger.begin(config, {})
+    assert len(ledger.trials([config.key])) == 1
+    assert ledger.trials(["0" * 16]) == []
+
+
+def test_one_study_run_a_space(ledger: Ledger) -> None:
+    run_id = ledger.study_run("quickstart")
+    assert ledger.study_run("quickstart") == run_id
+    assert ledger.study_run("thesis") != run_id
+    assert ledger.trials() == []
+
+
+def test_a_deleted_experiment_is_told(ledger: Ledger) -> None:
+    ledger.client.delete_experiment(ledger.experiment_id)
+    ledger._experiment_id = None
+    with pytest.raises(LedgerError, match="'test' was deleted; restore it with"):
+        ledger.exists()
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "runs", "ftp://host/x"])
+def test_stores_that_are_not_supported(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"--tracking-uri: got .*; allowed: sqlite:///FILE"):
+        Ledger(uri=uri, experiment="test", artifact_root=tmp_path).probe()
+
+
+def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        ledger = Ledger(uri=f"http://127.0.0.1:{port}", experiment="test", artifact_root=tmp_path)
+        with pytest.raises(LedgerError, match=f"nothing answers at 127.0.0.1:{port}"):
+            ledger.probe()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database at all" * 100)
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
+    with pytest.raises(LedgerError, match="file is not a database"):
+        ledger.exists()
+
+
+def test_passwords_are_not_shown(tmp_path: Path) -> None:
+    ledger = Ledger(uri="postgresql://me:secret@host/db", experiment="test", artifact_root=tmp_path)
+    assert ledger.shown_uri == "postgresql://me:***@host/db"
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match="--output: got .*, but .*file cannot be written"):
+        check_writable("--output", tmp_path / "file" / "runs")
+    check_writable("--output", tmp_path / "new" / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

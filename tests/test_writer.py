@@ -1,0 +1,181 @@
+"""The writer thread, with a real bundle and a ledger that fails when told to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from study import writer as writer_module
+from study.ledger import Ledger
+from study.writer import EpochDone, Failed, Interrupted, LedgerWriter, Started, Succeeded
+from trainables.checkpoint import Bundle, Storage, bundle_keys, write_bundle
+from trainables.history import to_parquet
+from trainables.trial import TrialConfig, TrialResult
+
+
+class FlakyLedger(Ledger):
+    """A ledger in memory whose next calls can be made to fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.failures = 0
+        self.logged = 0
+
+    def _call(self, *call: object) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the store is away")
+        self.calls.append(call)
+
+    def open(self) -> None:
+        self._call("open")
+
+    def kill_orphans(self) -> None:
+        self._call("kill_orphans")
+
+    def begin(self, config: TrialConfig, tags: Mapping[str, str]) -> str:
+        self._call("begin", config.seed, dict(tags))
+        return f"run-{config.seed}"
+
+    def logged_epochs(self, run_id: str) -> int:
+        return self.logged
+
+    def log_epochs(self, run_id: str, rows) -> None:
+        self._call("epochs", run_id, [row["epoch"] for row in rows])
+
+    def finish(self, run_id: str, metrics, artifacts, timestamp: int) -> None:
+        self._call("finish", run_id, dict(metrics), sorted(artifacts), timestamp)
+
+    def fail(self, run_id: str, reason: str, traceback: str) -> None:
+        self._call("fail", run_id, reason)
+
+    def kill(self, run_id: str) -> None:
+        self._call("kill", run_id)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path)
+
+
+def trial(seed: int = 0) -> TrialConfig:
+    return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=3, seed=seed)
+
+
+def row(epoch: int) -> dict[str, float]:
+    return {"epoch": epoch, "timestamp": 1000 * epoch, "train/loss": 1.0}
+
+
+def put_bundle(storage: Storage, config: TrialConfig) -> None:
+    history = tuple(row(epoch) for epoch in (1, 2, 3))
+    result = TrialResult(
+        metrics={"test_acc": 0.5}, history=history, artifacts={"history.parquet": to_parquet(history)}
+    )
+    write_bundle(storage, Bundle(config=config, result=result, tags={"host": "a"}))
+
+
+def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> None:
+    ledger, done = FlakyLedger(), []
+    writer = LedgerWriter(ledger, storage, {"space": "s"}, on_finished=done.append)
+    put_bundle(storage, trial())
+    for event in (
+        Started(trial(), {"host": "a"}),
+        EpochDone(trial(), row(1)),
+        EpochDone(trial(), row(2)),
+        Succeeded(trial()),
+    ):
+        writer.put(event)
+    writer.close()
+    assert ledger.calls[:3] == [
+        ("open",),
+        ("kill_orphans",),
+        ("begin", 0, {"space": "s", "host": "a"}),
+    ]
+    epochs = [epoch for call in ledger.calls if call[0] == "epochs" for epoch in call[2]]
+    assert epochs == [1, 2, 3]  # the third from the bundle: its report was never needed
+    assert ledger.calls[-1] == (
+        "finish",
+        "run-0",
+        {"test_acc": 0.5},
+        ["config.json", "history.parquet"],
+        3000,
+    )
+    assert [bundle.config for bundle in done] == [trial()]
+    assert bundle_keys(storage) == []
+
+
+def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> None:
+    ledger, troubles = FlakyLedger(), []
+    ledger.failures = 4
+    writer = LedgerWriter(ledger, storage, {}, on_trouble=troubles.append)
+    put_bundle(storage, trial())
+    writer.put(Started(trial(), {}))
+    writer.put(Succeeded(trial()))
+    writer.close()
+    assert [call[0] for call in ledger.calls] == ["open", "kill_orphans", "begin", "epochs", "finish"]
+    assert troubles == ["the ledger does not take results, trying again: the store is away"]
+    assert writer.lost == 0
+
+
+def test_a_store_that_stays_away_leaves_the_bundle(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    ledger.failures = 10**6
+    writer = LedgerWriter(ledger, storage, {})
+    put_bundle(storage, trial())
+    writer.put(Succeeded(trial()))
+    writer.close(patience=0.05)
+    assert writer.lost == 1
+    assert bundle_keys(storage) == [trial().key]
+
+
+def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    ledger.logged = 2
+    writer = LedgerWriter(ledger, storage, {})
+    writer.put(Started(trial(), {}))
+    for epoch in (1, 2, 3):
+        writer.put(EpochDone(trial(), row(epoch)))
+    writer.close()
+    assert [call for call in ledger.calls if call[0] == "epochs"] == [("epochs", "run-0", [3])]
+
+
+def test_a_bundle_found_at_the_start_is_logged_with_its_own_tags(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    writer = LedgerWriter(ledger, storage, {"space": "s"})
+    put_bundle(storage, trial())
+    writer.put(Succeeded(trial()))
+    writer.close()
+    assert ("begin", 0, {"space": "s", "host": "a"}) in ledger.calls
+    assert ledger.calls[-1][0] == "finish"
+
+
+def test_a_damaged_bundle_fails_its_trial_and_goes(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    writer = LedgerWriter(ledger, storage, {})
+    storage.write(f"results/{trial().key}.zip", b"PK\x03\x04 cut short")
+    writer.put(Succeeded(trial()))
+    writer.close()
+    name, run_id, reason = ledger.calls[-1]
+    assert (name, run_id) == ("fail", "run-0")
+    assert str(reason).startswith("damaged result bundle results/")
+    assert bundle_keys(storage) == []
+
+
+def test_failed_and_interrupted_trials(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    writer = LedgerWriter(ledger, storage, {})
+    for seed in (0, 1):
+        writer.put(Started(trial(seed), {}))
+    writer.put(Failed(trial(0), "because", "Traceback"))
+    writer.put(Interrupted(trial(1)))
+    writer.put(Interrupted(trial(2)))  # never begun: there is no run to mark
+    writer.close()
+    assert {call for call in ledger.calls if call[0] in ("fail", "kill")} == {
+        ("fail", "run-0", "because"),
+        ("kill", "run-1"),
+    }
