@@ -3,8 +3,10 @@
 As a script: `python analysis/embeddings.py --space NAME` writes the figures as PNG and PDF.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 from scipy.linalg import orthogonal_procrustes
 
+from analysis.figures import save
 from analysis.labels import arm_text
 from analysis.trials import cell_labels, finished, load, parse_command_line
 from study.ledger import Ledger
@@ -101,16 +104,25 @@ def pca_layouts(panels: Sequence[Embedding]) -> list[tuple[Points, float]]:
 def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
     """t-SNE of each panel, (N, 2): one perplexity and seed, the others begun from the first's layout."""
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
-    layouts: list[Points] = []
-    for panel in panels:
-        start = layouts[0] if layouts else PCA(n_components=2, svd_solver="full").fit_transform(panel.h)
-        start = start / start.std(0) * 1e-4
-        perplexity = min(PERPLEXITY, (len(panel.h) - 1) / 3)
-        tsne = TSNE(perplexity=perplexity, init=start, random_state=0)
-        layouts.append(tsne.fit_transform(panel.h).astype(np.float64))
-    return layouts
+    first = panels[0].h
+    start = _tsne(first, PCA(n_components=2, svd_solver="full").fit_transform(first))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return [start, *threads.map(lambda panel: _tsne(panel.h, start), panels[1:])]
+
+
+def _tsne(h: Points, start: Points) -> Points:
+    """Layout (N, 2) of features (N, D), begun from a layout (N, 2) of any scale."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(PERPLEXITY, (len(h) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init=start / start.std(0) * 1e-4, random_state=0)
+    # One thread a panel: OpenMP's threads wait for each other at every step, and where anything else runs
+    # beside them that made one layout twenty times slower.
+    with threadpool_limits(1):
+        layout: Points = tsne.fit_transform(h).astype(np.float64)
+    return layout
 
 
 def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
@@ -160,7 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the figures of a space; returns the exit code."""
     selection, ledger, folder = parse_command_line("Embedding figures of a space.", argv, subfolder="figures")
     trials = load(selection, ledger)
-    folder.mkdir(parents=True, exist_ok=True)
     for cell, label in cell_labels(trials).items():
         part = trials[trials["cell"] == cell]
         seed = shown_seed(part)
@@ -168,10 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{label}: no seed that every arm has finished")
             continue
         for split, images in SPLITS.items():
-            figure = draw(read(part, seed, split, ledger))
-            for suffix in ("png", "pdf"):
-                path = folder / f"embeddings-{cell}-{split}.{suffix}"
-                figure.savefig(path, dpi=200)
+            for path in save(draw(read(part, seed, split, ledger)), folder, f"embeddings-{split}-{cell}"):
                 print(f"wrote {path}: {label}, {images}, seed {seed}")
     return 0
 

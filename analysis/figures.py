@@ -1,5 +1,7 @@
 """Figures of results, drawn from the tidy DataFrame of trials."""
 
+from pathlib import Path
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -33,3 +35,12 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: dict[str, str]) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write the figure as PNG and PDF; returns both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    for path in (png, pdf):
+        figure.savefig(path, dpi=200)
+    return png, pdf

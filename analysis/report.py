@@ -16,10 +16,9 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from matplotlib.figure import Figure
 
 from analysis import embeddings
-from analysis.figures import accuracy_by_arm
+from analysis.figures import accuracy_by_arm, save
 from analysis.labels import METRICS, arm_text
 from analysis.tables import caption, cell_table, summarise, write_tables
 from analysis.trials import cell_labels, load, parse_command_line
@@ -69,7 +68,7 @@ def render(selection: Selection, ledger: Ledger, folder: Path, *, force: bool = 
     for cell, label in labels.items():
         figures = _figures(trials[trials["cell"] == cell], ledger)
         for figure in figures:
-            png, pdf = _save(figure.pop("figure"), folder / "figures" / f"{figure['name']}-{cell}")
+            png, pdf = save(figure.pop("figure"), folder / "figures", f"{figure['name']}-{cell}")
             figure["png"] = "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
             drawn += [png, pdf]
         table = _table_html(cell_table(summary, cell))
@@ -118,14 +117,6 @@ def _figures(cell: pd.DataFrame, ledger: Ledger) -> list[dict[str, Any]]:
             }
         )
     return figures
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=200)
-    return paths
 
 
 def _table_html(table: pd.DataFrame) -> dict[str, Any]:
