@@ -162,7 +162,7 @@ class _Events(tune.Callback):
             return  # ended before: a process that Tune took for lost may still report
         if "started" in result:
             self._started.add(config.key)
-            self._on_event(Started(config, result["started"]))
+            self._on_event(Started(config, result["started"], result["started_at"]))
         elif "row" in result:
             self._on_event(EpochDone(config, result["row"]))
         elif "bundle" in result:

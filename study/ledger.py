@@ -128,7 +128,9 @@ class Ledger:
             _create_sqlite(self._sqlite_file)
         if self._find_experiment() is None:
             location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
-            self._experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
+            # Its UI shows this kind as training runs, not as traces of language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            self._experiment_id = self.client.create_experiment(self.experiment, location, tags=kind)
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""
@@ -136,16 +138,22 @@ class Ledger:
             if record.status == "RUNNING":
                 self.kill(record.run_id)
 
-    def begin(self, config: TrialConfig, tags: Mapping[str, str]) -> str:
+    def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         """Set the trial's run RUNNING, making it if there is none; returns its id.
 
         A run is found by its key before and after one is created: MLflow's client repeats a request
         whose answer was lost, which can leave two. The oldest is kept.
+
+        Args:
+            config: of the trial.
+            tags: of this attempt.
+            started: when the trial began, ms since 1970; None: now.
         """
         runs = self._runs_of(config.key)
         if not runs:
             fixed = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
-            self._create_run(config.name, {**fixed, **tags, "attempts": "0"}, config.to_params())
+            tags_at_first = {**fixed, **tags, "attempts": "0"}
+            self._create_run(config.name, tags_at_first, config.to_params(), started)
             runs = self._runs_of(config.key)
         first, *doubles = runs
         for double in doubles:
@@ -291,10 +299,13 @@ class Ledger:
         """Runs of a trial, oldest first."""
         return sorted(self._search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'"), key=_age)
 
-    def _create_run(self, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
+    def _create_run(
+        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], started: int | None = None
+    ) -> str:
         from mlflow.entities import Param
 
-        run_id = str(self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id)
+        run = self.client.create_run(self.experiment_id, started, dict(tags), name)
+        run_id = str(run.info.run_id)
         if params:
             self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
         return run_id

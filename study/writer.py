@@ -26,6 +26,8 @@ class Started:
 
     config: TrialConfig
     tags: Mapping[str, str]
+    timestamp: int
+    """ms since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,8 @@ class LedgerWriter:
     def _write(self, batch: list[Event]) -> Bundle | None:
         """Write a batch; returns the bundle of a trial that is now finished."""
         match batch[0]:
-            case Started(config, tags):
-                self._begin(config, tags)
+            case Started(config, tags, timestamp):
+                self._begin(config, tags, timestamp)
             case EpochDone(config):
                 self._log_rows(config, [event.row for event in batch if isinstance(event, EpochDone)])
             case Succeeded(config):
@@ -158,8 +160,8 @@ class LedgerWriter:
                     self._ledger.kill(self._runs[config.key])
         return None
 
-    def _begin(self, config: TrialConfig, tags: Mapping[str, str]) -> str:
-        run_id = self._ledger.begin(config, {**self._tags, **tags})
+    def _begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        run_id = self._ledger.begin(config, {**self._tags, **tags}, started)
         self._runs[config.key] = run_id
         self._logged[run_id] = self._ledger.logged_epochs(run_id)
         return run_id

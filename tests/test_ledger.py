@@ -56,7 +56,7 @@ def test_a_store_killed_while_being_created_is_not_bricked(tmp_path: Path) -> No
 
 
 def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> None:
-    run_id = ledger.begin(config, {"space": "quickstart", "device": "cpu"})
+    run_id = ledger.begin(config, {"space": "quickstart", "device": "cpu"}, started=1234)
     ledger.log_epochs(run_id, [row(1), row(2, loss=0.5)])
     (running,) = ledger.trials()
     assert running.status == "RUNNING"
@@ -76,7 +76,8 @@ def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> No
         ("attempts", "1"),
     }
     assert ledger.artifact(run_id, "config.json").read_bytes() == b"{}"
-    assert ledger.client.get_run(run_id).info.run_name == "digits/convnet/rrc/siamese-0.01/s3"
+    info = ledger.client.get_run(run_id).info
+    assert (info.run_name, info.start_time) == ("digits/convnet/rrc/siamese-0.01/s3", 1234)
 
 
 def test_logging_twice_is_one_point(ledger: Ledger, config: TrialConfig) -> None:
@@ -175,7 +176,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match="--output: got .*, but .*file cannot be written"):
+    with pytest.raises(LedgerError, match=r"--output: got .*, but .*file cannot be written"):
         check_writable("--output", tmp_path / "file" / "runs")
     check_writable("--output", tmp_path / "new" / "runs")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

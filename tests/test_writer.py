@@ -33,7 +33,7 @@ class FlakyLedger(Ledger):
     def kill_orphans(self) -> None:
         self._call("kill_orphans")
 
-    def begin(self, config: TrialConfig, tags: Mapping[str, str]) -> str:
+    def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         self._call("begin", config.seed, dict(tags))
         return f"run-{config.seed}"
 
@@ -64,7 +64,9 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def trial(seed: int = 0) -> TrialConfig:
-    return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=3, seed=seed)
+    return TrialConfig(
+        dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=3, seed=seed
+    )
 
 
 def row(epoch: int) -> dict[str, float]:
@@ -84,7 +86,7 @@ def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> Non
     writer = LedgerWriter(ledger, storage, {"space": "s"}, on_finished=done.append)
     put_bundle(storage, trial())
     for event in (
-        Started(trial(), {"host": "a"}),
+        Started(trial(), {"host": "a"}, 0),
         EpochDone(trial(), row(1)),
         EpochDone(trial(), row(2)),
         Succeeded(trial()),
@@ -114,7 +116,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> Non
     ledger.failures = 4
     writer = LedgerWriter(ledger, storage, {}, on_trouble=troubles.append)
     put_bundle(storage, trial())
-    writer.put(Started(trial(), {}))
+    writer.put(Started(trial(), {}, 0))
     writer.put(Succeeded(trial()))
     writer.close()
     assert [call[0] for call in ledger.calls] == ["open", "kill_orphans", "begin", "epochs", "finish"]
@@ -137,7 +139,7 @@ def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.logged = 2
     writer = LedgerWriter(ledger, storage, {})
-    writer.put(Started(trial(), {}))
+    writer.put(Started(trial(), {}, 0))
     for epoch in (1, 2, 3):
         writer.put(EpochDone(trial(), row(epoch)))
     writer.close()
@@ -170,7 +172,7 @@ def test_failed_and_interrupted_trials(storage: Storage) -> None:
     ledger = FlakyLedger()
     writer = LedgerWriter(ledger, storage, {})
     for seed in (0, 1):
-        writer.put(Started(trial(seed), {}))
+        writer.put(Started(trial(seed), {}, 0))
     writer.put(Failed(trial(0), "because", "Traceback"))
     writer.put(Interrupted(trial(1)))
     writer.put(Interrupted(trial(2)))  # never begun: there is no run to mark

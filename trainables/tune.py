@@ -1,11 +1,12 @@
 """The Ray Tune trainable: a thin adapter around `train`.
 
-What a worker tells the driver, one report each: `started` (tags of where it runs), `row` (an epoch),
-then either `bundle` (the key under which the result lies on storage) or `failure` and `traceback`.
+What a worker tells the driver, one report each: `started` (tags of where it runs) with `started_at`
+(ms since 1970), `row` (an epoch), then either `bundle` (the key under which the result lies on storage) or `failure` and `traceback`.
 """
 
 import platform
 import socket
+import time
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +36,7 @@ def run_job(job: dict[str, Any]) -> None:
     try:
         digest = data.prepare(config.dataset, Path(job["data_dir"]))
         tags = {**_tags(device, threads), "data.sha256": digest}
-        tune.report({"started": tags})
+        tune.report({"started": tags, "started_at": int(time.time() * 1000)})
         result = train(
             config,
             Path(job["data_dir"]),
