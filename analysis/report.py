@@ -68,7 +68,9 @@ def render(selection: Selection, ledger: Ledger, folder: Path, *, force: bool = 
     for cell, label in labels.items():
         figures = _figures(trials[trials["cell"] == cell], ledger)
         for figure in figures:
-            png, pdf = save(figure.pop("figure"), folder / "figures", f"{figure['name']}-{cell}")
+            drawing = figure.pop("figure")
+            figure["width"] = round(100 * drawing.get_figwidth())
+            png, pdf = save(drawing, folder / "figures", f"{figure['name']}-{cell}")
             figure["png"] = "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
             drawn += [png, pdf]
         table = _table_html(cell_table(summary, cell))

@@ -128,9 +128,7 @@ class Ledger:
             _create_sqlite(self._sqlite_file)
         if self._find_experiment() is None:
             location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
-            # Its UI shows this kind as training runs, not as traces of language models.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            self._experiment_id = self.client.create_experiment(self.experiment, location, tags=kind)
+            self._experiment_id = self.client.create_experiment(self.experiment, location)
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""

@@ -177,8 +177,13 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
     missing = len(plan.selection.trials) - len(plan.done)
     lines = []
     if plan.records:
-        local = f"mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}"
-        lines.append(f"compare:  {ledger.shown_uri if ledger.uri.startswith('http') else local}")
+        server = ledger.shown_uri if ledger.uri.startswith("http") else "http://127.0.0.1:5000"
+        page = f"{server}/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
+        if ledger.uri.startswith("http"):
+            lines.append(f"compare:  {page}")
+        else:
+            lines.append(f"compare:  mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}")
+            lines.append(f"          then {page}")
     if stopped is not None:
         lines.append(
             f"stopped by {stopped.name}: {missing} of {len(plan.selection.trials)} trials are missing"
