@@ -51,6 +51,15 @@ class Embedding:
     labels: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
 
+    @property
+    def flaw(self) -> str | None:
+        """Why there is nothing to lay out in two dimensions, or None."""
+        if not np.isfinite(self.h).all():
+            return "features are not finite"
+        if self.h.shape[0] < 4 or self.h.shape[1] < 2:
+            return "too few images or features"
+        return "collapsed: all features alike" if np.ptp(self.h, axis=0).max() == 0 else None
+
 
 def shown_seed(cell: pd.DataFrame) -> int | None:
     """The lowest seed that every arm has finished, never one chosen by eye; None where there is none.
@@ -105,6 +114,8 @@ def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
     """t-SNE of each panel, (N, 2): one perplexity and seed, the others begun from the first's layout."""
     from sklearn.decomposition import PCA
 
+    if not panels:
+        return []
     first = panels[0].h
     start = _tsne(first, PCA(n_components=2, svd_solver="full").fit_transform(first))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -117,7 +128,7 @@ def _tsne(h: Points, start: Points) -> Points:
     from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(h) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init=start / start.std(0) * 1e-4, random_state=0)
+    tsne = TSNE(perplexity=perplexity, init=start / start.std() * 1e-4, random_state=0)
     # One thread a panel: OpenMP's threads wait for each other at every step, and where anything else runs
     # beside them that made one layout twenty times slower.
     with threadpool_limits(1):
@@ -133,15 +144,24 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
     count = classes or int(max(panel.labels.max() for panel in panels)) + 1
     colours = mpl.color_sequences["petroff10"]  # colour-blind readers can tell these apart
     handles: list[PathCollection] = []
-    pca, tsne = pca_layouts(panels), tsne_layouts(panels)
+    sound = [panel for panel in panels if panel.flaw is None]
+    layouts = zip(sound, pca_layouts(sound), tsne_layouts(sound), strict=True)
+    drawn = {panel.arm: (pca, variance, tsne) for panel, (pca, variance), tsne in layouts}
     for column, panel in enumerate(panels):
-        points, variance = pca[column]
-        for row, layout in enumerate((points, tsne[column])):
-            handles = _scatter(grid[row, column], layout, panel.labels, colours, count)
         grid[0, column].set_title(arm_text(panel.arm), fontsize=11)
+        if panel.arm not in drawn:
+            for axes in grid[:, column]:
+                axes.set(xticks=[], yticks=[])
+                axes.text(0.5, 0.5, panel.flaw, ha="center", va="center", transform=axes.transAxes, wrap=True)
+            continue
+        pca, variance, tsne = drawn[panel.arm]
+        for axes, layout in zip(grid[:, column], (pca, tsne), strict=True):
+            handles = _scatter(axes, layout, panel.labels, colours, count)
         grid[0, column].set_xlabel(f"{variance:.0%} of variance", fontsize=8)
     for row, name in enumerate(("PCA", "t-SNE")):
         grid[row, 0].set_ylabel(name, fontsize=11)
+    if not handles:
+        return figure
     names = [str(c) for c in range(count)]
     legend = figure.legend(handles, names, loc="outside lower center", ncols=min(count, 10), frameon=False)
     for handle in legend.legend_handles:
@@ -171,7 +191,7 @@ def _scatter(
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the figures of a space; returns the exit code."""
     selection, ledger, folder = parse_command_line("Embedding figures of a space.", argv, subfolder="figures")
-    trials = load(selection, ledger)
+    trials = load(selection, ledger.trials(trial.key for trial in selection.trials))
     for cell, label in cell_labels(trials).items():
         part = trials[trials["cell"] == cell]
         seed = shown_seed(part)

@@ -6,7 +6,7 @@ As a script: `python analysis/report.py --space NAME`.
 import base64
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from analysis.labels import METRICS, arm_text
 from analysis.tables import caption, cell_table, summarise, write_tables
 from analysis.trials import cell_labels, load, parse_command_line
 from search_spaces import Selection
-from study.ledger import Ledger
-from trainables.trial import CELL_FIELDS, format_value
+from study.ledger import Ledger, TrialRecord
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, TrialConfig, format_value
 
 REPORT = "report.html"
 _STAMP = ".rendered"
@@ -45,16 +45,24 @@ class Rendered:
     files: tuple[Path, ...]
 
 
-def render(selection: Selection, ledger: Ledger, folder: Path, *, force: bool = False) -> Rendered:
+def render(
+    selection: Selection,
+    records: Mapping[str, TrialRecord],
+    ledger: Ledger,
+    folder: Path,
+    *,
+    force: bool = False,
+) -> Rendered:
     """Render the report of a selection into `folder`, unless it is there and nothing has changed.
 
     Args:
         selection: the trials.
-        ledger: where their results are.
+        records: what the ledger has of them, by key.
+        ledger: where their artifacts are.
         folder: gets `report.html`, `trials.parquet`, `tables/` and `figures/`.
         force: render even if nothing has changed.
     """
-    trials = load(selection, ledger)
+    trials = load(selection, records)
     report, stamp = folder / REPORT, folder / _STAMP
     state = _state(trials)
     if not force and report.exists() and stamp.exists() and stamp.read_text() == state:
@@ -75,7 +83,7 @@ def render(selection: Selection, ledger: Ledger, folder: Path, *, force: bool = 
             drawn += [png, pdf]
         table = _table_html(cell_table(summary, cell))
         cells.append({"label": label, "table": table, "caption": caption(summary, cell), "figures": figures})
-    report.write_text(_html(selection, ledger, trials, cells))
+    report.write_text(_html(selection, records, ledger.experiment, trials, cells))
     stamp.write_text(state)
     return Rendered(path=report, trials=trials, files=(report, *tables, folder / "trials.parquet", *drawn))
 
@@ -128,15 +136,24 @@ def _table_html(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _html(selection: Selection, ledger: Ledger, trials: pd.DataFrame, cells: list[dict[str, Any]]) -> str:
+def forget(folder: Path) -> None:
+    """Make the next `render` into `folder` render again."""
+    (folder / _STAMP).unlink(missing_ok=True)
+
+
+def _html(
+    selection: Selection,
+    records: Mapping[str, TrialRecord],
+    experiment: str,
+    trials: pd.DataFrame,
+    cells: list[dict[str, Any]],
+) -> str:
     counts = trials["status"].value_counts()
     open_trials = trials[trials["status"] != "FINISHED"]
-    fixed = {
-        name: format_value(getattr(selection.trials[0], name))
-        for name in CELL_FIELDS
-        if len({getattr(trial, name) for trial in selection.trials}) == 1
-    }
-    records = {record.key: record for record in ledger.trials(trials["key"])}
+    siamese = [trial for trial in selection.trials if trial.gamma]
+    fixed = _fixed(CELL_FIELDS, selection.trials)
+    only_siamese = [name for name in ARM_FIELDS if name not in ("method", "gamma")]
+    fixed |= {f"{name} (γ > 0)": value for name, value in _fixed(only_siamese, siamese).items()}
     tags = ("device", "threads", "version.torch", "version.ray", "version.study", "git.commit", "data.sha256")
     provenance = {tag: sorted({r.tags[tag] for r in records.values() if tag in r.tags}) for tag in tags}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
@@ -149,15 +166,25 @@ def _html(selection: Selection, ledger: Ledger, trials: pd.DataFrame, cells: lis
         cells=cells,
         fixed=fixed,
         provenance={tag: values for tag, values in provenance.items() if values},
-        experiment=ledger.experiment,
+        experiment=experiment,
         seconds=float(trials.get("train_seconds", pd.Series(dtype=float)).sum()),
     )
+
+
+def _fixed(names: Sequence[str], trials: Sequence[TrialConfig]) -> dict[str, str]:
+    """The fields that have one value in all trials."""
+    return {
+        name: format_value(getattr(trials[0], name))
+        for name in names
+        if len({getattr(trial, name) for trial in trials}) == 1
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the report of a space; returns the exit code."""
     selection, ledger, folder = parse_command_line("The report of a space.", argv)
-    rendered = render(selection, ledger, folder, force=True)
+    records = ledger.trials(trial.key for trial in selection.trials)
+    rendered = render(selection, records, ledger, folder, force=True)
     for path in rendered.files:
         print(f"wrote {path}")
     return 0

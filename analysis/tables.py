@@ -82,9 +82,9 @@ def caption(summary: pd.DataFrame, cell: int) -> str:
     part = summary[summary["cell"] == cell]
     counts = part.groupby("arm_label", sort=False)[["n", "planned"]].max()
     seeds = sorted(set(counts["n"]))
-    spread = "mean ± standard deviation" if seeds[-1] > 2 else "single values"
+    spread = "mean ± standard deviation over" if seeds[-1] > 2 else "values of"
     n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}"
-    text = f"Accuracy in %, {spread} over n = {n} {'seed' if n == '1' else 'seeds'}."
+    text = f"Accuracy in %, {spread} n = {n} {'seed' if n == '1' else 'seeds'}."
     missing = int((counts["planned"] - counts["n"]).sum())
     return text + (f" {missing} of {int(counts['planned'].sum())} trials are missing." if missing else "")
 
@@ -137,7 +137,19 @@ def write_tables(summary: pd.DataFrame, labels: dict[int, str], folder: Path) ->
     return paths
 
 
-_DESCRIPTION = {"key", "name", "status", "run_id", "changed", "failure", "cell", "arm", "arm_label", *FIELDS}
+_DESCRIPTION = {
+    "key",
+    "name",
+    "status",
+    "run_id",
+    "changed",
+    "failure",
+    "cell",
+    "cell_label",
+    "arm",
+    "arm_label",
+    *FIELDS,
+}
 
 
 def _entry(row: pd.Series) -> str:
@@ -164,7 +176,7 @@ def _latex_text(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables of a space and write them; returns the exit code."""
     selection, ledger, folder = parse_command_line("Tables of a space.", argv, subfolder="tables")
-    trials = load(selection, ledger)
+    trials = load(selection, ledger.trials(trial.key for trial in selection.trials))
     summary, labels = summarise(trials), cell_labels(trials)
     console = Console()
     for cell, title in labels.items():

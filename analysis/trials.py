@@ -1,14 +1,14 @@
 """The ledger as one tidy DataFrame: one row a planned trial, finished or not."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from search_spaces import Selection, add_selection_arguments, selection_from
-from study.ledger import Ledger, add_ledger_arguments, ledger_from
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, FIELDS, TrialConfig, format_value
+from study.ledger import Ledger, TrialRecord, add_ledger_arguments, check_writable, ledger_from
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
 """Status of a trial that the ledger does not have."""
@@ -38,23 +38,28 @@ def parse_command_line(
         ledger.probe()
         if not ledger.exists():
             raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {ledger.shown_uri}")
+        folder = args.out or Path("reports", selection.space, subfolder)
+        check_writable("--out", folder)
     except ValueError as error:
         parser.error(str(error))
-    return selection, ledger, args.out or Path("reports", selection.space, subfolder)
+    return selection, ledger, folder
 
 
-def load(selection: Selection, ledger: Ledger) -> pd.DataFrame:
+def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFrame:
     """One row for each trial of the selection, in its order.
+
+    Args:
+        selection: the trials.
+        records: what the ledger has of them, by key.
 
     Returns:
         Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING or MISSING), `run_id`, `changed`
-        (ms since 1970), `failure`, `cell` (its number, from 0), `arm` (as in the tag), `arm_label` (unique
-        within its cell), every field of `TrialConfig` (augmentations as text), and every final metric:
-        only of finished trials, NaN for the others.
+        (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `arm` (as in the tag),
+        `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text), and
+        every final metric: only of finished trials, NaN for the others.
     """
-    records = {record.key: record for record in ledger.trials(trial.key for trial in selection.trials)}
     cells = {cell: number for number, cell in enumerate(dict.fromkeys(t.cell for t in selection.trials))}
-    labels = _arm_labels(selection.trials)
+    labels, cell_labels = arm_labels(selection.trials), name_cells(selection.trials)
     rows = []
     for trial in selection.trials:
         record = records.get(trial.key)
@@ -67,18 +72,14 @@ def load(selection: Selection, ledger: Ledger) -> pd.DataFrame:
             "changed": record.changed if record else None,
             "failure": record.tags.get("failure") if record else None,
             "cell": cells[trial.cell],
+            "cell_label": cell_labels[trial.cell],
             "arm": trial.arm,
             "arm_label": labels[trial],
             **fields,
             "augmentations": format_value(trial.augmentations),
         }
         if record and record.status == "FINISHED":
-            epochs_only = {"lr", "epoch_seconds", "images_per_second"}
-            row |= {
-                name: value
-                for name, value in record.metrics.items()
-                if "/" not in name and name not in epochs_only
-            }
+            row |= record.metrics
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -89,19 +90,29 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_labels(trials: pd.DataFrame) -> dict[int, str]:
+    """The label of each cell, by its number."""
+    return dict(zip(trials["cell"], trials["cell_label"], strict=True))
+
+
+def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
     """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
-    firsts = trials.groupby("cell", sort=True).first()
-    always = ["dataset", "backbone", "augmentations"]
-    varying = [name for name in CELL_FIELDS if name not in always and len(set(firsts[name])) > 1]
+    firsts = {trial.cell: trial for trial in trials}
+    always = ("dataset", "backbone", "augmentations")
+    varying = [
+        name
+        for name in CELL_FIELDS
+        if name not in always and len({getattr(trial, name) for trial in firsts.values()}) > 1
+    ]
     return {
         cell: " · ".join(
-            [str(row[name]) for name in always] + [f"{name} {format_value(row[name])}" for name in varying]
+            [format_value(getattr(trial, name)) for name in always]
+            + [f"{name} {format_value(getattr(trial, name))}" for name in varying]
         )
-        for cell, row in enumerate(firsts.to_dict("records"))
+        for cell, trial in firsts.items()
     }
 
 
-def _arm_labels(trials: tuple[TrialConfig, ...]) -> dict[TrialConfig, str]:
+def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
     """The arm's name, with the fields that tell apart arms of one name within a cell."""
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:

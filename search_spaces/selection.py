@@ -53,9 +53,11 @@ def select(
     for condition in only:
         trials = _filter(trials, condition)
         steps.append(f"--only {condition}: {len(trials)}")
-    for assignment in assign:
-        trials = _distinct(_assign(trials, assignment))
-        steps.append(f"--set {assignment}: {len(trials)}")
+    if assign:
+        trials = _distinct(_assign(trials, assign))
+        steps.append(f"{' '.join(f'--set {assignment}' for assignment in assign)}: {len(trials)}")
+    if not trials:
+        raise ValueError(f"space {space!r} has no trials")
     return Selection(
         space=space, trials=tuple(sorted(trials, key=lambda trial: trial.seed)), steps=tuple(steps)
     )
@@ -114,12 +116,15 @@ def _canonical(key: str, text: str) -> str:
     return format_value(_reading("--only", lambda: parse_value(key, text)))
 
 
-def _assign(trials: Iterable[TrialConfig], assignment: str) -> list[TrialConfig]:
-    key, text = _split("--set", assignment, "KEY=VALUE")
-    if key == "arm":
-        raise ValueError("--set: 'arm' is derived; set method or gamma instead")
-    value = _reading("--set", lambda: parse_value(key, text))
-    return _reading("--set", lambda: [dataclasses.replace(trial, **{key: value}) for trial in trials])
+def _assign(trials: Iterable[TrialConfig], assignments: Iterable[str]) -> list[TrialConfig]:
+    """All assignments at once: method and gamma, say, are only valid together."""
+    values = {}
+    for assignment in assignments:
+        key, text = _split("--set", assignment, "KEY=VALUE")
+        if key == "arm":
+            raise ValueError("--set: 'arm' is derived; set method or gamma instead")
+        values[key] = _reading("--set", lambda: parse_value(key, text))  # noqa: B023  # called at once
+    return _reading("--set", lambda: [dataclasses.replace(trial, **values) for trial in trials])
 
 
 def _reading(option: str, read: Callable[[], T]) -> T:

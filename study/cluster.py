@@ -4,6 +4,7 @@ import contextlib
 import glob
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ class Resources:
         """Raise ClusterError for values that no machine can grant."""
         if not self.cpus > 0:
             raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
-        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
+        if self.gpus is not None and not (0 <= self.gpus <= 1 or self.gpus in range(2, 1025)):
             raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ClusterError(f"--max-concurrent: got {self.max_concurrent}; allowed: an integer >= 1")
@@ -74,9 +75,12 @@ def check(address: str | None, resources: Resources) -> None:
             raise ClusterError(f"--gpus-per-trial: got {resources.gpus:g}; allowed: 0, there is no GPU here")
         return
     address = resolve(address)
-    host, _, port = str(address).removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ClusterError(f"--address: got {address!r}; allowed: HOST:PORT, ray://HOST:PORT, auto, local")
+    host, _, port = str(address).rpartition(":")
+    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
+        raise ClusterError(
+            f"--address: got {address!r}; allowed: HOST:PORT of the head, auto, local (not ray://: run on the"
+            " head, or with `ray job submit`)"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
     except OSError as error:
@@ -102,16 +106,18 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if is_own(address):
         # "local" is said: without it Ray may join somebody else's cluster on this host.
-        settings |= {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
+        settings |= {"address": "local", "include_dashboard": False}
     else:
         settings |= {"address": resolve(address)}
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
         errands = [threads.submit(errand) for errand in meanwhile]
         stack.callback(ray.shutdown)
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**settings)
-        except ConnectionError as error:
-            raise ClusterError(f"--address: no Ray answers at {address} ({error})") from None
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(f"--address: no Ray to use at {address or 'local'} ({error})") from None
+        signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a word
         for errand in errands:
             errand.result()
         yield
@@ -121,9 +127,18 @@ def _has_gpu() -> bool:
     return any(glob.glob(pattern) for pattern in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg"))
 
 
-def largest_node() -> dict[str, float]:
-    """The most CPUs and GPUs that one node of the cluster has, by `CPU` and `GPU`."""
+def request(resources: Resources, address: str | None) -> dict[str, float]:
+    """Ray's resource request of one trial, within a `session`.
+
+    Raises:
+        ClusterError: a Ray of one's own could never grant it. A cluster may grow: there it waits.
+    """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
+    largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
+    gpus = resources.gpus if resources.gpus is not None else min(1.0, largest["GPU"])
+    for option, asked, kind in (("--cpus", resources.cpus, "CPU"), ("--gpus", gpus, "GPU")):
+        if is_own(address) and asked > largest[kind]:
+            raise ClusterError(f"{option}-per-trial: got {asked:g}; allowed: at most {largest[kind]:g} here")
+    return {"cpu": resources.cpus, "gpu": gpus}

@@ -1,5 +1,6 @@
 """Progress for people: a live display on a terminal, elsewhere one line a finished trial."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.writer import EpochDone, Event, Failed, Started
+from trainables.checkpoint import Bundle
 from trainables.trial import TrialConfig
 
 SHOWN = 12
@@ -47,40 +50,38 @@ class Progress:
         """Clear the live display."""
         self._live.stop()
 
-    def started(self, trial: TrialConfig) -> None:
-        """A trial trains now."""
+    def on(self, event: Event) -> None:
+        """Take in what a worker reported."""
+        key = event.config.key
         with self._lock:
-            self._began = self._began or time.monotonic()
-            if trial.key not in self._ended:
-                self._running[trial.key] = (trial, {})
+            match event:
+                case Started(config):
+                    self._began = self._began or time.monotonic()
+                    self._running[key] = (config, {})
+                case EpochDone(config, row):
+                    self._epochs_done[key] = int(row["epoch"])
+                    self._running[key] = (config, row)
+                case _:
+                    self._running.pop(key, None)
+        if isinstance(event, Failed):
+            self.failed(event.config, event.reason)
 
-    def epoch(self, trial: TrialConfig, row: Mapping[str, float]) -> None:
-        """A trial has ended an epoch."""
-        with self._lock:
-            self._epochs_done[trial.key] = int(row["epoch"])
-            if trial.key in self._running:
-                self._running[trial.key] = (trial, row)
-
-    def trained(self, trial: TrialConfig) -> None:
-        """A trial no longer runs; whether it is finished, the ledger says."""
-        with self._lock:
-            self._running.pop(trial.key, None)
-
-    def finished(self, trial: TrialConfig, metrics: Mapping[str, float]) -> None:
+    def finished(self, bundle: Bundle) -> None:
         """The ledger has all of a trial."""
+        metrics = bundle.result.metrics
         seconds = metrics["train_seconds"] + metrics["evaluate_seconds"]
         validation = f", validation {metrics['val_acc']:.1%}" if "val_acc" in metrics else ""
-        self._end(trial, f"test {metrics['test_acc']:.1%}{validation}, {_duration(seconds)}")
+        self._end(bundle.config, f"test {metrics['test_acc']:.1%}{validation}, {_duration(seconds)}")
 
     def failed(self, trial: TrialConfig, reason: str) -> None:
-        """A trial has failed for good."""
+        """A trial has no result and will not get one in this run."""
         with self._lock:
             self._failed += 1
         self._end(trial, f"FAILED: {reason}", style="red")
 
     def note(self, line: str) -> None:
         """A line for people between the others."""
-        self._console.print(line, style="yellow", markup=False, highlight=False)
+        self._print(line, "yellow")
 
     def _end(self, trial: TrialConfig, outcome: str, style: str | None = None) -> None:
         with self._lock:
@@ -89,7 +90,12 @@ class Progress:
             self._epochs_done[trial.key] = trial.epochs
             width = len(str(self._total))
             line = f"[{len(self._ended):{width}}/{self._total}] {trial.name}  {outcome}"
-        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        self._print(line, style)
+
+    def _print(self, line: str, style: str | None) -> None:
+        # Who closes the pipe we print to (`| head`) wants no more lines; the study goes on.
+        with contextlib.suppress(SystemExit):
+            self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         with self._lock:

@@ -20,7 +20,6 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # _StopSignals has its own
 from ray import tune
 from ray.tune.search import Searcher
 
-from study.cluster import ClusterError, Resources, largest_node
 from study.writer import EpochDone, Event, Failed, Interrupted, Started, Succeeded
 from trainables.trial import TrialConfig
 from trainables.tune import run_job
@@ -36,7 +35,12 @@ Job = tuple[TrialConfig, dict[str, Any]]
 
 
 def execute(
-    jobs: Sequence[Job], resources: Resources, tune_dir: Path, on_event: Callable[[Event], None]
+    jobs: Sequence[Job],
+    request: Mapping[str, float],
+    tune_dir: Path,
+    on_event: Callable[[Event], None],
+    *,
+    max_concurrent: int | None = None,
 ) -> signal.Signals | None:
     """Run all jobs with Ray Tune; to be called within a `cluster.session`, in the main thread.
 
@@ -44,23 +48,21 @@ def execute(
 
     Args:
         jobs: each trial with what `trainables.tune.job` made of it, in the order of running.
-        resources: of each trial.
+        request: Ray's resource request of each trial.
         tune_dir: absolute folder for Tune's own files.
         on_event: gets what happens, in the calling thread; must return at once.
+        max_concurrent: trials at once; None: as many as fit.
 
     Returns:
         The signal that stopped it early, None where none did.
-
-    Raises:
-        ClusterError: no node could ever grant the resources.
     """
     callback = _Events([config for config, _ in jobs], on_event)
     tuner = tune.Tuner(
-        tune.with_resources(run_job, _request(resources)),
+        tune.with_resources(run_job, dict(request)),
         tune_config=tune.TuneConfig(
             search_alg=_Jobs([job for _, job in jobs]),
             num_samples=len(jobs),
-            max_concurrent_trials=resources.max_concurrent,
+            max_concurrent_trials=max_concurrent,
             reuse_actors=True,  # a fresh process a trial costs seconds to import PyTorch
             trial_dirname_creator=lambda trial: trial.config["key"],
         ),
@@ -79,18 +81,6 @@ def execute(
     finally:
         callback.interrupt_rest()
     return stop.received
-
-
-def _request(resources: Resources) -> dict[str, float]:
-    """Ray's resource request of a trial, checked against the largest node."""
-    largest = largest_node()
-    gpus = resources.gpus if resources.gpus is not None else min(1.0, largest["GPU"])
-    for option, asked, kind in (("--cpus", resources.cpus, "CPU"), ("--gpus", gpus, "GPU")):
-        if asked > largest[kind]:
-            raise ClusterError(
-                f"{option}-per-trial: got {asked:g}; allowed: at most the largest node's {largest[kind]:g}"
-            )
-    return {"cpu": resources.cpus, "gpu": gpus}
 
 
 class _StopSignals:

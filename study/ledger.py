@@ -5,8 +5,10 @@ MLflow, and it does so late: importing it takes seconds that `--help` has not go
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -46,7 +48,7 @@ class TrialRecord:
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: of the config, as text.
         tags: without MLflow's own.
-        metrics: final ones without their prefix; of those of each epoch, the last value.
+        metrics: final ones, without their prefix.
         changed: when the run last changed state, ms since 1970.
     """
 
@@ -78,7 +80,7 @@ class Ledger:
 
     def probe(self) -> None:
         """Raise LedgerError unless the address can be used and answers; waits 5 s at most."""
-        scheme = urlsplit(self.uri).scheme.partition("+")[0]
+        scheme = self.uri.partition(":")[0].partition("+")[0]
         if scheme not in SCHEMES:
             raise LedgerError(
                 f"--tracking-uri: got {self.shown_uri!r}; allowed: sqlite:///FILE, a database or an http(s)"
@@ -86,35 +88,34 @@ class Ledger:
             )
         if scheme == "sqlite":
             return
-        parts = urlsplit(self.uri)
-        port = parts.port or {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}.get(scheme, 1433)
         try:
-            socket.create_connection((parts.hostname or "localhost", port), timeout=PROBE_SECONDS).close()
+            parts = urlsplit(self.uri)
+            known = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+            host, port = parts.hostname or "localhost", parts.port or known[scheme]
+            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
         except OSError as error:
             raise LedgerError(
-                f"--tracking-uri: nothing answers at {parts.hostname}:{port} ({error.strerror or error})"
+                f"--tracking-uri: nothing answers at {host}:{port} ({error.strerror or error})"
             ) from None
+        except ValueError as error:
+            raise LedgerError(f"--tracking-uri: got {self.shown_uri!r}: {error}") from None
 
     def check_writable(self) -> None:
         """Raise LedgerError where a local database could not be written."""
         if self.uri.startswith("sqlite"):
             check_writable("--tracking-uri", self._sqlite_file.parent)
 
-    def trials(self, keys: Iterable[str] | None = None) -> list[TrialRecord]:
-        """The trials in the ledger; none where it does not exist yet. Creates nothing.
+    def trials(self, keys: Iterable[str] | None = None) -> dict[str, TrialRecord]:
+        """The trials in the ledger by key; none where it does not exist yet. Creates nothing.
 
         Args:
             keys: only these; None: all.
         """
-        wanted = None if keys is None else set(keys)
         if not self.exists():
-            return []
-        return [
-            record
-            for run in self._search("tags.kind = 'trial'")
-            for record in [_record(run)]
-            if wanted is None or record.key in wanted
-        ]
+            return {}
+        wanted = None if keys is None else set(keys)
+        records = (_record(run) for run in self._search("tags.kind = 'trial'"))
+        return {record.key: record for record in records if wanted is None or record.key in wanted}
 
     def exists(self) -> bool:
         """Whether the store and the experiment are there."""
@@ -132,12 +133,11 @@ class Ledger:
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""
-        for record in self.trials():
-            if record.status == "RUNNING":
-                self.kill(record.run_id)
+        for run in list(self._search("tags.kind = 'trial' and attributes.status = 'RUNNING'")):
+            self.kill(run.info.run_id)
 
-    def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
-        """Set the trial's run RUNNING, making it if there is none; returns its id.
+    def run_of(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        """Id of the trial's run, which is made if there is none, with these tags.
 
         A run is found by its key before and after one is created: MLflow's client repeats a request
         whose answer was lost, which can leave two. The oldest is kept.
@@ -147,20 +147,32 @@ class Ledger:
             tags: of this attempt.
             started: when the trial began, ms since 1970; None: now.
         """
+        from mlflow.entities import Param, RunTag
+
         runs = self._runs_of(config.key)
         if not runs:
-            fixed = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
-            tags_at_first = {**fixed, **tags, "attempts": "0"}
-            self._create_run(config.name, tags_at_first, config.to_params(), started)
+            known_by = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
+            self.client.create_run(self.experiment_id, started, known_by, config.name)
             runs = self._runs_of(config.key)
         first, *doubles = runs
         for double in doubles:
             self.client.delete_run(double.info.run_id)
         run_id = str(first.info.run_id)
-        attempts = int(first.data.tags.get("attempts", "0")) + 1
-        self._set_tags(run_id, {**tags, "attempts": str(attempts)})
-        for tag in {"failure"} & first.data.tags.keys():
-            self.client.delete_tag(run_id, tag)
+        # Every time: whoever created the run may have died before it had logged these.
+        self.client.log_batch(
+            run_id,
+            params=[Param(name, value) for name, value in config.to_params().items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        return run_id
+
+    def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        """Set the trial's run RUNNING and count the attempt; returns its id. Arguments as of `run_of`."""
+        run_id = self.run_of(config, tags, started)
+        known = self.client.get_run(run_id).data.tags
+        self.client.set_tag(run_id, "attempts", str(int(known.get("attempts", "0")) + 1))
+        if "failure" in known:
+            self.client.delete_tag(run_id, "failure")
         self.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -202,22 +214,35 @@ class Ledger:
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
-        self._set_tags(run_id, {"failure": reason[:500]})
+        self.client.set_tag(run_id, "failure", reason[:500])
         self.log_files(run_id, {"traceback.txt": traceback.encode()})
         self.client.set_terminated(run_id, "FAILED")
+
+    def is_finished(self, run_id: str) -> bool:
+        """Whether the run is FINISHED."""
+        return bool(self.client.get_run(run_id).info.status == "FINISHED")
 
     def kill(self, run_id: str) -> None:
         """Mark the run KILLED: interrupted, to be gone on with."""
         self.client.set_terminated(run_id, "KILLED")
 
-    def study_run(self, space: str) -> str:
-        """Id of the space's run of `kind=study`, which holds its report; made if there is none."""
-        runs = list(self._search(f"tags.kind = 'study' and tags.space = '{space}'"))
-        if not runs:
-            run_id = self._create_run(f"study {space}", {"kind": "study", "space": space}, {})
+    def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
+        """Log artifacts to the space's run of `kind=study`, which is made if there is none.
+
+        Raises:
+            LedgerError: the store does not take them.
+        """
+        with self._asking():
+            runs = list(self._search(f"tags.kind = 'study' and tags.space = '{space}'"))
+            if runs:
+                run_id = min(runs, key=_age).info.run_id
+            else:
+                tags = {"kind": "study", "space": space}
+                run_id = self.client.create_run(
+                    self.experiment_id, tags=tags, run_name=f"study {space}"
+                ).info.run_id
+            self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
-            return run_id
-        return str(min(runs, key=_age).info.run_id)
 
     def log_files(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
         """Log artifacts from memory, into `folder` of the run's artifacts."""
@@ -233,10 +258,7 @@ class Ledger:
     @property
     def shown_uri(self) -> str:
         """The URI without a password, for messages."""
-        parts = urlsplit(self.uri)
-        if parts.password is None:
-            return self.uri
-        return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+        return re.sub(r"(://[^/@]*?:)[^/]*@", r"\1***@", self.uri)
 
     @property
     def client(self) -> "MlflowClient":
@@ -244,6 +266,9 @@ class Ledger:
         if self._client is None:
             # Notices and progress bars between the lines of our console help nobody.
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+            # The writer tries again by itself; the client would do so in silence for minutes.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
             from mlflow import MlflowClient
 
             for name in ("mlflow", "alembic"):
@@ -269,11 +294,8 @@ class Ledger:
 
     def _find_experiment(self) -> str | None:
         if self._experiment_id is None:
-            try:
+            with self._asking():
                 found = self.client.get_experiment_by_name(self.experiment)
-            except Exception as error:  # MLflow lets its database's and its transport's errors through
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise LedgerError(f"--tracking-uri: no ledger at {self.shown_uri}: {line}") from error
             if found is not None and found.lifecycle_stage == "deleted":
                 raise LedgerError(
                     f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
@@ -282,12 +304,24 @@ class Ledger:
             self._experiment_id = None if found is None else found.experiment_id
         return self._experiment_id
 
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn what MLflow lets through of its database's and its transport's errors into a LedgerError."""
+        try:
+            yield
+        except LedgerError:
+            raise
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise LedgerError(f"--tracking-uri: no ledger at {self.shown_uri}: {line}") from error
+
     def _search(self, condition: str) -> Iterator["Run"]:
         token = None
         while True:
-            page = self.client.search_runs(
-                [self.experiment_id], condition, max_results=PAGE, page_token=token
-            )
+            with self._asking():
+                page = self.client.search_runs(
+                    [self.experiment_id], condition, max_results=PAGE, page_token=token
+                )
             yield from page
             token = page.token
             if not token:
@@ -296,22 +330,6 @@ class Ledger:
     def _runs_of(self, key: str) -> list["Run"]:
         """Runs of a trial, oldest first."""
         return sorted(self._search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'"), key=_age)
-
-    def _create_run(
-        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], started: int | None = None
-    ) -> str:
-        from mlflow.entities import Param
-
-        run = self.client.create_run(self.experiment_id, started, dict(tags), name)
-        run_id = str(run.info.run_id)
-        if params:
-            self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
-        return run_id
-
-    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
@@ -353,7 +371,9 @@ def _record(run: "Run") -> TrialRecord:
         status=info.status,
         params=data.params,
         tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
-        metrics={name.removeprefix(FINAL): value for name, value in data.metrics.items()},
+        metrics={
+            name.removeprefix(FINAL): value for name, value in data.metrics.items() if name.startswith(FINAL)
+        },
         changed=int(info.end_time or info.start_time or 0),
     )
 
@@ -364,7 +384,7 @@ def _age(run: "Run") -> tuple[int, str]:
 
 def check_writable(option: str, folder: Path) -> None:
     """Raise LedgerError unless `folder` can be written, or made where it does not exist; leaves no trace."""
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
     try:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
@@ -386,6 +406,9 @@ def _create_sqlite(file: Path) -> None:
     draft = scratch / file.name
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     command = [sys.executable, "-c", code, f"sqlite:///{draft}"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    if made.returncode:
+        reason = made.stderr.strip().splitlines()[-1:] or [f"exit code {made.returncode}"]
+        raise LedgerError(f"--tracking-uri: {file} could not be created: {reason[0]}")
     os.replace(draft, file)
     shutil.rmtree(scratch)

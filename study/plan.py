@@ -41,7 +41,7 @@ class Plan:
 
 def make_plan(selection: Selection, ledger: Ledger) -> Plan:
     """Hold a selection against the ledger; creates nothing."""
-    records = {record.key: record for record in ledger.trials(trial.key for trial in selection.trials)}
+    records = ledger.trials(trial.key for trial in selection.trials)
 
     def having(*statuses: str | None) -> tuple[TrialConfig, ...]:
         status = {key: record.status for key, record in records.items()}

@@ -24,15 +24,20 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 from rich.console import Console
 
-from search_spaces import SPACES, add_selection_arguments, selection_from
+from search_spaces import SPACES, Selection, add_selection_arguments, selection_from
 from study import cluster
 from study.ledger import Ledger, LedgerError, add_ledger_arguments, check_writable, ledger_from
 from study.lock import LockHeld, driver_lock
 from study.plan import Plan, describe, make_plan
+from trainables import data
 
 REPORTS = Path("reports")
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, outside of training; there, Ray Tune is stopped in order."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,49 +47,104 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     if args.list_spaces:
         for name, space in SPACES.items():
-            print(f"{name}: {(space.__doc__ or '').splitlines()[0]}")
+            print(f"{name}: {(space.__doc__ or 'no description').splitlines()[0]}")
         return 0
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         selection = selection_from(args)
         resources = cluster.Resources(
             cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
         )
+        data.check(selection.trials, args.data_dir)
     except ValueError as error:
         parser.error(str(error))
-    ledger = ledger_from(args)
     try:
+        ledger = ledger_from(args)
         ledger.probe()
         if args.plan:
             print("\n".join(describe(make_plan(selection, ledger), retry_failed=args.retry_failed)))
             return 0
-        check_writable("--output", args.output)
-        check_writable("--data-dir", args.data_dir)
-        check_writable("reports", REPORTS)
-        ledger.check_writable()
-        ledger.exists()  # a store that cannot be read is told before anything is created
-        cluster.check(args.address, resources)
+        _check_before_anything_is_created(args, resources, ledger)
         with driver_lock(args.output.absolute()):
-            return _study(args, make_plan(selection, ledger), resources, ledger, console)
+            return _study(args, selection, resources, ledger, console)
     except (cluster.ClusterError, LedgerError, LockHeld) as error:
         parser.error(str(error))
-    except KeyboardInterrupt:
-        console.print(f"\nstopped. go on: {_again()}", markup=False, soft_wrap=True)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+        console.print(f"\nstopped by {number.name}\ngo on:    {_again()}", markup=False, soft_wrap=True)
+        return 128 + number
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _check_before_anything_is_created(
+    args: argparse.Namespace, resources: cluster.Resources, ledger: Ledger
+) -> None:
+    """Raise LedgerError or ClusterError for what could never work."""
+    check_writable("--output", args.output)
+    check_writable("--data-dir", args.data_dir)
+    check_writable("reports", REPORTS)
+    ledger.check_writable()
+    ledger.exists()  # a store that cannot be read is told here
+    cluster.check(args.address, resources)
 
 
 def _study(
-    args: argparse.Namespace, plan: Plan, resources: cluster.Resources, ledger: Ledger, console: Console
+    args: argparse.Namespace,
+    selection: Selection,
+    resources: cluster.Resources,
+    ledger: Ledger,
+    console: Console,
 ) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
+    _log_waiting_bundles(args.output.absolute(), ledger, console)
+    plan = make_plan(selection, ledger)
     for line in describe(plan, retry_failed=args.retry_failed):
         console.print(line, markup=False, soft_wrap=True)
     stopped = None
     if plan.to_run(retry_failed=args.retry_failed):
         stopped = _train(args, plan, resources, ledger, console)
-        plan = make_plan(plan.selection, ledger)
+        try:
+            plan = make_plan(selection, ledger)
+        except LedgerError as error:
+            console.print(f"{error}\ngo on:    {_again()}", markup=False, soft_wrap=True)
+            return 128 + stopped if stopped else 1
     if stopped is None and plan.records:
         _report(plan, ledger, console)
     return _closing(plan, ledger, console, stopped)
+
+
+def _log_waiting_bundles(output: Path, ledger: Ledger, console: Console) -> None:
+    """Log results that were trained but not logged, because a driver died or the ledger was away."""
+    if not (output / "results").exists():
+        return
+    from study.writer import LedgerWriter, Succeeded
+    from trainables.checkpoint import Storage, bundle_keys, delete_bundle, read_bundle
+
+    storage = Storage(output)
+    waiting = bundle_keys(storage)
+    if not waiting:
+        return
+    records = ledger.trials(waiting)
+    writer = LedgerWriter(
+        ledger,
+        storage,
+        on_finished=lambda bundle: console.print(f"logged what was waiting: {bundle.config.name}"),
+        on_trouble=console.print,
+    )
+    for key in waiting:
+        try:
+            config = read_bundle(storage, key).config
+        except ValueError as error:
+            console.print(f"{error}; it will be trained again", markup=False)
+            config = None
+        if config is None or (key in records and records[key].status == "FINISHED"):
+            delete_bundle(storage, key)
+        else:
+            writer.put(Succeeded(config))
+    writer.close()
 
 
 def _train(
@@ -92,71 +152,57 @@ def _train(
 ) -> signal.Signals | None:
     """Train what is missing; returns the signal that stopped it early, None where none did."""
     from study.console import Progress
-    from study.writer import EpochDone, Event, Failed, LedgerWriter, Started, Succeeded
-    from trainables import data
-    from trainables.checkpoint import Storage, bundle_keys
+    from study.writer import Event, LedgerWriter
+    from trainables.checkpoint import Storage
 
     output, data_dir = args.output.absolute(), args.data_dir.absolute()
     trials = plan.to_run(retry_failed=args.retry_failed)
-    storage = Storage(output)
+    tags = {"space": plan.selection.space, **_code_tags()}
     progress = Progress(trials, console)
     writer = LedgerWriter(
         ledger,
-        storage,
-        {"space": plan.selection.space, **_code_tags()},
-        on_finished=lambda bundle: progress.finished(bundle.config, bundle.result.metrics),
+        Storage(output),
+        on_finished=progress.finished,
+        on_lost=progress.failed,
         on_trouble=progress.note,
     )
 
     def on_event(event: Event) -> None:
-        match event:
-            case Started(config):
-                progress.started(config)
-            case EpochDone(config, row):
-                progress.epoch(config, row)
-            case Succeeded(config):
-                progress.trained(config)
-            case Failed(config, reason):
-                progress.failed(config, reason)
+        progress.on(event)
         writer.put(event)
 
-    # A bundle that is there was trained by a driver that died before the ledger had it.
-    trained = set(bundle_keys(storage))
-    to_train = [trial for trial in trials if trial.key not in trained]
     errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
-    errands += [partial(data.prepare, name, data_dir) for name in dict.fromkeys(t.dataset for t in to_train)]
-    stopped = None
+    errands += [partial(data.prepare, name, data_dir) for name in dict.fromkeys(t.dataset for t in trials)]
+    patience = 2.0  # where an error or a second Ctrl-C ends this at once
     with progress:
         try:
-            for trial in trials:
-                if trial.key in trained:
-                    on_event(Succeeded(trial))
-            if to_train:
-                with cluster.session(args.address, meanwhile=errands):
-                    from study.execute import execute
-                    from trainables.tune import job
+            with cluster.session(args.address, meanwhile=errands):
+                from study.execute import execute
+                from trainables.tune import job
 
-                    jobs = [(trial, job(trial, data_dir=data_dir, storage=str(output))) for trial in to_train]
-                    stopped = execute(jobs, resources, output / "ray", on_event)
-        finally:
-            writer.close(patience=10 if stopped else 60)
-            if writer.lost:
-                progress.note(
-                    f"the ledger did not answer in the end: results wait in {output / 'results'},"
-                    " and the same command will log them"
+                jobs = [(t, job(t, data_dir=data_dir, storage=str(output), tags=tags)) for t in trials]
+                request = cluster.request(resources, args.address)
+                stopped = execute(
+                    jobs, request, output / "ray", on_event, max_concurrent=resources.max_concurrent
                 )
+            patience = 10.0 if stopped else 60.0
+        finally:
+            writer.close(patience)
+            if writer.lost:
+                waiting = output / "results"
+                progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
     return stopped
 
 
 def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
-    from analysis.report import render
+    from analysis.report import forget, render
     from analysis.tables import caption, cell_table, summarise, to_terminal
     from analysis.trials import cell_labels
 
     folder = REPORTS / plan.selection.space
     with console.status("rendering the report"):
-        rendered = render(plan.selection, ledger, folder)
+        rendered = render(plan.selection, plan.records, ledger, folder)
     summary = summarise(rendered.trials)
     labels = cell_labels(rendered.trials)
     for cell, title in list(labels.items())[:SHOWN_CELLS]:
@@ -165,42 +211,38 @@ def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
     if len(labels) > SHOWN_CELLS:
         console.print(f"… and {len(labels) - SHOWN_CELLS} more cells in the report")
     if rendered.files:
-        ledger.log_files(
-            ledger.study_run(plan.selection.space), {rendered.path.name: rendered.path.read_bytes()}
-        )
+        files = {
+            rendered.path.name: rendered.path.read_bytes(),
+            "plan.txt": "\n".join(describe(plan)).encode(),
+        }
+        try:
+            ledger.log_study(plan.selection.space, files)
+        except LedgerError as error:
+            forget(folder)
+            console.print(f"the report was not logged: {error}", markup=False, soft_wrap=True)
     state = "" if rendered.files else " (unchanged)"
     console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
 
 
 def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signals | None) -> int:
     """Say what is missing and what to type next; returns the exit code."""
-    missing = len(plan.selection.trials) - len(plan.done)
-    lines = []
-    if plan.records:
-        server = ledger.shown_uri if ledger.uri.startswith("http") else "http://127.0.0.1:5000"
-        page = f"{server}/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
-        if ledger.uri.startswith("http"):
-            lines.append(f"compare:  {page}")
-        else:
-            lines.append(f"compare:  mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}")
-            lines.append(f"          then {page}")
+    total, done, failed = len(plan.selection.trials), len(plan.done), len(plan.failed)
+    lines = _where_to_look(ledger) if plan.records else []
     if stopped is not None:
+        lines.append(f"stopped by {stopped.name}: {total - done} of {total} trials are missing")
+    elif total - done - failed:
+        lines.append(f"{total - done - failed} of {total} trials are missing")
+    for trial in plan.failed:
         lines.append(
-            f"stopped by {stopped.name}: {missing} of {len(plan.selection.trials)} trials are missing"
+            f"failed:   {trial.name}: {plan.records[trial.key].tags.get('failure', 'unknown reason')}"
         )
+    if total - done - failed:
         lines.append(f"go on:    {_again()}")
-    elif plan.failed:
-        lines.append(f"{len(plan.failed)} trials failed:")
-        lines += [
-            f"  {t.name}: {plan.records[t.key].tags.get('failure', 'unknown reason')}" for t in plan.failed
-        ]
-        lines.append(f"again:    {_again()} --retry-failed")
-    elif missing:
-        lines.append(f"{missing} of {len(plan.selection.trials)} trials are missing")
-        lines.append(f"go on:    {_again()}")
-    else:
+    if failed:
+        lines.append(f"again:    {_again('--retry-failed')}")
+    if plan.complete:
         seeds = len({trial.seed for trial in plan.selection.trials})
-        lines.append(f"complete: {len(plan.done)} trials. More seeds: {_again(seeds=2 * seeds)}")
+        lines.append(f"complete: {done} trials. More seeds: {_again('--seeds', str(2 * seeds))}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if stopped is not None:
@@ -208,15 +250,26 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
     return 0 if plan.complete else 1
 
 
-def _again(seeds: int | None = None) -> str:
-    """The command that was typed, or the same with another number of seeds."""
+def _where_to_look(ledger: Ledger) -> list[str]:
+    """How to open the experiment in MLflow's UI."""
+    remote = ledger.uri.startswith("http")
+    server = ledger.shown_uri.rstrip("/") if remote else "http://127.0.0.1:5000"
+    page = f"{server}/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
+    if remote:
+        return [f"compare:  {page}"]
+    return [
+        f"compare:  mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}",
+        f"          then {page}",
+    ]
+
+
+def _again(*changes: str) -> str:
+    """The command that was typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
     typed = ["python", *sys.orig_argv[1:]]
-    if seeds is not None:
-        if "--seeds" in typed:
-            at = typed.index("--seeds")
-            typed[at : at + 2] = []
-        typed += ["--seeds", str(seeds)]
-    return shlex.join(typed)
+    if changes and changes[0] in typed:
+        at = typed.index(changes[0])
+        del typed[at : at + len(changes)]
+    return shlex.join([*typed, *changes])
 
 
 def _code_tags() -> dict[str, str]:

@@ -4,11 +4,13 @@ Ray Tune's callbacks put events into a queue and return; this thread takes them 
 the store does not answer, it tries again; results are safe in their bundles meanwhile.
 """
 
+import contextlib
 import itertools
 import json
 import queue
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -61,6 +63,8 @@ class Interrupted:
     config: TrialConfig
 
 
+NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
+
 Event = Started | EpochDone | Succeeded | Failed | Interrupted
 
 
@@ -70,8 +74,8 @@ class LedgerWriter:
     Args:
         ledger: opened (and created, where missing) by the thread at its first event.
         storage: where the bundles are.
-        tags: given to every run.
         on_finished: called from the thread when the ledger has all of a trial.
+        on_lost: called from the thread with a trial whose bundle cannot be read, and why.
         on_trouble: called from the thread with a line for people, once each time the store stops answering.
     """
 
@@ -79,16 +83,16 @@ class LedgerWriter:
         self,
         ledger: Ledger,
         storage: Storage,
-        tags: Mapping[str, str],
         *,
         on_finished: Callable[[Bundle], None] = lambda bundle: None,
+        on_lost: Callable[[TrialConfig, str], None] = lambda config, reason: None,
         on_trouble: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Start the thread."""
         self._ledger = ledger
         self._storage = storage
-        self._tags = tags
         self._on_finished = on_finished
+        self._on_lost = on_lost
         self._on_trouble = on_trouble
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
@@ -105,7 +109,7 @@ class LedgerWriter:
         self._queue.put(event)
 
     def close(self, patience: float = 60.0) -> None:
-        """Write what is left, then end; give up on a silent store after `patience` seconds."""
+        """Write what is left, then end; give up on a silent store after about `patience` seconds."""
         self._deadline = time.monotonic() + patience
         self._queue.put(None)
         self._thread.join()
@@ -123,51 +127,46 @@ class LedgerWriter:
     def _persist(self, batch: list[Event]) -> None:
         """Write events of one trial, trying again until it works or the deadline is over."""
         pause = FIRST_PAUSE
-        while True:
+        while not self.lost:  # given up once is given up
             try:
                 if not self._opened:
                     self._ledger.open()
                     self._ledger.kill_orphans()
                     self._opened = True
-                finished = self._write(batch)
+                self._write(batch)
             except Exception as error:  # whatever the store raises, training goes on
                 if pause == FIRST_PAUSE:
                     line = (str(error).splitlines() or [type(error).__name__])[0]
-                    self._on_trouble(f"the ledger does not take results, trying again: {line}")
+                    _tell(self._on_trouble, f"the ledger does not take results, trying again: {line}")
                 if time.monotonic() + pause > self._deadline:
-                    self.lost += len(batch)
-                    return
+                    break
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                if finished is not None:
-                    self._on_finished(finished)
                 return
+        self.lost += len(batch)
 
-    def _write(self, batch: list[Event]) -> Bundle | None:
-        """Write a batch; returns the bundle of a trial that is now finished."""
+    def _write(self, batch: list[Event]) -> None:
         match batch[0]:
             case Started(config, tags, timestamp):
-                self._begin(config, tags, timestamp)
+                self._know(config, self._ledger.begin(config, tags, timestamp))
             case EpochDone(config):
                 self._log_rows(config, [event.row for event in batch if isinstance(event, EpochDone)])
             case Succeeded(config):
-                return self._finish(config)
+                self._finish(config)
             case Failed(config, reason, traceback):
                 self._ledger.fail(self._run_id(config), reason, traceback)
             case Interrupted(config):
                 if config.key in self._runs:
                     self._ledger.kill(self._runs[config.key])
-        return None
 
-    def _begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
-        run_id = self._ledger.begin(config, {**self._tags, **tags}, started)
-        self._runs[config.key] = run_id
+    def _know(self, config: TrialConfig, run_id: str) -> str:
         self._logged[run_id] = self._ledger.logged_epochs(run_id)
+        self._runs[config.key] = run_id
         return run_id
 
-    def _run_id(self, config: TrialConfig) -> str:
-        return self._runs.get(config.key) or self._begin(config, {})
+    def _run_id(self, config: TrialConfig, tags: Mapping[str, str] = NO_TAGS) -> str:
+        return self._runs.get(config.key) or self._know(config, self._ledger.run_of(config, tags))
 
     def _log_rows(self, config: TrialConfig, rows: list[Mapping[str, float]]) -> None:
         """Log the rows of epochs that the run does not have yet: each epoch is one point."""
@@ -177,22 +176,40 @@ class LedgerWriter:
             self._ledger.log_epochs(run_id, new)
             self._logged[run_id] = int(new[-1]["epoch"])
 
-    def _finish(self, config: TrialConfig) -> Bundle | None:
+    def _finish(self, config: TrialConfig) -> None:
+        """Log all of a bundle, mark its run FINISHED, delete it."""
         try:
             bundle = read_bundle(self._storage, config.key)
         except (FileNotFoundError, ValueError) as error:
-            self._ledger.fail(self._run_id(config), str(error), "")
-            delete_bundle(self._storage, config.key)
-            return None
-        if config.key not in self._runs:
-            self._begin(config, bundle.tags)
+            self._give_up(config, error)
+            return
+        run_id = self._run_id(config, bundle.tags)
         self._log_rows(config, list(bundle.result.history))
         timestamp = int(bundle.result.history[-1]["timestamp"])
         about = {"key": config.key, "protocol": PROTOCOL, **config.to_params()}
         artifacts = {"config.json": json.dumps(about, indent=2).encode(), **bundle.result.artifacts}
-        self._ledger.finish(self._runs[config.key], bundle.result.metrics, artifacts, timestamp)
+        self._ledger.finish(run_id, bundle.result.metrics, artifacts, timestamp)
         delete_bundle(self._storage, config.key)
-        return bundle
+        _tell(self._on_finished, bundle)
+
+    def _give_up(self, config: TrialConfig, error: Exception) -> None:
+        """A bundle that cannot be read: the same command will train its trial again."""
+        run_id = self._run_id(config)
+        if self._ledger.is_finished(run_id):
+            return  # written before, by an attempt whose last answer was lost
+        self._ledger.kill(run_id)
+        if isinstance(error, ValueError):
+            delete_bundle(self._storage, config.key)
+            reason = str(error)
+        else:
+            reason = f"results/{config.key}.zip is not there: all nodes must see --output as the same folder"
+        _tell(self._on_lost, config, reason)
+
+
+def _tell(listener: Callable[..., None], *what: object) -> None:
+    # A console that is gone (rich raises SystemExit for a closed pipe) must not stop the ledger.
+    with contextlib.suppress(Exception, SystemExit):
+        listener(*what)
 
 
 def _batches(events: list[Event]) -> Iterator[list[Event]]:

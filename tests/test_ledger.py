@@ -41,7 +41,7 @@ def test_reading_creates_nothing(tmp_path: Path) -> None:
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "a")
     ledger.probe()
     assert not ledger.exists()
-    assert ledger.trials() == []
+    assert ledger.trials() == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,12 +58,12 @@ def test_a_store_killed_while_being_created_is_not_bricked(tmp_path: Path) -> No
 def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> None:
     run_id = ledger.begin(config, {"space": "quickstart", "device": "cpu"}, started=1234)
     ledger.log_epochs(run_id, [row(1), row(2, loss=0.5)])
-    (running,) = ledger.trials()
+    (running,) = ledger.trials().values()
     assert running.status == "RUNNING"
     assert ledger.logged_epochs(run_id) == 2
 
     ledger.finish(run_id, {"test_acc": 0.75}, {"config.json": b"{}"}, timestamp=2000)
-    (record,) = ledger.trials()
+    (record,) = ledger.trials().values()
     assert record.status == "FINISHED"
     assert record.key == config.key
     assert TrialConfig.from_params(record.params) == config
@@ -93,7 +93,7 @@ def test_a_trial_begun_again_goes_on_under_its_run(ledger: Ledger, config: Trial
     run_id = ledger.begin(config, {})
     ledger.kill(run_id)
     assert ledger.begin(config, {"host": "other"}) == run_id
-    (record,) = ledger.trials()
+    (record,) = ledger.trials().values()
     assert (record.status, record.tags["attempts"], record.tags["host"]) == ("RUNNING", "2", "other")
 
 
@@ -104,19 +104,19 @@ def test_of_two_runs_with_one_key_the_oldest_stays(ledger: Ledger, config: Trial
         ledger.experiment_id, tags={"kind": "trial", "trial.key": config.key}
     ).info.run_id
     assert ledger.begin(config, {}) == first
-    assert [record.run_id for record in ledger.trials()] == [first]
+    assert [record.run_id for record in ledger.trials().values()] == [first]
     assert ledger.client.get_run(double).info.lifecycle_stage == "deleted"
 
 
 def test_a_failure_is_told_and_a_new_attempt_forgets_it(ledger: Ledger, config: TrialConfig) -> None:
     run_id = ledger.begin(config, {})
     ledger.fail(run_id, "NonFiniteLoss: train/ce is nan in epoch 2 of 9", "Traceback …")
-    (record,) = ledger.trials()
+    (record,) = ledger.trials().values()
     assert record.status == "FAILED"
     assert record.tags["failure"] == "NonFiniteLoss: train/ce is nan in epoch 2 of 9"
     assert ledger.artifact(run_id, "traceback.txt").read_text() == "Traceback …"
     assert ledger.begin(config, {}) == run_id
-    assert "failure" not in ledger.trials()[0].tags
+    assert "failure" not in ledger.trials()[config.key].tags
 
 
 def test_orphans_are_killed_and_finished_runs_left_alone(ledger: Ledger, config: TrialConfig) -> None:
@@ -124,20 +124,51 @@ def test_orphans_are_killed_and_finished_runs_left_alone(ledger: Ledger, config:
     ledger.finish(finished, {}, {}, timestamp=0)
     orphan = ledger.begin(TrialConfig.from_params({**config.to_params(), "seed": "4"}), {})
     ledger.kill_orphans()
-    assert {r.run_id: r.status for r in ledger.trials()} == {finished: "FINISHED", orphan: "KILLED"}
+    assert {r.run_id: r.status for r in ledger.trials().values()} == {finished: "FINISHED", orphan: "KILLED"}
 
 
 def test_only_the_keys_asked_for(ledger: Ledger, config: TrialConfig) -> None:
     ledger.begin(config, {})
     assert len(ledger.trials([config.key])) == 1
-    assert ledger.trials(["0" * 16]) == []
+    assert ledger.trials(["0" * 16]) == {}
 
 
 def test_one_study_run_a_space(ledger: Ledger) -> None:
-    run_id = ledger.study_run("quickstart")
-    assert ledger.study_run("quickstart") == run_id
-    assert ledger.study_run("thesis") != run_id
-    assert ledger.trials() == []
+    ledger.log_study("quickstart", {"report.html": b"old", "plan.txt": b"12 planned"})
+    ledger.log_study("quickstart", {"report.html": b"new"})
+    ledger.log_study("thesis", {"report.html": b"another"})
+    runs = ledger.client.search_runs([ledger.experiment_id], "tags.kind = 'study'")
+    assert sorted((run.info.run_name, run.info.status) for run in runs) == [
+        ("study quickstart", "FINISHED"),
+        ("study thesis", "FINISHED"),
+    ]
+    (quickstart,) = [run.info.run_id for run in runs if run.data.tags["space"] == "quickstart"]
+    assert ledger.artifact(quickstart, "report.html").read_bytes() == b"new"
+    assert ledger.artifact(quickstart, "plan.txt").read_bytes() == b"12 planned"
+    assert ledger.trials() == {}
+
+
+def test_a_run_whose_maker_died_gets_its_params_from_the_next_attempt(
+    ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: object, **more: object) -> None:
+        raise ConnectionError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger.client, "log_batch", away)
+        with pytest.raises(ConnectionError):
+            ledger.begin(config, {})
+    run_id = ledger.begin(config, {"host": "a"})
+    (record,) = ledger.trials().values()
+    assert record.run_id == run_id
+    assert TrialConfig.from_params(record.params) == config
+    assert record.tags["host"] == "a"
+
+
+def test_a_recovered_result_is_no_new_attempt(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.begin(config, {"git.commit": "old"})
+    assert ledger.run_of(config, {"git.commit": "old"}) == run_id
+    assert ledger.trials()[config.key].tags["attempts"] == "1"
 
 
 def test_a_deleted_experiment_is_told(ledger: Ledger) -> None:
@@ -167,6 +198,12 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
     with pytest.raises(LedgerError, match="file is not a database"):
         ledger.exists()
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:abc", "http://localhost:99999", "http://[::1"])
+def test_addresses_that_are_none(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"--tracking-uri: got 'http://"):
+        Ledger(uri=uri, experiment="test", artifact_root=tmp_path).probe()
 
 
 def test_passwords_are_not_shown(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class FlakyLedger(Ledger):
         self.calls: list[tuple[object, ...]] = []
         self.failures = 0
         self.logged = 0
+        self.logged_failures = 0
+        self.finished: set[str] = set()
 
     def _call(self, *call: object) -> None:
         if self.failures:
@@ -33,11 +35,21 @@ class FlakyLedger(Ledger):
     def kill_orphans(self) -> None:
         self._call("kill_orphans")
 
+    def run_of(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        self._call("run_of", config.seed, dict(tags))
+        return f"run-{config.seed}"
+
     def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         self._call("begin", config.seed, dict(tags))
         return f"run-{config.seed}"
 
+    def is_finished(self, run_id: str) -> bool:
+        return run_id in self.finished
+
     def logged_epochs(self, run_id: str) -> int:
+        if self.logged_failures:
+            self.logged_failures -= 1
+            raise ConnectionError("the store is away")
         return self.logged
 
     def log_epochs(self, run_id: str, rows) -> None:
@@ -83,7 +95,7 @@ def put_bundle(storage: Storage, config: TrialConfig) -> None:
 
 def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> None:
     ledger, done = FlakyLedger(), []
-    writer = LedgerWriter(ledger, storage, {"space": "s"}, on_finished=done.append)
+    writer = LedgerWriter(ledger, storage, on_finished=done.append)
     put_bundle(storage, trial())
     for event in (
         Started(trial(), {"host": "a"}, 0),
@@ -96,7 +108,7 @@ def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> Non
     assert ledger.calls[:3] == [
         ("open",),
         ("kill_orphans",),
-        ("begin", 0, {"space": "s", "host": "a"}),
+        ("begin", 0, {"host": "a"}),
     ]
     epochs = [epoch for call in ledger.calls if call[0] == "epochs" for epoch in call[2]]
     assert epochs == [1, 2, 3]  # the third from the bundle: its report was never needed
@@ -114,7 +126,7 @@ def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> Non
 def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> None:
     ledger, troubles = FlakyLedger(), []
     ledger.failures = 4
-    writer = LedgerWriter(ledger, storage, {}, on_trouble=troubles.append)
+    writer = LedgerWriter(ledger, storage, on_trouble=troubles.append)
     put_bundle(storage, trial())
     writer.put(Started(trial(), {}, 0))
     writer.put(Succeeded(trial()))
@@ -127,7 +139,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> Non
 def test_a_store_that_stays_away_leaves_the_bundle(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.failures = 10**6
-    writer = LedgerWriter(ledger, storage, {})
+    writer = LedgerWriter(ledger, storage)
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close(patience=0.05)
@@ -138,7 +150,7 @@ def test_a_store_that_stays_away_leaves_the_bundle(storage: Storage) -> None:
 def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.logged = 2
-    writer = LedgerWriter(ledger, storage, {})
+    writer = LedgerWriter(ledger, storage)
     writer.put(Started(trial(), {}, 0))
     for epoch in (1, 2, 3):
         writer.put(EpochDone(trial(), row(epoch)))
@@ -148,29 +160,79 @@ def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
 
 def test_a_bundle_found_at_the_start_is_logged_with_its_own_tags(storage: Storage) -> None:
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage, {"space": "s"})
+    writer = LedgerWriter(ledger, storage)
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close()
-    assert ("begin", 0, {"space": "s", "host": "a"}) in ledger.calls
+    assert ("run_of", 0, {"host": "a"}) in ledger.calls  # no new attempt: nothing ran
     assert ledger.calls[-1][0] == "finish"
 
 
-def test_a_damaged_bundle_fails_its_trial_and_goes(storage: Storage) -> None:
+def test_a_store_away_between_two_questions_about_a_run(storage: Storage) -> None:
+    """Once the run was found but not its epochs, which must be asked again."""
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage, {})
+    ledger.logged_failures = 1
+    writer = LedgerWriter(ledger, storage)
+    put_bundle(storage, trial())
+    writer.put(Succeeded(trial()))
+    writer.close(patience=5)
+    assert writer.lost == 0
+    assert ledger.calls[-1][0] == "finish"
+
+
+def test_a_damaged_bundle_is_told_and_its_trial_left_to_the_next_call(storage: Storage) -> None:
+    ledger, lost = FlakyLedger(), []
+    writer = LedgerWriter(ledger, storage, on_lost=lambda config, reason: lost.append((config, reason)))
     storage.write(f"results/{trial().key}.zip", b"PK\x03\x04 cut short")
     writer.put(Succeeded(trial()))
     writer.close()
-    name, run_id, reason = ledger.calls[-1]
-    assert (name, run_id) == ("fail", "run-0")
-    assert str(reason).startswith("damaged result bundle results/")
+    assert ledger.calls[-1] == ("kill", "run-0")
+    ((config, reason),) = lost
+    assert config == trial()
+    assert reason.startswith("damaged result bundle results/")
     assert bundle_keys(storage) == []
+
+
+def test_a_bundle_that_is_not_there_is_told_unless_its_run_is_finished(storage: Storage) -> None:
+    ledger, lost = FlakyLedger(), []
+    ledger.finished = {"run-1"}
+    writer = LedgerWriter(ledger, storage, on_lost=lambda config, reason: lost.append(reason))
+    writer.put(Succeeded(trial(0)))
+    writer.put(Succeeded(trial(1)))
+    writer.close()
+    assert [call for call in ledger.calls if call[0] == "kill"] == [("kill", "run-0")]
+    assert lost == [
+        f"results/{trial(0).key}.zip is not there: all nodes must see --output as the same folder"
+    ]
+
+
+def test_a_console_that_is_gone_does_not_stop_the_ledger(storage: Storage) -> None:
+    def gone(bundle: Bundle) -> None:
+        raise SystemExit(1)  # what rich does when its pipe is closed
+
+    ledger = FlakyLedger()
+    writer = LedgerWriter(ledger, storage, on_finished=gone)
+    for seed in (0, 1):
+        put_bundle(storage, trial(seed))
+        writer.put(Succeeded(trial(seed)))
+    writer.close()
+    assert [call[1] for call in ledger.calls if call[0] == "finish"] == ["run-0", "run-1"]
+
+
+def test_a_silent_store_is_given_up_after_one_attempt_past_the_deadline(storage: Storage) -> None:
+    ledger = FlakyLedger()
+    ledger.failures = 10**6
+    writer = LedgerWriter(ledger, storage)
+    for seed in range(20):
+        writer.put(Started(trial(seed), {}, 0))
+    writer.close(patience=0.05)
+    assert writer.lost == 20
+    assert 10**6 - ledger.failures < 10
 
 
 def test_failed_and_interrupted_trials(storage: Storage) -> None:
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage, {})
+    writer = LedgerWriter(ledger, storage)
     for seed in (0, 1):
         writer.put(Started(trial(seed), {}, 0))
     writer.put(Failed(trial(0), "because", "Traceback"))

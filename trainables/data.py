@@ -12,8 +12,8 @@ import importlib.util
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,9 @@ def prepare(name: str, data_dir: Path) -> str:
         digest = fingerprint(name, data_dir)
         if digest is not None:
             return digest
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        # Not mkdtemp: its folders are for their maker alone, and a data folder may be shared.
+        scratch = folder.with_name(f".{folder.name}-{os.getpid()}-{time.time_ns()}")
+        scratch.mkdir()
         try:
             digest = _write(scratch, *SOURCES[name]())
             shutil.rmtree(folder, ignore_errors=True)
@@ -126,6 +128,19 @@ def fingerprint(name: str, data_dir: Path) -> str | None:
     except FileNotFoundError:
         return None
     return str(meta["sha256"]) if meta["layout"] == LAYOUT else None
+
+
+def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
+    """Raise ValueError for a trial that asks for more images than its dataset has.
+
+    Looks at what is prepared or embedded; of a dataset still to be downloaded nothing is known yet.
+    """
+    for trial in {(t.dataset, t.train_size, t.val_fraction, t.batch_size): t for t in trials}.values():
+        prepared = _folder(trial.dataset, data_dir) / "train_labels.npy"
+        if prepared.exists():
+            training_indices(trial, np.load(prepared))
+        elif trial.dataset in EMBEDDED:
+            training_indices(trial, SOURCES[trial.dataset]()[0].labels)
 
 
 def training_indices(config: TrialConfig, labels: Labels) -> tuple[Indices, Indices]:
@@ -151,6 +166,11 @@ def training_indices(config: TrialConfig, labels: Labels) -> tuple[Indices, Indi
     if config.train_size is None:
         chosen = rest
     else:
+        if config.train_size < len(rest):
+            raise ValueError(
+                f"train_size: got {config.train_size}; allowed: at least one image of each of the"
+                f" {len(rest)} classes of {config.dataset}"
+            )
         share, extra = divmod(config.train_size, len(rest))
         sizes = [share + (c < extra) for c in range(len(rest))]
         most = min(map(len, rest)) * len(rest)
@@ -234,5 +254,8 @@ def _digits() -> tuple[Split, Split, tuple[str, ...]]:
     train = Split(images=images[~in_test], labels=labels[~in_test])
     return train, test, tuple(str(digit) for digit in range(10))
 
+
+EMBEDDED = ("digits",)
+"""Datasets that need no download."""
 
 SOURCES: dict[str, Callable[[], tuple[Split, Split, tuple[str, ...]]]] = {"digits": _digits}

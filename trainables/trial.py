@@ -4,6 +4,7 @@ This module is the only place with defaults for what is trained. It imports noth
 library, so that command lines, search spaces and analysis can use it without PyTorch.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -27,6 +28,8 @@ BACKBONES = ("convnet", "resnet18")
 """Names of the built-in backbones."""
 
 DATASETS = ("digits",)
+HAVING_UNLABELLED: tuple[str, ...] = ()
+"""Datasets with unlabelled images."""
 METHODS = ("ce", "siamese")
 VIEWS = ("symmetric", "asymmetric")
 SCHEDULES = ("constant", "cosine")
@@ -106,8 +109,8 @@ class TrialConfig:
         """Bring the fields into their canonical form, or raise."""
         for name in FIELDS:
             object.__setattr__(self, name, _coerce(name, getattr(self, name)))
-        self._normalise()
         self._validate()
+        self._normalise()
 
     def _normalise(self) -> None:
         irrelevant: tuple[str, ...] = ()
@@ -127,6 +130,8 @@ class TrialConfig:
         _one_of("method", self.method, METHODS)
         _one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
+        if self.unlabeled_size and self.dataset not in HAVING_UNLABELLED:
+            raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
         if self.method == "siamese" and self.gamma is None:
             raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
         for name in ("feature_dim", "hidden_dim", "embedding_dim", "epochs"):
@@ -231,10 +236,8 @@ def parse_value(name: str, text: str) -> typing.Any:
     if kind is int and re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     if kind is float:
-        try:
+        with contextlib.suppress(ValueError):  # told below, in the same words as for the other types
             return float(text)
-        except ValueError:
-            pass  # told below, in the same words as for the other types
     if kind is str:
         return text
     raise _type_error(name, text)
@@ -266,15 +269,20 @@ def _coerce(name: str, value: object) -> FieldValue:
     kind, optional = _field_type(name)
     if value is None and optional:
         return None
-    if kind is tuple and isinstance(value, str | tuple | list):
-        return _canonical(value)
+    if kind is tuple and (isinstance(value, str) or _are_texts(value)):
+        return _canonical(value)  # type: ignore[arg-type]
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) + 0.0  # -0.0 becomes 0.0
-        if math.isfinite(number):
-            return number
+        with contextlib.suppress(OverflowError):
+            number = float(value) + 0.0  # -0.0 becomes 0.0
+            if math.isfinite(number):
+                return number
     elif kind in (int, bool, str) and type(value) is kind:
         return value
     raise _type_error(name, value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(item, str) for item in value)
 
 
 def _canonical(augmentations: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
 """The Ray Tune trainable: a thin adapter around `train`.
 
-What a worker tells the driver, one report each: `started` (tags of where it runs) with `started_at`
-(ms since 1970), `row` (an epoch), then either `bundle` (the key under which the result lies on storage) or `failure` and `traceback`.
+What a worker tells the driver, one report each: `started` (the run's tags) with `started_at` (ms since
+1970), `row` (an epoch), then either `bundle` (the key under which the result lies on storage) or `failure`
+and `traceback`.
 """
 
 import platform
 import socket
 import time
 import traceback
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,17 @@ from trainables.checkpoint import Bundle, Storage, write_bundle
 from trainables.trial import TrialConfig
 
 
-def job(config: TrialConfig, *, data_dir: Path, storage: str) -> dict[str, Any]:
-    """What `run_job` needs to know: plain values that Ray can ship to any node."""
-    return {"key": config.key, "params": config.to_params(), "data_dir": str(data_dir), "storage": storage}
+def job(config: TrialConfig, *, data_dir: Path, storage: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """What `run_job` needs to know: plain values that Ray can ship to any node.
+
+    Args:
+        config: of the trial.
+        data_dir: absolute folder of datasets, on the worker's machine.
+        storage: where the result bundle goes.
+        tags: what the driver knows of the run, such as the commit; they stay with the result.
+    """
+    where = {"data_dir": str(data_dir), "storage": storage}
+    return {"key": config.key, "params": config.to_params(), "tags": dict(tags), **where}
 
 
 def run_job(job: dict[str, Any]) -> None:
@@ -35,7 +45,7 @@ def run_job(job: dict[str, Any]) -> None:
     device = _granted_device()
     try:
         digest = data.prepare(config.dataset, Path(job["data_dir"]))
-        tags = {**_tags(device, threads), "data.sha256": digest}
+        tags = {**job["tags"], **_tags(device, threads), "data.sha256": digest}
         tune.report({"started": tags, "started_at": int(time.time() * 1000)})
         result = train(
             config,

@@ -1,0 +1,57 @@
+"""What several test modules share: prepared digits, a tiny trial, and its results, each made once."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables import data
+from trainables.trial import TrialConfig, TrialResult
+
+TINY: dict[str, Any] = {
+    "dataset": "digits",
+    "train_size": 50,
+    "val_fraction": 0.1,
+    "backbone": "convnet",
+    "feature_dim": 16,
+    "hidden_dim": 16,
+    "embedding_dim": 8,
+    "augmentations": ("rrc", "solarize"),
+    "method": "siamese",
+    "gamma": 0.01,
+    "epochs": 2,
+    "batch_size": 25,
+    "lr": 0.1,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., TrialConfig]:
+    """A config that trains in a tenth of a second; keywords replace fields."""
+    return lambda **changes: TrialConfig(**{**TINY, **changes})
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `digits` prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    data.prepare("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir: Path) -> data.Dataset:
+    """The digits, mapped."""
+    return data.load("digits", data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Callable[..., TrialConfig], data_dir: Path) -> Callable[..., TrialResult]:
+    """The result of `tiny(**changes)`; each distinct one is trained once."""
+    from trainables.train import train
+
+    result = functools.cache(lambda config: train(config, data_dir))
+    return lambda **changes: result(tiny(**changes))

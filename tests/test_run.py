@@ -1,0 +1,289 @@
+"""The real command line, with real Ray and real MLflow, on a tiny study."""
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study.ledger import Ledger, TrialRecord
+from trainables.trial import TrialConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
+TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
+ARMS = ["--only", "arm=ce,siamese-0.01"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command line in `folder`, in a process group of its own."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    return subprocess.Popen(
+        [sys.executable, ROOT / "study/run.py", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def ledger(folder: Path) -> Ledger:
+    return Ledger(
+        uri=f"sqlite:///{folder}/runs/mlflow.db",
+        experiment="siamese-barlow-twins",
+        artifact_root=folder / "runs/mlartifacts",
+    )
+
+
+def records(folder: Path) -> dict[str, TrialRecord]:
+    found = list(ledger(folder).trials().values())
+    by_name = {f"{r.tags['arm']}/s{r.params['seed']}": r for r in found}
+    assert len(by_name) == len(found), "a trial has two runs"
+    return by_name
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two arms with two seeds were run from nothing."""
+    folder = tmp_path_factory.mktemp("study")
+    done = run(folder, *TINY, *ARMS, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
+    assert "digits · convnet · rrc+solarize" in done.stdout
+    assert "report:   reports/quickstart/report.html" in done.stdout
+    assert "complete: 4 trials. More seeds: python " in done.stdout
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+def test_every_trial_is_one_finished_run(study: Path) -> None:
+    found = records(study)
+    assert found.keys() == {"ce/s0", "ce/s1", "siamese-0.01/s0", "siamese-0.01/s1"}
+    for record in found.values():
+        assert record.status == "FINISHED"
+        config = TrialConfig.from_params(record.params)
+        assert config.key == record.key
+        assert (config.epochs, config.train_size) == (3, 50)
+        expected = {
+            "kind",
+            "trial.key",
+            "space",
+            "arm",
+            "data.sha256",
+            "device",
+            "threads",
+            "host",
+            "attempts",
+        }
+        expected |= {"version.torch", "version.ray", "version.study", "version.python"}
+        assert expected <= record.tags.keys()
+        assert record.tags["threads"] == "1"
+
+
+def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
+    for arm, record in records(study).items():
+        history = pd.read_parquet(ledger(study).artifact(record.run_id, "history.parquet"))
+        assert list(history["epoch"]) == [1, 2, 3]
+        names = {"train/loss", "train/ce", "train/acc", "val/acc", "lr", "epoch_seconds", "images_per_second"}
+        names |= {"train/bt"} if arm.startswith("siamese") else set()
+        assert set(history.columns) == {"epoch", "timestamp"} | names
+        for name in names:
+            points = ledger(study).client.get_metric_history(record.run_id, name)
+            assert [(p.step, p.value, p.timestamp) for p in sorted(points, key=lambda p: p.step)] == list(
+                zip(history["epoch"], history[name], history["timestamp"], strict=True)
+            )
+
+
+def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:
+    for record in records(study).values():
+        files = {f.path for f in ledger(study).client.list_artifacts(record.run_id)}
+        assert files == {"config.json", "history.parquet", "predictions.npz", "embeddings.npz"}
+        config = json.loads(ledger(study).artifact(record.run_id, "config.json").read_text())
+        assert config["key"] == record.key
+        assert TrialConfig.from_params(config).key == record.key
+        kept = np.load(io.BytesIO(ledger(study).artifact(record.run_id, "predictions.npz").read_bytes()))
+        assert record.metrics["test_acc"] == np.mean(kept["predicted"] == kept["labels"])
+        assert record.metrics["test_aug_acc"] == np.mean(kept["predicted_aug"] == kept["labels"])
+
+
+def test_bundles_are_gone(study: Path) -> None:
+    assert list((study / "runs/results").iterdir()) == []
+
+
+def test_the_same_command_again_runs_and_renders_nothing(study: Path) -> None:
+    before = {r.run_id: r.changed for r in records(study).values()}
+    rendered = {p: p.stat().st_mtime_ns for p in (study / "reports").rglob("*")}
+    runs = len(ledger(study).client.search_runs([ledger(study).experiment_id]))
+    again = run(study, *TINY, *ARMS, "--seeds", "2")
+    assert again.returncode == 0
+    assert "4 done, 0 half-done, 0 failed, 0 new; to run: 0" in again.stdout
+    assert "report.html (unchanged)" in again.stdout
+    assert {r.run_id: r.changed for r in records(study).values()} == before
+    assert {p: p.stat().st_mtime_ns for p in (study / "reports").rglob("*")} == rendered
+    assert len(ledger(study).client.search_runs([ledger(study).experiment_id])) == runs
+
+
+def test_the_report_holds_the_numbers_and_nothing_from_outside(study: Path) -> None:
+    html = (study / "reports/quickstart/report.html").read_text()
+    found = records(study)
+    for arm in ("ce", "siamese-0.01"):
+        values = [100 * found[f"{arm}/s{seed}"].metrics["test_acc"] for seed in (0, 1)]
+        assert f"<td>{values[0]:.1f} / {values[1]:.1f}</td>" in html
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)[^"]*"', html) == []
+    summary = pd.read_csv(study / "reports/quickstart/tables/summary.csv")
+    row = summary[(summary["arm"] == "ce") & (summary["metric"] == "test_acc")].iloc[0]
+    assert row["mean"] == pytest.approx(np.mean([found[f"ce/s{s}"].metrics["test_acc"] for s in (0, 1)]))
+    assert row["n"] == row["planned"] == 2
+    for name in ("accuracy-0", "embeddings-train-0", "embeddings-test-0"):
+        for suffix in ("png", "pdf"):
+            assert (study / f"reports/quickstart/figures/{name}.{suffix}").stat().st_size > 5000
+
+
+def test_analysis_scripts_answer_alone(study: Path) -> None:
+    for script in ("tables", "embeddings", "report"):
+        done = subprocess.run(
+            [sys.executable, ROOT / f"analysis/{script}.py", *TINY, *ARMS, "--seeds", "2", "--out", "again"],
+            cwd=study,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "wrote again/" in done.stdout
+    assert (study / "again/tables.tex").read_text().count(r"\toprule") == 1
+    assert (study / "again/report.html").exists()
+
+
+def test_a_second_driver_is_told_who_works(study: Path) -> None:
+    from study.lock import driver_lock
+
+    with driver_lock(study / "runs"):
+        second = run(study, *TINY, *ARMS)
+    assert second.returncode == 2
+    assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in second.stderr
+
+
+def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> None:
+    """One more seed of two arms; then a trial that diverges stops no other and is not run again unasked."""
+    before = {name: r.changed for name, r in records(study).items()}
+    more = run(study, *TINY, *ARMS, "--seeds", "3")
+    assert more.returncode == 0
+    assert "4 done, 0 half-done, 0 failed, 2 new; to run: 2" in more.stdout
+    after = {name: r.changed for name, r in records(study).items()}
+    assert after.keys() - before.keys() == {"ce/s2", "siamese-0.01/s2"}
+    assert {name: after[name] for name in before} == before
+
+    failing = [*TINY, "--only", "arm=ce", "--seeds", "1", "--set", "lr=1e30", "--output", "failing"]
+    failed = run(study, *failing)
+    assert failed.returncode == 1
+    assert re.search(r"FAILED: NonFiniteLoss: train/\w+ is (nan|inf) in epoch \d of 3", failed.stdout)
+    assert "--retry-failed" in failed.stdout
+    assert "1 of 1 trials have no result" in (study / "reports/quickstart/report.html").read_text()
+    again = run(study, *failing)
+    assert again.returncode == 1
+    assert "1 failed, 0 new; to run: 0" in again.stdout
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, study: Path) -> None:
+    """kill -9 of the driver during training: the same command completes, one run a trial, equal results."""
+    arguments = [*TINY, *ARMS, "--seeds", "2"]
+    process = start(tmp_path, *arguments)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/4]"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(4)  # its workers notice within seconds
+    assert run(tmp_path, *arguments).returncode == 0
+    found, undisturbed = records(tmp_path), records(study)
+    assert found.keys() <= undisturbed.keys()
+    for name, record in found.items():
+        assert record.status == "FINISHED"
+        for metric, value in record.metrics.items():
+            if "second" not in metric:
+                assert value == undisturbed[name].metrics[metric], metric
+        assert len(ledger(tmp_path).client.get_metric_history(record.run_id, "train/loss")) == 3
+
+
+def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path, *TINY, "--set", "epochs=500", *ARMS, "--seeds", "1")
+    deadline = time.monotonic() + 60
+    while not (started := (tmp_path / "runs/mlflow.db").exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert started
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM: 2 of 2 trials are missing\ngo on:    python " in out
+    assert {r.status for r in ledger(tmp_path).trials().values()} <= {"KILLED"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--space quikstart", "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart"),
+        ("--space quickstart --sede 3", "unrecognized arguments: --sede 3"),
+        ("", "--space: required; allowed: quickstart"),
+        ("--space quickstart --set epoch=3", "--set: unknown field 'epoch' (did you mean 'epochs'?)"),
+        ("--space quickstart --only batch=3", "--only: unknown key 'batch' (did you mean 'batch_size'?)"),
+        ("--space quickstart --set epochs=many", "--set: epochs: got 'many'; allowed: an integer"),
+        ("--space quickstart --set gamma=-1", "--set: gamma: got -1.0; allowed: >= 0"),
+        ("--space quickstart --set batch_size=500", "batch_size: got 500; allowed: at most the 200 training"),
+        ("--space quickstart --set train_size=5", "train_size: got 5; allowed: at least one image of each"),
+        ("--space quickstart --set unlabeled_size=5", "--set: unlabeled_size: got 5; allowed: 0 for digits"),
+        (
+            "--space quickstart --address ray://127.0.0.1:1",
+            "--address: got 'ray://127.0.0.1:1'; allowed: HOST:PORT",
+        ),
+        ("--space quickstart --seeds 0", "--seeds: got 0; allowed: an integer >= 1"),
+        ("--space quickstart --only arm=ce --only gamma=0.01", "--only gamma: no trial has '0.01'"),
+        ("--space quickstart --tracking-uri http://127.0.0.1:1", "nothing answers at 127.0.0.1:1"),
+        ("--space quickstart --tracking-uri mlruns", "--tracking-uri: got 'mlruns'; allowed: sqlite:///FILE"),
+        ("--space quickstart --address 127.0.0.1:1", "--address: no Ray answers at 127.0.0.1:1"),
+        ("--space quickstart --address nowhere", "--address: got 'nowhere'; allowed: HOST:PORT"),
+        ("--space quickstart --output file/runs", "--output: got 'file/runs', but "),
+        ("--space quickstart --data-dir file/data", "--data-dir: got 'file/data', but "),
+        ("--space quickstart --cpus-per-trial 1000", "--cpus-per-trial: got 1000; allowed: at most the "),
+        ("--space quickstart --gpus-per-trial 1.5", "--gpus-per-trial: got 1.5; allowed: 0 to 1, or a whole"),
+        ("--space quickstart --max-concurrent 0", "--max-concurrent: got 0; allowed: an integer >= 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_creates_nothing(tmp_path: Path, arguments: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    done = run(tmp_path, *arguments.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    usage, line = done.stderr.strip().rsplit("\n", 1)
+    assert usage.startswith("usage: ")
+    assert line.startswith(f"study/run.py: error: {message}") or message in line
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_plan_creates_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "--space", "quickstart", "--plan")
+    assert done.returncode == 0
+    assert "12 planned: 0 done, 0 half-done, 0 failed, 12 new; to run: 12" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_spaces(tmp_path: Path) -> None:
+    done = run(tmp_path, "--list-spaces")
+    assert done.stdout.startswith("quickstart: One cell on scikit-learn's digits")

@@ -1,0 +1,254 @@
+"""Training a trial, on digits with a tiny network."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables import train as train_module
+from trainables.data import Dataset, training_indices
+from trainables.history import from_parquet
+from trainables.models import SiameseNet, build
+from trainables.train import NonFiniteLoss, train
+from trainables.trial import TrialConfig, TrialResult
+
+Tiny = Callable[..., TrialConfig]
+Trained = Callable[..., TrialResult]
+Seen = Callable[..., list[list[Tensor]]]
+
+METHODS = [{"method": "ce"}, {"gamma": 0}, {"gamma": 0.01}]
+NAMES = ["ce", "siamese-0", "siamese-0.01"]
+each_method = pytest.mark.parametrize("method", METHODS, ids=NAMES)
+
+
+def untimed(values: Mapping[str, float]) -> dict[str, float]:
+    """Without what the clock decides."""
+    return {
+        k: v for k, v in values.items() if "seconds" not in k and k not in ("timestamp", "images_per_second")
+    }
+
+
+@pytest.fixture
+def nets(monkeypatch: pytest.MonkeyPatch) -> list[SiameseNet]:
+    """The networks that are built from here on."""
+    built = []
+
+    def remembering(config: TrialConfig, num_classes: int) -> SiameseNet:
+        built.append(build(config, num_classes))
+        return built[-1]
+
+    monkeypatch.setattr(train_module, "build", remembering)
+    return built
+
+
+@pytest.fixture
+def seen(nets: list[SiameseNet], tiny: Tiny, data_dir: Path) -> Seen:
+    """What the network is shown while `tiny(**changes)` is trained: by step, the views (B, 3, S, S)."""
+
+    def views(**changes: Any) -> list[list[Tensor]]:
+        shown = []
+
+        def note(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+            if module is nets[-1].backbone and module.training:
+                shown.append(inputs[0])
+
+        with torch.nn.modules.module.register_module_forward_pre_hook(note):
+            train(tiny(**changes), data_dir)
+        count = 1 if changes.get("method") == "ce" else 2
+        return [shown[i : i + count] for i in range(0, len(shown), count)]
+
+    return views
+
+
+@pytest.mark.parametrize(
+    "changes", [*METHODS, {"precision": "bf16", "views": "asymmetric"}], ids=[*NAMES, "bf16"]
+)
+def test_same_config_gives_the_same_bits_whatever_ran_before(
+    changes: dict[str, Any], trained: Trained, tiny: Tiny, data_dir: Path
+) -> None:
+    first = trained(**changes)
+    torch.manual_seed(123)
+    torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
+    second = train(tiny(**changes), data_dir)
+    assert torch.get_num_threads() == 1
+    assert untimed(second.metrics) == untimed(first.metrics)
+    assert [*map(untimed, second.history)] == [*map(untimed, first.history)]
+    for name in ("predictions.npz", "embeddings.npz"):
+        assert second.artifacts[name] == first.artifacts[name]
+
+
+def test_another_seed_is_another_replicate(trained: Trained) -> None:
+    one, other = trained(seed=0).history, trained(seed=1).history
+    assert all(a["train/loss"] != b["train/loss"] for a, b in zip(one, other, strict=True))
+
+
+@each_method
+def test_history(method: dict[str, Any], tiny: Tiny, data_dir: Path) -> None:
+    config, told = tiny(**method), []
+    result = train(config, data_dir, on_epoch=told.append)
+    assert [*result.history] == told == from_parquet(result.artifacts["history.parquet"])
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    names = {"epoch", "timestamp", "train/loss", "train/ce", "train/acc", "val/acc", "lr"}
+    names |= {"epoch_seconds", "images_per_second"} | ({"train/bt"} if config.gamma else set())
+    for row in result.history:
+        assert row.keys() == names
+        assert row["lr"] == config.lr
+        assert 0 <= row["train/acc"] <= 1
+        assert 0 <= row["val/acc"] <= 1
+        loss = row["train/ce"] + (config.gamma or 0) * row.get("train/bt", 0)
+        assert row["train/loss"] == pytest.approx(loss, rel=1e-6)
+        # Means over images, of 10 classes that a fresh network cannot tell apart.
+        views = 1 if config.method == "ce" else 2
+        assert row["train/ce"] == pytest.approx(views * math.log(10), rel=0.1)
+    assert result.history[-1]["val/acc"] == result.metrics["val_acc"]
+
+
+@each_method
+def test_final_metrics(method: dict[str, Any], trained: Trained) -> None:
+    metrics = trained(**method).metrics
+    accuracies = {"train_acc", "train_aug_acc", "test_acc", "test_aug_acc", "test_augcrop_acc"}
+    accuracies |= {"test_augfull_acc", "val_acc"}
+    assert accuracies | {"train_seconds", "evaluate_seconds"} <= metrics.keys()
+    for name, value in untimed(metrics).items():
+        assert 0 <= value <= 1, name
+
+
+def test_without_a_validation_split_nothing_is_said_of_it(trained: Trained) -> None:
+    result = trained(val_fraction=0)
+    assert "val_acc" not in result.metrics
+    assert all("val/acc" not in row for row in result.history)
+
+
+def test_each_epoch_shows_every_training_image_once_in_a_new_order(
+    seen: Seen, tiny: Tiny, digits: Dataset
+) -> None:
+    indices, _ = training_indices(tiny(), digits.train.labels)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (digits.mean, digits.std))
+    expected = (torch.from_numpy(digits.train.images[indices] / 255).float() - mean) / std
+    steps = seen(augmentations=(), method="ce")
+    assert [len(view) for (view,) in steps] == [25] * 4
+    epochs = [torch.cat([view for (view,) in steps[i : i + 2]]) for i in (0, 2)]
+    assert not torch.equal(epochs[0], epochs[1])
+    for images in epochs:
+        distance = (images[:, None] - expected[None]).abs().flatten(2).amax(2)  # (shown, expected)
+        assert sorted((distance < 1e-5).nonzero()[:, 1].tolist()) == [*range(50)]
+
+
+def test_views_are_of_the_same_images_with_draws_of_their_own(seen: Seen) -> None:
+    assert all(torch.equal(view1, view2) for view1, view2 in seen(augmentations=(), gamma=0))
+    for view1, view2 in seen(augmentations=("rrc",)):
+        assert (view1 != view2).flatten(1).any(1).all()
+    for view1, view2 in seen(augmentations=("hflip",)):
+        same = [torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(view1, view2, strict=True)]
+        assert all(same)
+    first, second = (step[0] for step in seen(augmentations=("rrc",), batch_size=50))
+    assert not torch.equal(first.mean((1, 2, 3)).sort().values, second.mean((1, 2, 3)).sort().values)
+
+
+def test_asymmetric_views_are_augmented_by_their_own_policies(seen: Seen) -> None:
+    steps = seen(augmentations=("solarize",), views="asymmetric")
+    black = min(view.min().item() for views in steps for view in views)
+    white = max(view.max().item() for views in steps for view in views)
+    for view1, view2 in steps:  # digits are white on black; solarized, nothing is white
+        assert view1.amax((1, 2, 3)).max() < (black + white) / 2
+        assert view2.amax((1, 2, 3)).max() == white
+
+
+def test_arms_of_a_seed_are_shown_the_same_images(seen: Seen) -> None:
+    first = [step[0] for step in seen()]
+    for changes in ({"gamma": 0}, {"gamma": 0.001}, {"method": "ce"}):
+        assert all(torch.equal(a, step[0]) for a, step in zip(first, seen(**changes), strict=True))
+    assert not any(torch.equal(a, step[0]) for a, step in zip(first, seen(seed=1), strict=True))
+
+
+@each_method
+def test_projector_is_trained_and_run_only_for_the_barlow_twins_term(
+    method: dict[str, Any], tiny: Tiny, data_dir: Path, nets: list[SiameseNet]
+) -> None:
+    config = tiny(**method)
+    train(config, data_dir)
+    before = build(config, num_classes=10).projector
+    pairs = zip(nets[0].projector.parameters(), before.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs) == (not config.gamma)  # not even weight decay touches it
+
+    def refuse(module: torch.nn.Module, inputs: Any) -> None:
+        assert module is not nets[-1].projector, "the projector runs"
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
+        if config.gamma:
+            with pytest.raises(AssertionError, match="the projector runs"):
+                train(config, data_dir)
+        else:
+            train(config, data_dir)
+
+
+def test_siamese_0_on_identical_views_is_ce_at_twice_the_rate_and_half_the_decay(trained: Trained) -> None:
+    same = {"augmentations": (), "epochs": 4}
+    siamese = trained(gamma=0, lr=0.05, weight_decay=1e-2, **same).history
+    ce = trained(method="ce", lr=0.1, weight_decay=0.5e-2, **same).history
+    assert [row["train/ce"] for row in siamese] == [2 * row["train/ce"] for row in ce]
+    assert [row["train/acc"] for row in siamese] == [row["train/acc"] for row in ce]
+
+
+def test_cosine_falls_step_by_step(trained: Trained) -> None:
+    # Two epochs of two steps: a row tells the rate of the epoch's last step, 1 and 3 of 4.
+    rates = [row["lr"] for row in trained(lr_schedule="cosine").history]
+    assert rates == pytest.approx(
+        [0.05 * (1 + math.cos(math.pi / 4)), 0.05 * (1 + math.cos(3 * math.pi / 4))]
+    )
+    losses, constant = (
+        [row["train/loss"] for row in trained(lr_schedule=s).history] for s in ("cosine", "constant")
+    )
+    assert losses[1] != constant[1]
+
+
+def test_rate_of_the_first_step_is_the_rate_of_the_config(trained: Trained) -> None:
+    assert trained(lr_schedule="cosine", batch_size=50, epochs=1).history[0]["lr"] == 0.1
+
+
+def test_smaller_last_batch_is_dropped(trained: Trained) -> None:
+    # 50 images: one batch of 49, so one step an epoch, the last of them at half the rate.
+    assert [row["lr"] for row in trained(lr_schedule="cosine", batch_size=49).history] == [0.1, 0.05]
+
+
+def test_trained_in_bf16_it_stays_near_fp32(trained: Trained) -> None:
+    rows = [trained(precision=precision).history[0] for precision in ("fp32", "bf16")]
+    for name in ("train/ce", "train/bt"):
+        assert rows[0][name] != rows[1][name]
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 1e30}, r"train/ce is (nan|inf) in epoch 1 of 2"),
+        ({"lr": 1e30, "method": "ce"}, r"train/ce is (nan|inf) in epoch 1 of 2"),
+        ({"lr": 1e30, "epochs": 3, "batch_size": 50}, r"train/ce is (nan|inf) in epoch 2 of 3"),
+        ({"gamma": 1e38, "batch_size": 50, "lr": 1e-30}, r"train/loss is inf in epoch 1 of 2"),
+    ],
+)
+def test_non_finite_loss_is_told_with_term_and_epoch(
+    changes: dict[str, Any], message: str, tiny: Tiny, data_dir: Path
+) -> None:
+    with pytest.raises(NonFiniteLoss, match=f"^{message}$"):
+        train(tiny(**changes), data_dir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 51}, "batch_size: got 51; allowed: at most the 50 training images"),
+        ({"train_size": 1297}, "train_size: got 1297; allowed: at most "),
+    ],
+)
+def test_config_that_does_not_fit_the_data_is_refused(
+    changes: dict[str, Any], message: str, tiny: Tiny, data_dir: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        train(tiny(**changes), data_dir)

@@ -1,0 +1,261 @@
+"""What a trial is, and its identity."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from trainables import trial
+from trainables.trial import ARM_FIELDS, DEFAULTS, FIELDS, TrialConfig, format_value, parse_value
+
+REQUIRED = {"dataset": "digits", "backbone": "convnet", "augmentations": ("rrc", "solarize"), "seed": 0}
+
+# Another valid value of every field. In a siamese trial with gamma > 0 and some augmentation each of them
+# makes another trial. A new field needs an entry here.
+OTHER = {
+    "dataset": "cifar10",
+    "train_size": 200,
+    "unlabeled_size": 100,
+    "val_fraction": 0.1,
+    "backbone": "resnet18",
+    "feature_dim": 512,
+    "hidden_dim": 512,
+    "embedding_dim": 64,
+    "augmentations": ("hflip",),
+    "crop_scale_min": 0.5,
+    "grayscale_p": 0.5,
+    "solarize_p": 0.5,
+    "views": "asymmetric",
+    "method": "ce",
+    "gamma": 0.001,
+    "lambd": 0.01,
+    "center": False,
+    "epochs": 2,
+    "batch_size": 64,
+    "lr": 0.02,
+    "momentum": 0.5,
+    "weight_decay": 5e-5,
+    "lr_schedule": "cosine",
+    "precision": "bf16",
+    "seed": 1,
+}
+GAMMAS = (0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.1 + 0.2, 1, 10, 1e16, 1e22)
+
+
+def siamese(**changes: Any) -> TrialConfig:
+    return TrialConfig(**{**REQUIRED, "method": "siamese", "gamma": 0.01, **changes})
+
+
+def ce(**changes: Any) -> TrialConfig:
+    return TrialConfig(**{**REQUIRED, "method": "ce", **changes})
+
+
+@pytest.fixture
+def other_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the field `dataset` has another value, whichever datasets there are."""
+    monkeypatch.setattr(trial, "DATASETS", ("digits", OTHER["dataset"]))
+
+
+# A literal that has to change here means that every finished trial in every ledger becomes unknown: that
+# is right only where training or evaluation got another meaning, and then PROTOCOL is raised.
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (ce(), "1b10eb56c21ed635"),
+        (siamese(), "a7906b5a41f044fa"),
+        (siamese(gamma=0, augmentations=(), seed=3), "90c93459e822aa06"),
+        (siamese(**{**OTHER, "dataset": "digits", "method": "siamese"}), "f30d99ffa0b40b1a"),
+    ],
+    ids=["ce", "siamese", "siamese-0", "no-default-left"],
+)
+def test_keys_never_change(config: TrialConfig, key: str) -> None:
+    assert config.key == key
+
+
+def test_key_is_the_same_in_another_process() -> None:
+    params = siamese().to_params()
+    code = f"from trainables.trial import TrialConfig; print(TrialConfig.from_params({params}).key)"
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True
+        )
+        assert done.stdout.strip() == siamese().key
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_that_matters_changes_the_key(field: str, other_dataset: None) -> None:
+    assert siamese(**{field: OTHER[field]}).key != siamese().key
+
+
+def test_protocol_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = siamese().key
+    monkeypatch.setattr(trial, "PROTOCOL", trial.PROTOCOL + 1)
+    assert siamese().key != before
+
+
+def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = siamese().key, siamese(precision="bf16").key
+    monkeypatch.setattr(trial, "LATER_FIELDS", {"precision": "fp32"})
+    assert siamese().key != before[0]  # left out of the key, as if the field did not exist
+    assert siamese(precision="bf16").key == before[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *[
+            (ce(), ce(**{field: OTHER[field]}))
+            for field in (
+                "gamma",
+                "lambd",
+                "center",
+                "views",
+                "unlabeled_size",
+                "hidden_dim",
+                "embedding_dim",
+            )
+        ],
+        (siamese(gamma=0), siamese(gamma=0, lambd=0.01)),
+        (siamese(gamma=0), siamese(gamma=0, center=False)),
+        (siamese(augmentations=()), siamese(augmentations=(), views="asymmetric")),
+        (siamese(gamma=1), siamese(gamma=1.0)),
+        (siamese(gamma=0.0), siamese(gamma=-0.0)),
+        (siamese(weight_decay=0), siamese(weight_decay=-0.0)),
+        (siamese(augmentations=("rrc", "solarize")), siamese(augmentations=("solarize", "rrc"))),
+        (siamese(augmentations=("rrc", "solarize")), siamese(augmentations="solarize+rrc")),
+        (siamese(augmentations=()), siamese(augmentations="none")),
+    ],
+    ids=lambda config: config.name,
+)
+def test_equal_trials_have_equal_keys(one: TrialConfig, other: TrialConfig) -> None:
+    assert one == other
+    assert one.key == other.key
+
+
+def test_normalised_fields_have_their_defaults() -> None:
+    config = ce(**{field: OTHER[field] for field in ARM_FIELDS if field != "method"})
+    assert {field: getattr(config, field) for field in ARM_FIELDS if field != "method"} == {
+        field: DEFAULTS[field] for field in ARM_FIELDS if field != "method"
+    }
+    assert config.gamma is None
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_params_round_trip(field: str, other_dataset: None) -> None:
+    config = siamese(**{field: OTHER[field]})
+    params = config.to_params()
+    assert list(params) == list(FIELDS)
+    assert all(type(text) is str for text in params.values())
+    assert TrialConfig.from_params({**params, "arm": config.arm}) == config
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_values_round_trip_as_text(field: str) -> None:
+    for value in (OTHER[field], DEFAULTS.get(field, REQUIRED.get(field, "siamese"))):
+        assert parse_value(field, format_value(value)) == value
+
+
+def test_values_as_text() -> None:
+    assert format_value(True) == "true"
+    assert format_value(None) == "none"
+    assert format_value(()) == "none"
+    assert format_value(("rrc", "hflip")) == "rrc+hflip"
+    assert parse_value("train_size", "none") is None
+    assert parse_value("augmentations", "hflip+rrc") == ("rrc", "hflip")
+    for number in (0.1 + 0.2, 1e-300, 1 / 3):
+        assert parse_value("lr", format_value(number)) == number
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("gama", "1", "unknown field 'gama' (did you mean 'gamma'?); allowed: dataset, train_size, "),
+        ("epochs", "1.5", "epochs: got '1.5'; allowed: an integer"),
+        ("train_size", "all", "train_size: got 'all'; allowed: an integer or none"),
+        ("epochs", "none", "epochs: got 'none'; allowed: an integer"),
+        ("lr", "fast", "lr: got 'fast'; allowed: a number"),
+        ("gamma", "", "gamma: got ''; allowed: a number or none"),
+        ("center", "True", "center: got 'True'; allowed: true or false"),
+        ("augmentations", "rrc+flip", "augmentations: got 'flip' (did you mean 'hflip'?); allowed: rrc, "),
+    ],
+)
+def test_text_that_is_no_value_of_the_field(field: str, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        parse_value(field, text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dataset", "digit", "dataset: got 'digit' (did you mean 'digits'?); allowed: digits"),
+        ("backbone", "resnet-18", "backbone: got 'resnet-18' (did you mean 'resnet18'?); allowed: convnet, "),
+        ("views", "both", "views: got 'both'; allowed: symmetric, asymmetric"),
+        ("method", "siames", "method: got 'siames' (did you mean 'siamese'?); allowed: ce, siamese"),
+        ("lr_schedule", "cos", "lr_schedule: got 'cos' (did you mean 'cosine'?); allowed: constant, cosine"),
+        ("precision", "fp16", "precision: got 'fp16' (did you mean 'bf16'?); allowed: fp32, bf16"),
+        ("gamma", None, "gamma: required by method 'siamese'; allowed: a number >= 0"),
+        ("gamma", -0.01, "gamma: got -0.01; allowed: >= 0.0"),
+        ("lambd", -1, "lambd: got -1.0; allowed: >= 0.0"),
+        ("weight_decay", -1, "weight_decay: got -1.0; allowed: >= 0.0"),
+        ("gamma", "0.01", "gamma: got '0.01'; allowed: a number or none"),
+        ("gamma", float("nan"), "gamma: got nan; allowed: a number or none"),
+        ("lr", float("inf"), "lr: got inf; allowed: a number"),
+        ("lr", True, "lr: got True; allowed: a number"),
+        ("lr", 0, "lr: got 0.0; allowed: > 0.0"),
+        ("momentum", 1, "momentum: got 1.0; allowed: >= 0.0 and < 1.0"),
+        ("val_fraction", 1, "val_fraction: got 1.0; allowed: >= 0.0 and < 1.0"),
+        ("crop_scale_min", 0, "crop_scale_min: got 0.0; allowed: > 0.0 and <= 1.0"),
+        ("grayscale_p", 1.1, "grayscale_p: got 1.1; allowed: >= 0.0 and <= 1.0"),
+        ("solarize_p", -0.1, "solarize_p: got -0.1; allowed: >= 0.0 and <= 1.0"),
+        ("feature_dim", 0, "feature_dim: got 0; allowed: >= 1"),
+        ("hidden_dim", 0, "hidden_dim: got 0; allowed: >= 1"),
+        ("embedding_dim", 0, "embedding_dim: got 0; allowed: >= 1"),
+        ("epochs", 0, "epochs: got 0; allowed: >= 1"),
+        ("epochs", 2.0, "epochs: got 2.0; allowed: an integer"),
+        ("batch_size", 1, "batch_size: got 1; allowed: >= 2"),
+        ("train_size", 1, "train_size: got 1; allowed: >= 2"),
+        ("unlabeled_size", -1, "unlabeled_size: got -1; allowed: >= 0"),
+        ("seed", -1, "seed: got -1; allowed: >= 0"),
+        ("seed", None, "seed: got None; allowed: an integer"),
+        ("center", 1, "center: got 1; allowed: true or false"),
+        ("augmentations", None, "augmentations: got None; allowed: names"),
+        ("augmentations", "rrc+rrc", "augmentations: got 'rrc+rrc'; each name at most once"),
+        ("augmentations", ("crop",), "augmentations: got 'crop'; allowed: rrc, hflip, grayscale, solarize"),
+        ("augmentations", ("rrc", 3), "augmentations: got 3; allowed: rrc, hflip, grayscale, solarize"),
+    ],
+)
+def test_bad_value_is_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        siamese(**{field: value})
+
+
+def test_arms() -> None:
+    assert ce().arm == "ce"
+    names = [siamese(gamma=gamma).arm for gamma in GAMMAS]
+    assert names[:5] == ["siamese-0", "siamese-1e-05", "siamese-0.0001", "siamese-0.001", "siamese-0.01"]
+    assert len(set(names)) == len(GAMMAS)
+    assert [float(name.removeprefix("siamese-")) for name in names] == list(GAMMAS)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_cell_is_what_arms_and_seeds_share(field: str, other_dataset: None) -> None:
+    same = siamese(**{field: OTHER[field]}).cell == siamese().cell
+    assert same == (field == "seed" or field in ARM_FIELDS)
+
+
+def test_name_for_people() -> None:
+    assert siamese(seed=3).name == "digits/convnet/rrc+solarize/siamese-0.01/s3"
+    assert ce(augmentations=()).name == "digits/convnet/none/ce/s0"
+
+
+def test_imports_the_standard_library_only() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import trainables.trial;"
+        "print({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "{'trainables'}"
