@@ -169,6 +169,9 @@ def test_crop_from_its_draws() -> None:
     # Area 0.2 + 0.0625 * 0.8 = a quarter, ratio 1 (the middle of the logarithms): 16 x 16, 17 places.
     draws = draws_of(area=[0.0625], ratio=[0.5], top=0.5, left=ALMOST_1)
     assert crop_boxes(draws, 32, 0.2).tolist() == [[8, 16, 16, 16]]
+    # Sides of 20.7 pixels are rounded, as torchvision does.
+    draws = draws_of(area=[((20.7 / 32) ** 2 - 0.2) / 0.8], ratio=[0.5])
+    assert crop_boxes(draws, 32, 0.2).tolist() == [[0, 0, 21, 21]]
 
 
 def test_first_crop_that_fits_is_taken() -> None:

@@ -64,3 +64,12 @@ def test_building_leaves_the_global_generator_alone(tiny: Tiny) -> None:
     torch.manual_seed(3)
     build(tiny(), 10)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_both_heads_read_the_features(tiny: Tiny) -> None:
+    net = build(tiny(), 10)
+    h = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    hidden, _, last = net.projector
+    torch.testing.assert_close(net.logits(h), h @ net.classifier.weight.T + net.classifier.bias)
+    z = (h @ hidden.weight.T + hidden.bias).relu() @ last.weight.T + last.bias
+    torch.testing.assert_close(net.embedding(h), z)

@@ -79,8 +79,7 @@ def test_steps_say_how_many_trials_are_left() -> None:
         "space quickstart: 12 trials",
         "--seeds 2: 8",
         "--only method=siamese: 6",
-        "--set epochs=2: 6",
-        "--set gamma=0.1: 2",
+        "--set epochs=2 --set gamma=0.1: 2",
     )
 
 
@@ -143,3 +142,18 @@ def test_selection_from_the_command_line() -> None:
     assert selection_from(parser.parse_args(line.split())) == expected
     with pytest.raises(ValueError, match=r"^--space: required; allowed: quickstart"):
         selection_from(parser.parse_args([]))
+
+
+def test_assignments_are_made_together() -> None:
+    """Method and gamma are only valid together, in whichever order they are typed."""
+    for assign in (["method=siamese", "gamma=0.1"], ["gamma=0.1", "method=siamese"]):
+        selected = select("quickstart", only=["arm=ce"], assign=assign)
+        assert {trial.arm for trial in selected.trials} == {"siamese-0.1"}
+
+
+def test_a_space_without_trials_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search_spaces import selection
+
+    monkeypatch.setattr(selection, "SPACES", {"empty": list})
+    with pytest.raises(ValueError, match=r"^space 'empty' has no trials$"):
+        select("empty")

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables import train as train_module
 from trainables.data import Dataset, training_indices
 from trainables.history import from_parquet
+from trainables.losses import barlow_twins_loss
 from trainables.models import SiameseNet, build
 from trainables.train import NonFiniteLoss, train
 from trainables.trial import TrialConfig, TrialResult
@@ -125,30 +126,70 @@ def test_without_a_validation_split_nothing_is_said_of_it(trained: Trained) -> N
     assert all("val/acc" not in row for row in result.history)
 
 
-def test_each_epoch_shows_every_training_image_once_in_a_new_order(
-    seen: Seen, tiny: Tiny, digits: Dataset
-) -> None:
+@pytest.fixture
+def clean(tiny: Tiny, digits: Dataset) -> tuple[Tensor, Tensor]:
+    """The 50 training images, normalised, and their labels."""
     indices, _ = training_indices(tiny(), digits.train.labels)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (digits.mean, digits.std))
-    expected = (torch.from_numpy(digits.train.images[indices] / 255).float() - mean) / std
-    steps = seen(augmentations=(), method="ce")
-    assert [len(view) for (view,) in steps] == [25] * 4
-    epochs = [torch.cat([view for (view,) in steps[i : i + 2]]) for i in (0, 2)]
-    assert not torch.equal(epochs[0], epochs[1])
-    for images in epochs:
-        distance = (images[:, None] - expected[None]).abs().flatten(2).amax(2)  # (shown, expected)
-        assert sorted((distance < 1e-5).nonzero()[:, 1].tolist()) == [*range(50)]
+    images = torch.from_numpy(digits.train.images[indices] / 255).float()
+    return (images - mean) / std, torch.from_numpy(digits.train.labels[indices])
 
 
-def test_views_are_of_the_same_images_with_draws_of_their_own(seen: Seen) -> None:
-    assert all(torch.equal(view1, view2) for view1, view2 in seen(augmentations=(), gamma=0))
-    for view1, view2 in seen(augmentations=("rrc",)):
-        assert (view1 != view2).flatten(1).any(1).all()
-    for view1, view2 in seen(augmentations=("hflip",)):
-        same = [torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(view1, view2, strict=True)]
-        assert all(same)
-    first, second = (step[0] for step in seen(augmentations=("rrc",), batch_size=50))
-    assert not torch.equal(first.mean((1, 2, 3)).sort().values, second.mean((1, 2, 3)).sort().values)
+def which(shown: Tensor, images: Tensor) -> Tensor:
+    """Which of the images each of the shown ones is; fewer numbers where one is none of them."""
+    distance = (shown[:, None] - images[None]).abs().flatten(2).amax(2)
+    return (distance < 1e-5).nonzero()[:, 1]
+
+
+def test_each_epoch_shows_every_training_image_once_in_a_new_order(
+    seen: Seen, clean: tuple[Tensor, Tensor]
+) -> None:
+    steps = [which(view, clean[0]) for (view,) in seen(augmentations=(), method="ce")]
+    assert [len(step) for step in steps] == [25] * 4
+    epochs = [torch.cat(steps[:2]), torch.cat(steps[2:])]
+    assert [epoch.sort().values.tolist() for epoch in epochs] == [[*range(50)]] * 2
+    assert not torch.equal(*epochs)
+
+
+def test_every_view_of_every_step_has_draws_of_its_own(seen: Seen, clean: tuple[Tensor, Tensor]) -> None:
+    images, _ = clean
+    shown, flips = [], set()
+    for views in seen(augmentations=("hflip",)):
+        numbers = [which(view, torch.cat([images, images.flip(-1)])) for view in views]
+        shown.append([(number % 50).tolist() for number in numbers])
+        flips |= {tuple((number >= 50).tolist()) for number in numbers}
+    assert len(shown) == 4
+    assert all(view1 == view2 for view1, view2 in shown)
+    assert len(flips) == 8
+
+
+def test_training_is_sgd_on_the_loss(
+    seen: Seen, nets: list[SiameseNet], clean: tuple[Tensor, Tensor], tiny: Tiny
+) -> None:
+    """The same steps in plain PyTorch."""
+    changes: dict[str, Any] = {
+        "augmentations": (),
+        "gamma": 0.5,
+        "lambd": 0.3,
+        "center": False,
+        "momentum": 0.8,
+        "weight_decay": 0.1,
+    }
+    steps = seen(**changes)
+    images, labels = clean
+    net = build(tiny(**changes), num_classes=10).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.8, weight_decay=0.1)
+    for views in steps:
+        targets = labels[which(views[0], images)]
+        h1, h2 = (net.backbone(view) for view in views)
+        ce1, ce2 = (torch.nn.functional.cross_entropy(net.classifier(h), targets) for h in (h1, h2))
+        bt = barlow_twins_loss(net.projector(h1), net.projector(h2), lambd=0.3, center=False)
+        optimizer.zero_grad()
+        (ce1 + ce2 + 0.5 * bt).backward()
+        optimizer.step()
+    expected = net.state_dict()
+    for name, weights in nets[0].state_dict().items():
+        torch.testing.assert_close(weights, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_asymmetric_views_are_augmented_by_their_own_policies(seen: Seen) -> None:

@@ -53,6 +53,12 @@ def ce(**changes: Any) -> TrialConfig:
     return TrialConfig(**{**REQUIRED, "method": "ce", **changes})
 
 
+@pytest.fixture(autouse=True)
+def unlabelled_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the field `unlabeled_size` has another value, whichever datasets have unlabelled images."""
+    monkeypatch.setattr(trial, "HAVING_UNLABELLED", ("digits", OTHER["dataset"]))
+
+
 @pytest.fixture
 def other_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the field `dataset` has another value, whichever datasets there are."""
@@ -67,7 +73,10 @@ def other_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
         (ce(), "1b10eb56c21ed635"),
         (siamese(), "a7906b5a41f044fa"),
         (siamese(gamma=0, augmentations=(), seed=3), "90c93459e822aa06"),
-        (siamese(**{**OTHER, "dataset": "digits", "method": "siamese"}), "f30d99ffa0b40b1a"),
+        (
+            siamese(**{**OTHER, "dataset": "digits", "unlabeled_size": 0, "method": "siamese"}),
+            "c2af74ade2668098",
+        ),
     ],
     ids=["ce", "siamese", "siamese-0", "no-default-left"],
 )
@@ -114,7 +123,6 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
                 "lambd",
                 "center",
                 "views",
-                "unlabeled_size",
                 "hidden_dim",
                 "embedding_dim",
             )
@@ -225,7 +233,7 @@ def test_text_that_is_no_value_of_the_field(field: str, text: str, message: str)
         ("augmentations", None, "augmentations: got None; allowed: names"),
         ("augmentations", "rrc+rrc", "augmentations: got 'rrc+rrc'; each name at most once"),
         ("augmentations", ("crop",), "augmentations: got 'crop'; allowed: rrc, hflip, grayscale, solarize"),
-        ("augmentations", ("rrc", 3), "augmentations: got 3; allowed: rrc, hflip, grayscale, solarize"),
+        ("augmentations", ("rrc", 3), "augmentations: got ('rrc', 3); allowed: names"),
     ],
 )
 def test_bad_value_is_refused(field: str, value: Any, message: str) -> None:
@@ -259,3 +267,27 @@ def test_imports_the_standard_library_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.strip() == "{'trainables'}"
+
+
+def test_ce_takes_no_unlabelled_images() -> None:
+    assert ce(unlabeled_size=100) == ce()
+    assert ce(unlabeled_size=100).key == ce().key
+
+
+def test_a_dataset_without_unlabelled_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "HAVING_UNLABELLED", ())
+    with pytest.raises(ValueError, match=r"^unlabeled_size: got 100; allowed: 0 for digits$"):
+        siamese(unlabeled_size=100)
+
+
+def test_a_value_that_is_normalised_away_must_be_valid_all_the_same() -> None:
+    for bad in ({"views": "nonsense"}, {"gamma": -3}, {"hidden_dim": 0}, {"lambd": -1}):
+        with pytest.raises(ValueError, match=f"^{next(iter(bad))}: got "):
+            ce(**bad)
+
+
+def test_values_that_no_type_takes() -> None:
+    with pytest.raises(ValueError, match=r"^lr: got 10*; allowed: a number$"):
+        ce(lr=10**400)
+    with pytest.raises(ValueError, match=r"^augmentations: got \(1,\); allowed: names$"):
+        ce(augmentations=(1,))

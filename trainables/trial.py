@@ -130,8 +130,6 @@ class TrialConfig:
         _one_of("method", self.method, METHODS)
         _one_of("lr_schedule", self.lr_schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
-        if self.unlabeled_size and self.dataset not in HAVING_UNLABELLED:
-            raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
         if self.method == "siamese" and self.gamma is None:
             raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
         for name in ("feature_dim", "hidden_dim", "embedding_dim", "epochs"):
@@ -148,6 +146,8 @@ class TrialConfig:
         _in_range("crop_scale_min", self.crop_scale_min, 0.0, 1.0, above=True)
         _in_range("momentum", self.momentum, 0.0, 1.0, below=True)
         _in_range("val_fraction", self.val_fraction, 0.0, 1.0, below=True)
+        if self.unlabeled_size and self.dataset not in HAVING_UNLABELLED:
+            raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
 
     @property
     def key(self) -> str:
