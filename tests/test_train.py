@@ -48,8 +48,10 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> list[SiameseNet]:
 
 
 @pytest.fixture
-def seen(nets: list[SiameseNet], tiny: Tiny, data_dir: Path) -> Seen:
+def seen(nets: list[SiameseNet], tiny: Tiny, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
     """What the network is shown while `tiny(**changes)` is trained: by step, the views (B, 3, S, S)."""
+    # The final evaluation takes four times as long as such a training, and is not looked at.
+    monkeypatch.setattr(train_module, "evaluate", lambda *args: ({}, {}))
 
     def views(**changes: Any) -> list[list[Tensor]]:
         shown = []
