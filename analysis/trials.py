@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from search_spaces import Selection, add_selection_arguments, selection_from
-from study.ledger import Ledger, TrialRecord, add_ledger_arguments, check_writable, ledger_from
+from study import store
+from study.ledger import Ledger, TrialRecord, add_ledger_arguments, ledger_from
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
@@ -35,11 +36,13 @@ def parse_command_line(
     try:
         selection = selection_from(args)
         ledger = ledger_from(args)
-        ledger.probe()
+        store.probe(ledger.uri)
         if not ledger.exists():
-            raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {ledger.shown_uri}")
+            raise ValueError(
+                f"--experiment: no experiment {ledger.experiment!r} at {store.shown(ledger.uri)}"
+            )
         folder = args.out or Path("reports", selection.space, subfolder)
-        check_writable("--out", folder)
+        store.check_writable("--out", folder)
     except ValueError as error:
         parser.error(str(error))
     return selection, ledger, folder

@@ -8,18 +8,14 @@ import argparse
 import contextlib
 import logging
 import os
-import re
-import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from study import store
+from study.store import LedgerError
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -30,12 +26,6 @@ DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 FINAL = "final/"
 """Prefix of final metrics, apart from those of each epoch."""
 PAGE = 5000
-PROBE_SECONDS = 5
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-
-
-class LedgerError(ValueError):
-    """The ledger cannot be used as asked; the message says what was given and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,33 +68,6 @@ class Ledger:
     _client: "MlflowClient | None" = field(default=None, repr=False)
     _experiment_id: str | None = field(default=None, repr=False)
 
-    def probe(self) -> None:
-        """Raise LedgerError unless the address can be used and answers; waits 5 s at most."""
-        scheme = self.uri.partition(":")[0].partition("+")[0]
-        if scheme not in SCHEMES:
-            raise LedgerError(
-                f"--tracking-uri: got {self.shown_uri!r}; allowed: sqlite:///FILE, a database or an http(s)"
-                " address (MLflow's file store is not supported)"
-            )
-        if scheme == "sqlite":
-            return
-        try:
-            parts = urlsplit(self.uri)
-            known = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-            host, port = parts.hostname or "localhost", parts.port or known[scheme]
-            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
-        except OSError as error:
-            raise LedgerError(
-                f"--tracking-uri: nothing answers at {host}:{port} ({error.strerror or error})"
-            ) from None
-        except ValueError as error:
-            raise LedgerError(f"--tracking-uri: got {self.shown_uri!r}: {error}") from None
-
-    def check_writable(self) -> None:
-        """Raise LedgerError where a local database could not be written."""
-        if self.uri.startswith("sqlite"):
-            check_writable("--tracking-uri", self._sqlite_file.parent)
-
     def trials(self, keys: Iterable[str] | None = None) -> dict[str, TrialRecord]:
         """The trials in the ledger by key; none where it does not exist yet. Creates nothing.
 
@@ -119,14 +82,16 @@ class Ledger:
 
     def exists(self) -> bool:
         """Whether the store and the experiment are there."""
-        if self.uri.startswith("sqlite") and not self._sqlite_file.exists():
+        file = store.sqlite_file(self.uri)
+        if file is not None and not file.exists():
             return False
         return self._find_experiment() is not None
 
     def open(self) -> None:
         """Create the store and the experiment where missing. For the one driver that holds the lock."""
-        if self.uri.startswith("sqlite") and not self._sqlite_file.exists():
-            _create_sqlite(self._sqlite_file)
+        file = store.sqlite_file(self.uri)
+        if file is not None and not file.exists():
+            store.create_sqlite(file)
         if self._find_experiment() is None:
             location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
             self._experiment_id = self.client.create_experiment(self.experiment, location)
@@ -256,11 +221,6 @@ class Ledger:
         return Path(self.client.download_artifacts(run_id, name))
 
     @property
-    def shown_uri(self) -> str:
-        """The URI without a password, for messages."""
-        return re.sub(r"(://[^/@]*?:)[^/]*@", r"\1***@", self.uri)
-
-    @property
     def client(self) -> "MlflowClient":
         """The MLflow client, made at first use."""
         if self._client is None:
@@ -285,12 +245,8 @@ class Ledger:
         """
         found = self._find_experiment()
         if found is None:
-            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {self.shown_uri}")
+            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {store.shown(self.uri)}")
         return found
-
-    @property
-    def _sqlite_file(self) -> Path:
-        return Path(self.uri.partition(":///")[2].partition("?")[0])
 
     def _find_experiment(self) -> str | None:
         if self._experiment_id is None:
@@ -313,7 +269,7 @@ class Ledger:
             raise
         except Exception as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LedgerError(f"--tracking-uri: no ledger at {self.shown_uri}: {line}") from error
+            raise LedgerError(f"--tracking-uri: no ledger at {store.shown(self.uri)}: {line}") from error
 
     def _search(self, condition: str) -> Iterator["Run"]:
         token = None
@@ -380,35 +336,3 @@ def _record(run: "Run") -> TrialRecord:
 
 def _age(run: "Run") -> tuple[int, str]:
     return (run.info.start_time, run.info.run_id)
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """Raise LedgerError unless `folder` can be written, or made where it does not exist; leaves no trace."""
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
-    try:
-        tempfile.TemporaryFile(dir=nearest).close()
-    except OSError as error:
-        raise LedgerError(
-            f"{option}: got {str(folder)!r}, but {nearest} cannot be written ({error.strerror})"
-        ) from None
-
-
-def _create_sqlite(file: Path) -> None:
-    """Create MLflow's database under a temporary name: one killed half-way through bricks nothing.
-
-    In a process of its own: its end closes every connection, and seconds of migrations do not hold up
-    the driver's other threads. Only the holder of the lock calls this, so what is left of an earlier
-    attempt is nobody's.
-    """
-    scratch = file.with_name(f".{file.name}.creating")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    draft = scratch / file.name
-    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
-    command = [sys.executable, "-c", code, f"sqlite:///{draft}"]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        reason = made.stderr.strip().splitlines()[-1:] or [f"exit code {made.returncode}"]
-        raise LedgerError(f"--tracking-uri: {file} could not be created: {reason[0]}")
-    os.replace(draft, file)
-    shutil.rmtree(scratch)

@@ -25,10 +25,11 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 from rich.console import Console
 
 from search_spaces import SPACES, Selection, add_selection_arguments, selection_from
-from study import cluster
-from study.ledger import Ledger, LedgerError, add_ledger_arguments, check_writable, ledger_from
+from study import cluster, store
+from study.ledger import Ledger, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_lock
 from study.plan import Plan, describe, make_plan
+from study.store import LedgerError
 from trainables import data
 
 REPORTS = Path("reports")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         ledger = ledger_from(args)
-        ledger.probe()
+        store.probe(ledger.uri)
         if args.plan:
             print("\n".join(describe(make_plan(selection, ledger), retry_failed=args.retry_failed)))
             return 0
@@ -83,10 +84,11 @@ def _check_before_anything_is_created(
     args: argparse.Namespace, resources: cluster.Resources, ledger: Ledger
 ) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
-    check_writable("--output", args.output)
-    check_writable("--data-dir", args.data_dir)
-    check_writable("reports", REPORTS)
-    ledger.check_writable()
+    for option, folder in (("--output", args.output), ("--data-dir", args.data_dir), ("reports", REPORTS)):
+        store.check_writable(option, folder)
+    database = store.sqlite_file(ledger.uri)
+    if database is not None:
+        store.check_writable("--tracking-uri", database.parent)
     ledger.exists()  # a store that cannot be read is told here
     cluster.check(args.address, resources)
 
@@ -99,7 +101,10 @@ def _study(
     console: Console,
 ) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
-    _log_waiting_bundles(args.output.absolute(), ledger, console)
+    if (args.output / "results").exists():
+        from study.writer import log_waiting_bundles
+
+        log_waiting_bundles(ledger, args.output.absolute(), say=partial(console.print, markup=False))
     plan = make_plan(selection, ledger)
     for line in describe(plan, retry_failed=args.retry_failed):
         console.print(line, markup=False, soft_wrap=True)
@@ -114,37 +119,6 @@ def _study(
     if stopped is None and plan.records:
         _report(plan, ledger, console)
     return _closing(plan, ledger, console, stopped)
-
-
-def _log_waiting_bundles(output: Path, ledger: Ledger, console: Console) -> None:
-    """Log results that were trained but not logged, because a driver died or the ledger was away."""
-    if not (output / "results").exists():
-        return
-    from study.writer import LedgerWriter, Succeeded
-    from trainables.checkpoint import Storage, bundle_keys, delete_bundle, read_bundle
-
-    storage = Storage(output)
-    waiting = bundle_keys(storage)
-    if not waiting:
-        return
-    records = ledger.trials(waiting)
-    writer = LedgerWriter(
-        ledger,
-        storage,
-        on_finished=lambda bundle: console.print(f"logged what was waiting: {bundle.config.name}"),
-        on_trouble=console.print,
-    )
-    for key in waiting:
-        try:
-            config = read_bundle(storage, key).config
-        except ValueError as error:
-            console.print(f"{error}; it will be trained again", markup=False)
-            config = None
-        if config is None or (key in records and records[key].status == "FINISHED"):
-            delete_bundle(storage, key)
-        else:
-            writer.put(Succeeded(config))
-    writer.close()
 
 
 def _train(
@@ -252,15 +226,12 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
 
 def _where_to_look(ledger: Ledger) -> list[str]:
     """How to open the experiment in MLflow's UI."""
-    remote = ledger.uri.startswith("http")
-    server = ledger.shown_uri.rstrip("/") if remote else "http://127.0.0.1:5000"
-    page = f"{server}/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
-    if remote:
-        return [f"compare:  {page}"]
-    return [
-        f"compare:  mlflow ui --backend-store-uri {shlex.quote(ledger.shown_uri)}",
-        f"          then {page}",
-    ]
+    address = store.shown(ledger.uri)
+    page = f"/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
+    if address.startswith("http"):
+        return [f"compare:  {address.rstrip('/')}{page}"]
+    command = shlex.join(["mlflow", "ui", "--backend-store-uri", address])
+    return [f"compare:  {command}", f"          then http://127.0.0.1:5000{page}"]
 
 
 def _again(*changes: str) -> str:

@@ -13,9 +13,10 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from study.ledger import Ledger
-from trainables.checkpoint import Bundle, Storage, delete_bundle, read_bundle
+from trainables.checkpoint import Bundle, Storage, bundle_keys, delete_bundle, read_bundle
 from trainables.trial import PROTOCOL, TrialConfig
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -98,6 +99,7 @@ class LedgerWriter:
         self._runs: dict[str, str] = {}
         self._logged: dict[str, int] = {}
         self._deadline = float("inf")
+        self._closing = threading.Event()
         self._opened = False
         self.lost = 0
         """Events given up at the end because the store did not answer."""
@@ -111,6 +113,7 @@ class LedgerWriter:
     def close(self, patience: float = 60.0) -> None:
         """Write what is left, then end; give up on a silent store after about `patience` seconds."""
         self._deadline = time.monotonic() + patience
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()
 
@@ -138,9 +141,11 @@ class LedgerWriter:
                 if pause == FIRST_PAUSE:
                     line = (str(error).splitlines() or [type(error).__name__])[0]
                     _tell(self._on_trouble, f"the ledger does not take results, trying again: {line}")
-                if time.monotonic() + pause > self._deadline:
+                if time.monotonic() + FIRST_PAUSE > self._deadline:
                     break
-                time.sleep(pause)
+                # Once closing, the pauses are short: somebody waits.
+                if self._closing.wait(pause):
+                    time.sleep(FIRST_PAUSE)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 return
@@ -204,6 +209,41 @@ class LedgerWriter:
         else:
             reason = f"results/{config.key}.zip is not there: all nodes must see --output as the same folder"
         _tell(self._on_lost, config, reason)
+
+
+def log_waiting_bundles(ledger: Ledger, storage_uri: Path, say: Callable[[str], None]) -> None:
+    """Log results that were trained but not logged, because a driver died or the ledger was away.
+
+    For the driver that holds the lock, before it plans.
+
+    Args:
+        ledger: gets them.
+        storage_uri: absolute folder of the bundles' storage.
+        say: gets a line for people for each.
+    """
+    storage = Storage(storage_uri)
+    waiting = bundle_keys(storage)
+    if not waiting:
+        return
+    records = ledger.trials(waiting)
+    writer = LedgerWriter(
+        ledger,
+        storage,
+        on_finished=lambda bundle: say(f"logged what was waiting: {bundle.config.name}"),
+        on_trouble=say,
+    )
+    for key in waiting:
+        try:
+            config = read_bundle(storage, key).config
+        except ValueError as error:
+            say(f"{error}; it will be trained again")
+            delete_bundle(storage, key)
+            continue
+        if key in records and records[key].status == "FINISHED":
+            delete_bundle(storage, key)  # its driver died between the last two steps
+        else:
+            writer.put(Succeeded(config))
+    writer.close()
 
 
 def _tell(listener: Callable[..., None], *what: object) -> None:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "trainables": {"trainables"},
     "search_spaces": {"search_spaces", "trainables.trial"},
     "study": {"study", "search_spaces", "trainables"},
-    "analysis": {"analysis", "search_spaces", "trainables.trial", "study.ledger"},
+    "analysis": {"analysis", "search_spaces", "trainables.trial", "study.ledger", "study.store"},
 }
 MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 """run.py puts everything together."""

@@ -183,11 +183,11 @@ def test_choice_depends_on_the_data_alone(tiny: Tiny) -> None:
     [
         (
             {"train_size": 33},
-            "train_size: got 33; allowed: at most 30 class-balanced images of digits beside val_fraction=0.0",
+            "train_size: got 33; allowed: at most 10 images a class of digits beside val_fraction=0.0",
         ),
         (
             {"train_size": 30, "val_fraction": 0.1},
-            "train_size: got 30; allowed: at most 27 class-balanced images of digits beside val_fraction=0.1",
+            "train_size: got 30; allowed: at most 9 images a class of digits beside val_fraction=0.1",
         ),
         ({"batch_size": 61}, "batch_size: got 61; allowed: at most the 60 training images"),
         ({"batch_size": 7, "train_size": 6}, "batch_size: got 7; allowed: at most the 6 training images"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger import Ledger, LedgerError, check_writable
+from study.ledger import Ledger
+from study.store import LedgerError, check_writable, probe, shown
 from trainables.trial import TrialConfig
 
 
@@ -39,7 +40,7 @@ def row(epoch: int, loss: float = 1.5) -> dict[str, float]:
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "a")
-    ledger.probe()
+    probe(ledger.uri)
     assert not ledger.exists()
     assert ledger.trials() == {}
     assert list(tmp_path.iterdir()) == []
@@ -179,18 +180,17 @@ def test_a_deleted_experiment_is_told(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "runs", "ftp://host/x"])
-def test_stores_that_are_not_supported(uri: str, tmp_path: Path) -> None:
+def test_stores_that_are_not_supported(uri: str) -> None:
     with pytest.raises(LedgerError, match=r"--tracking-uri: got .*; allowed: sqlite:///FILE"):
-        Ledger(uri=uri, experiment="test", artifact_root=tmp_path).probe()
+        probe(uri)
 
 
-def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        ledger = Ledger(uri=f"http://127.0.0.1:{port}", experiment="test", artifact_root=tmp_path)
         with pytest.raises(LedgerError, match=f"nothing answers at 127.0.0.1:{port}"):
-            ledger.probe()
+            probe(f"http://127.0.0.1:{port}")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -201,14 +201,15 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["http://localhost:abc", "http://localhost:99999", "http://[::1"])
-def test_addresses_that_are_none(uri: str, tmp_path: Path) -> None:
+def test_addresses_that_are_none(uri: str) -> None:
     with pytest.raises(LedgerError, match=r"--tracking-uri: got 'http://"):
-        Ledger(uri=uri, experiment="test", artifact_root=tmp_path).probe()
+        probe(uri)
 
 
-def test_passwords_are_not_shown(tmp_path: Path) -> None:
-    ledger = Ledger(uri="postgresql://me:secret@host/db", experiment="test", artifact_root=tmp_path)
-    assert ledger.shown_uri == "postgresql://me:***@host/db"
+def test_passwords_are_not_shown() -> None:
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("postgresql://me:pass@word@host/db") == "postgresql://me:***@host/db"
+    assert shown("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:

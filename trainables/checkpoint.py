@@ -7,7 +7,7 @@ deleted by the driver once the ledger has all of it. Whoever dies in between, th
 import io
 import json
 import os
-import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,9 +31,10 @@ class Storage:
         """
         try:
             self._fs, self._root = fs.FileSystem.from_uri(str(uri))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
+            line = str(error).splitlines()[0]
             raise ValueError(
-                f"storage: got {str(uri)!r}; allowed: an absolute path or a URI ({error})"
+                f"storage: got {str(uri)!r}; allowed: an absolute path or a URI ({line})"
             ) from None
 
     def write(self, name: str, content: bytes) -> None:
@@ -109,12 +110,13 @@ def read_bundle(storage: Storage, key: str) -> Bundle:
         about = json.loads(files.pop("bundle.json"))
         config = TrialConfig.from_params(about["params"])
         history = tuple(from_parquet(files["history.parquet"]))
+        result = TrialResult(metrics=dict(about["metrics"]), history=history, artifacts=files)
+        bundle = Bundle(config=config, result=result, tags=dict(about["tags"]))
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"damaged result bundle {_bundle_name(key)}: {error}") from error
     if config.key != key:
         raise ValueError(f"result bundle {_bundle_name(key)} is of trial {config.key}")
-    result = TrialResult(metrics=about["metrics"], history=history, artifacts=files)
-    return Bundle(config=config, result=result, tags=about["tags"])
+    return bundle
 
 
 def bundle_keys(storage: Storage) -> list[str]:
@@ -132,13 +134,14 @@ def _bundle_name(key: str) -> str:
 
 
 def _write_local(path: Path, content: bytes) -> None:
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    # Not mkstemp: its files are for their maker alone, and the driver may be another user.
+    scratch = path.with_name(f".{path.name}-{os.getpid()}-{time.time_ns()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with scratch.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise

@@ -173,10 +173,9 @@ def training_indices(config: TrialConfig, labels: Labels) -> tuple[Indices, Indi
             )
         share, extra = divmod(config.train_size, len(rest))
         sizes = [share + (c < extra) for c in range(len(rest))]
-        most = min(map(len, rest)) * len(rest)
         if any(size > len(indices) for size, indices in zip(sizes, rest, strict=True)):
             raise ValueError(
-                f"train_size: got {config.train_size}; allowed: at most {most} class-balanced images of"
+                f"train_size: got {config.train_size}; allowed: at most {min(map(len, rest))} images a class of"
                 f" {config.dataset} beside val_fraction={config.val_fraction}"
             )
         chosen = [indices[:size] for size, indices in zip(sizes, rest, strict=True)]

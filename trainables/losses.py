@@ -12,6 +12,9 @@ from torch import Tensor
 UNLABELLED = -1
 """Label of an image that counts in the Barlow Twins term only."""
 
+HALF = (torch.bfloat16, torch.float16)
+"""Types in which sums lose their small terms: losses are computed in at least fp32."""
+
 EPS = 1e-5
 """Added to the variance, as batch norm does."""
 
@@ -31,6 +34,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         logits: (B, K).
         targets: (B,) int64, -1 where there is no label.
     """
+    if logits.dtype in HALF:
+        logits = logits.float()
     total = F.cross_entropy(logits, targets, ignore_index=UNLABELLED, reduction="sum")
     return total / (targets != UNLABELLED).sum().clamp_min(1)
 
@@ -60,7 +65,7 @@ def cross_correlation(z1: Tensor, z2: Tensor, *, center: bool = True) -> Tensor:
     if batch < 2:
         raise ValueError(f"embeddings: got a batch of {batch}; allowed: at least 2 images")
     with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = (z.float() if z.dtype in (torch.bfloat16, torch.float16) else z for z in (z1, z2))
+        z1, z2 = (z.float() if z.dtype in HALF else z for z in (z1, z2))
         if center:
             z1, z2 = ((z - z.mean(0)) / (z.var(0, correction=0) + EPS).sqrt() for z in (z1, z2))
             return z1.T @ z2 / batch

@@ -11,7 +11,8 @@ class SGD:
     """SGD with momentum (no Nesterov) and weight decay on all parameters.
 
     The arithmetic is PyTorch's own `torch.optim.sgd.sgd`. Its `Optimizer` classes are not used because
-    they import PyTorch's compiler, 2.5 s of every fresh worker process.
+    they import PyTorch's compiler, 2.5 s of every fresh worker process (as do torchvision's models, where
+    one of them is the backbone).
 
     Attributes:
         momentum_buffers: one a parameter, None before its first step.

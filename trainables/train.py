@@ -105,6 +105,9 @@ def train(
         on_epoch(row)
 
     train_seconds = time.perf_counter() - started
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        # The loss of a step is computed before its update: only this sees the last one.
+        raise NonFiniteLoss(f"weights are not finite after epoch {config.epochs} of {config.epochs}")
     metrics, artifacts = evaluate(evaluator, train_indices, val_indices)
     metrics["train_seconds"] = train_seconds
     metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
