@@ -299,5 +299,5 @@ def test_config_that_does_not_fit_the_data_is_refused(
 
 def test_weights_that_diverge_in_the_last_step_end_the_trial_too(tiny: Tiny, data_dir: Path) -> None:
     """One step in all: its loss is finite, what it leaves is not."""
-    with pytest.raises(NonFiniteLoss, match="^weights are not finite after epoch 1 of 1$"):
+    with pytest.raises(NonFiniteLoss, match=r"^weights are not finite after epoch 1 of 1$"):
         train(tiny(lr=1e38, weight_decay=1e3, epochs=1, batch_size=50), data_dir)

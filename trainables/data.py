@@ -175,8 +175,8 @@ def training_indices(config: TrialConfig, labels: Labels) -> tuple[Indices, Indi
         sizes = [share + (c < extra) for c in range(len(rest))]
         if any(size > len(indices) for size, indices in zip(sizes, rest, strict=True)):
             raise ValueError(
-                f"train_size: got {config.train_size}; allowed: at most {min(map(len, rest))} images a class of"
-                f" {config.dataset} beside val_fraction={config.val_fraction}"
+                f"train_size: got {config.train_size}; allowed: at most {min(map(len, rest))} images a class"
+                f" of {config.dataset} beside val_fraction={config.val_fraction}"
             )
         chosen = [indices[:size] for size, indices in zip(sizes, rest, strict=True)]
     train = np.sort(np.concatenate(chosen))
