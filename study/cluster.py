@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 PROBE_SECONDS = 5
 
 
@@ -103,6 +104,9 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
     """
     import ray
 
+    # Workers of a Ray of one's own run the code of this checkout, not of another one that is installed.
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if is_own(address):
         # "local" is said: without it Ray may join somebody else's cluster on this host.

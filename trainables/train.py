@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables import data
-from trainables.augment import Draws, augment, normalise, policies
+from trainables.augment import Draws, Policy, augment, normalise, policies
 from trainables.evaluate import Evaluator, evaluate
 from trainables.history import to_parquet
 from trainables.losses import UNLABELLED, SiameseLoss, cross_entropy, siamese_loss
@@ -76,11 +76,7 @@ def train(
         for step, batch in enumerate(_shuffled_batches(config, train_indices, epoch)):
             lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
             x, targets = images[batch.to(device)], labels[batch.to(device)]
-            views = []
-            for number, view_policy in enumerate(view_policies, 1):
-                draws = Draws.sample(len(batch), generator(config.seed, f"view {number}", epoch, step))
-                view = augment(x, view_policy, draws.to(device))
-                views.append(normalise(view, dataset.mean, dataset.std))
+            views = list(_views(config, dataset, x, view_policies, epoch=epoch, step=step))
             torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss, logits = _forward(config, net, views, targets)
@@ -137,6 +133,21 @@ def _shuffled_batches(config: TrialConfig, indices: data.Indices, epoch: int) ->
     for batch in torch.from_numpy(indices)[order].split(config.batch_size):
         if len(batch) == config.batch_size:
             yield batch
+
+
+def _views(
+    config: TrialConfig,
+    dataset: data.Dataset,
+    x: Tensor,
+    view_policies: tuple[Policy, ...],
+    *,
+    epoch: int,
+    step: int,
+) -> Iterator[Tensor]:
+    """The augmented and normalised views (B, 3, S, S) of a batch of images (B, 3, S, S) uint8."""
+    for number, view_policy in enumerate(view_policies, 1):
+        draws = Draws.sample(len(x), generator(config.seed, f"view {number}", epoch, step))
+        yield normalise(augment(x, view_policy, draws.to(x.device)), dataset.mean, dataset.std)
 
 
 def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
