@@ -211,3 +211,12 @@ def test_stratified_choice_is_proportional_and_nested(count: int) -> None:
 
 def test_stratified_choice_of_more_than_there_are_is_all() -> None:
     assert data.stratified_choice(LABELS, 100).tolist() == [*range(60)]
+
+
+@pytest.mark.parametrize("file", data.FILES)
+def test_a_missing_file_is_made_again(file: str, tmp_path: Path) -> None:
+    digest = data.prepare("digits", tmp_path)
+    (tmp_path / "prepared/digits" / file).unlink()
+    assert data.fingerprint("digits", tmp_path) is None
+    assert data.prepare("digits", tmp_path) == digest
+    assert len(data.load("digits", tmp_path).test.labels) == 500

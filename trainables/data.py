@@ -29,6 +29,8 @@ Indices = npt.NDArray[np.int64]
 
 LAYOUT = 1
 """Version of the prepared files; a folder of another layout is prepared again."""
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
+"""What a prepared dataset consists of; where one is missing it is prepared again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,10 +125,10 @@ def prepare(name: str, data_dir: Path) -> str:
 
 def fingerprint(name: str, data_dir: Path) -> str | None:
     """SHA-256 of the prepared dataset, or None where it is not prepared; reads a few hundred bytes."""
-    try:
-        meta = json.loads((_folder(name, data_dir) / "meta.json").read_text())
-    except FileNotFoundError:
+    folder = _folder(name, data_dir)
+    if not all((folder / file).exists() for file in FILES):
         return None
+    meta = json.loads((folder / "meta.json").read_text())
     return str(meta["sha256"]) if meta["layout"] == LAYOUT else None
 
 

@@ -57,11 +57,8 @@ def train(
     _settle_process(threads)
     dataset = data.load(config.dataset, data_dir)
     train_indices, val_indices = data.training_indices(config, dataset.train.labels)
-    images, labels = (
-        _mapped(dataset.train.images).to(device),
-        torch.from_numpy(dataset.train.labels).to(device),
-    )
-
+    images = _mapped(dataset.train.images).to(device)
+    labels = torch.from_numpy(dataset.train.labels).to(device)
     net = build(config, num_classes=len(dataset.classes)).to(device)
     optimizer = SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
     view_policies = policies(config)
