@@ -1,7 +1,6 @@
 """From a space and the command line's `--seeds`, `--only` and `--set` to the trials that are meant."""
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,12 +42,13 @@ def select(
     """
     if space not in SPACES:
         raise ValueError(f"unknown space {space!r}{nearest(space, SPACES)}; allowed: {', '.join(SPACES)}")
-    trials = _distinct(SPACES[space]())
-    steps = [f"space {space}: {len(trials)} trials"]
+    design = SPACES[space]()
+    trials = _distinct(design)
+    steps = [f"space {space}: {len(trials)} trials", *getattr(design, "notes", ())]
     if seeds is not None:
         if seeds < 1:
             raise ValueError(f"--seeds: got {seeds}; allowed: an integer >= 1")
-        trials = _distinct(dataclasses.replace(t, seed=seed) for seed in range(seeds) for t in trials)
+        trials = _distinct(t.replace(seed=seed) for seed in range(seeds) for t in trials)
         steps.append(f"--seeds {seeds}: {len(trials)}")
     for condition in only:
         trials = _filter(trials, condition)
@@ -124,7 +124,7 @@ def _assign(trials: Iterable[TrialConfig], assignments: Iterable[str]) -> list[T
         if key == "arm":
             raise ValueError("--set: 'arm' is derived; set method or gamma instead")
         values[key] = _reading("--set", lambda: parse_value(key, text))  # noqa: B023  # called at once
-    return _reading("--set", lambda: [dataclasses.replace(trial, **values) for trial in trials])
+    return _reading("--set", lambda: [trial.replace(**values) for trial in trials])
 
 
 def _reading(option: str, read: Callable[[], T]) -> T:

@@ -5,41 +5,124 @@ To add one, write the function here and name it in `SPACES`; the first line of i
 """
 
 import types
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from trainables.trial import TrialConfig
+from search_spaces.design import Row, arms, powerset, product, trials
+from trainables.trial import TRANSFORMS, TrialConfig
 
 Space = Callable[[], list[TrialConfig]]
 
+GAMMAS = (0.0, 1e-4, 1e-3, 1e-2)
+"""The control without the Barlow Twins term, then the thesis's values."""
+SEEDS = range(5)
 
-def arms(gammas: Iterable[float]) -> list[dict[str, Any]]:
-    """Fields of the arms of one cell: the baseline `ce`, then `siamese` with each gamma."""
-    return [{"method": "ce"}, *({"method": "siamese", "gamma": gamma} for gamma in gammas)]
+TABLES: Mapping[str, Row] = types.MappingProxyType(
+    {
+        # 4.1 to 4.4 name no augmentation: read as all four.
+        "4.1": {"dataset": "cifar10", "backbone": "vgg16", "augmentations": TRANSFORMS},
+        "4.2": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": TRANSFORMS},
+        "4.3": {"dataset": "stl10", "backbone": "vgg16", "augmentations": TRANSFORMS},
+        "4.4": {"dataset": "stl10", "backbone": "resnet18", "augmentations": TRANSFORMS},
+        "4.5": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("rrc",)},
+        "4.6": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("hflip",)},
+        "4.7": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("grayscale",)},
+        "4.8": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("solarize",)},
+        "4.9": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("rrc", "hflip")},
+        "4.10": {"dataset": "cifar10", "backbone": "resnet18", "augmentations": ("grayscale", "solarize")},
+    }
+)
+"""The thesis's tables of accuracies, by number, with the cell that each describes."""
 
 
 def quickstart() -> list[TrialConfig]:
     """One cell on scikit-learn's digits: 4 arms x 3 seeds of a small network, minutes on two cores."""
-    # 200 training images: enough to learn from, few enough that accuracy stays clear of its ceiling.
-    return [
-        TrialConfig(
-            dataset="digits",
-            train_size=200,
-            val_fraction=0.1,
-            backbone="convnet",
-            feature_dim=512,
-            hidden_dim=512,
-            augmentations=("rrc", "solarize"),
-            batch_size=50,
-            epochs=60,
-            lr=0.03,
-            lr_schedule="cosine",
-            seed=seed,
-            **arm,
-        )
-        for seed in range(3)
-        for arm in arms([0.0, 1e-3, 1e-2])
-    ]
+    return trials(
+        product(seed=range(3), arm=arms([0.0, 1e-3, 1e-2])),
+        dataset="digits",
+        # Enough to learn from, few enough that accuracy stays clear of its ceiling.
+        train_size=200,
+        val_fraction=0.1,
+        backbone="convnet",
+        feature_dim=512,
+        hidden_dim=512,
+        augmentations=("rrc", "solarize"),
+        batch_size=50,
+        epochs=60,
+        lr=0.03,
+        lr_schedule="cosine",
+    )
 
 
-SPACES: Mapping[str, Space] = types.MappingProxyType({space.__name__: space for space in (quickstart,)})
+def thesis() -> list[TrialConfig]:
+    """The cells of the thesis's Tables 4.1 to 4.10: 10 cells x 5 arms x 5 seeds, as it describes them."""
+    return trials(
+        _as_published(arm)
+        for arm in product(seed=SEEDS, cell=TABLES.values(), arm=arms(GAMMAS, views="asymmetric"))
+    )
+
+
+def controls() -> list[TrialConfig]:
+    """What else may explain the thesis's effect: cross-entropy with its budget and step, equal views."""
+    twice_the_step = {"method": "ce", "lr": 0.02, "weight_decay": 5e-5}
+    twice_the_epochs = {"method": "ce", "epochs": 2000}
+    references = arms([0.0], views="asymmetric")  # shared with the space `thesis`
+    equal_views = {"method": "siamese", "gamma": 0.0, "views": "symmetric"}
+    kinds = [*references, twice_the_step, twice_the_epochs, equal_views]
+    return trials(_as_published(arm) for arm in product(seed=SEEDS, cell=TABLES.values(), arm=kinds))
+
+
+def ablations() -> list[TrialConfig]:
+    """Which augmentations, which weight? 2 backbones x 2 datasets x 16 subsets x 5 arms x 5 seeds."""
+    rows = product(
+        seed=SEEDS,
+        dataset=("cifar10", "stl10"),
+        backbone=("resnet18", "vgg16"),
+        augmentations=powerset(TRANSFORMS),
+        arm=arms(GAMMAS),
+    )
+    return trials((_as_published(row) for row in rows), val_fraction=0.1)
+
+
+def unlabelled() -> list[TrialConfig]:
+    """What do unlabelled images do? STL-10 with 5,000 and without, 2 backbones x 9 arms x 5 seeds."""
+    rows = product(
+        seed=SEEDS,
+        dataset=("stl10",),
+        backbone=("resnet18", "vgg16"),
+        unlabeled_size=(0, 5000),
+        arm=arms(GAMMAS),
+    )
+    return trials((_as_published(row) for row in rows), augmentations=TRANSFORMS, val_fraction=0.1)
+
+
+def thesis_batch_size(backbone: str) -> int:
+    """Images a step in the thesis: 512 for VGG-16, 128 for ResNet-18 and what it does not have."""
+    return 512 if backbone.startswith("vgg") else 128
+
+
+def _as_published(row: Row) -> Row:
+    """The row with what the thesis says of all its trials, unless the row says otherwise."""
+    return {
+        "batch_size": thesis_batch_size(row["backbone"]),
+        "epochs": 1000,
+        "precision": "bf16",
+        # Beside the labelled images, in the arms that can use them.
+        "unlabeled_size": 5000 if row["dataset"] == "stl10" else 0,
+        **row,
+    }
+
+
+def tags(space: str, trial: TrialConfig) -> dict[str, str]:
+    """What a run of the ledger says of the space that it was made for.
+
+    `space`, and for a trial of the thesis's own space `thesis.table`: the number of the table whose cell
+    it has, also where epochs, say, were changed with `--set`.
+    """
+    cells = {tuple(cell.values()): number for number, cell in TABLES.items()}
+    number = cells.get((trial.dataset, trial.backbone, trial.augmentations))
+    return {"space": space, **({"thesis.table": number} if space == "thesis" and number else {})}
+
+
+SPACES: Mapping[str, Space] = types.MappingProxyType(
+    {space.__name__: space for space in (quickstart, thesis, controls, ablations, unlabelled)}
+)

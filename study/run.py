@@ -30,7 +30,8 @@ from study.ledger import Ledger, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_lock
 from study.plan import Plan, describe, make_plan
 from study.store import LedgerError
-from trainables import data
+from trainables import backbones, data
+from trainables.sources import DataError
 
 REPORTS = Path("reports")
 SHOWN_CELLS = 4
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
         )
         data.check(selection.trials, args.data_dir)
-    except ValueError as error:
+        backbones.check(selection.trials, args.data_dir)
+    except (ValueError, DataError) as error:
         parser.error(str(error))
     try:
         ledger = ledger_from(args)
@@ -65,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plan:
             print("\n".join(describe(make_plan(selection, ledger), retry_failed=args.retry_failed)))
             return 0
-        _check_before_anything_is_created(args, resources, ledger)
+        _check_before_anything_is_created(args, selection, resources, ledger)
         with driver_lock(args.output.absolute()):
             return _study(args, selection, resources, ledger, console)
-    except (cluster.ClusterError, LedgerError, LockHeld) as error:
+    except (cluster.ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
@@ -81,10 +83,14 @@ def _terminate(*_: object) -> None:
 
 
 def _check_before_anything_is_created(
-    args: argparse.Namespace, resources: cluster.Resources, ledger: Ledger
+    args: argparse.Namespace, selection: Selection, resources: cluster.Resources, ledger: Ledger
 ) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
-    for option, folder in (("--output", args.output), ("--data-dir", args.data_dir), ("reports", REPORTS)):
+    folders = [("--output", args.output), ("reports", REPORTS)]
+    datasets = {trial.dataset for trial in selection.trials}
+    if not all(data.fingerprint(name, args.data_dir, look_at_source=True) for name in datasets):
+        folders.append(("--data-dir", args.data_dir))  # else it may be a shared folder, only for reading
+    for option, folder in folders:
         store.check_writable(option, folder)
     database = store.sqlite_file(ledger.uri)
     if database is not None:
@@ -145,8 +151,12 @@ def _train(
         progress.on(event)
         writer.put(event)
 
+    datasets = list(dict.fromkeys(trial.dataset for trial in trials))
+    for name in datasets:
+        if name not in data.EMBEDDED:
+            data.prepare(name, data_dir, look_at_source=True, progress=True)
     errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
-    errands += [partial(data.prepare, name, data_dir) for name in dict.fromkeys(t.dataset for t in trials)]
+    errands += [partial(data.prepare, name, data_dir) for name in datasets if name in data.EMBEDDED]
     patience = 2.0  # where an error or a second Ctrl-C ends this at once
     with progress:
         try:

@@ -1,14 +1,10 @@
 """Datasets on disk, and which images are trained on."""
 
 import hashlib
-import itertools
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +12,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from trainables import data
-from trainables.trial import TrialConfig
-
-Tiny = Callable[..., TrialConfig]
 
 
 def sha256(dataset: data.Dataset) -> str:
@@ -96,12 +89,13 @@ def test_not_prepared_has_no_fingerprint(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_does_no_harm(tmp_path: Path, digits: data.Dataset) -> None:
     prepared = tmp_path / "prepared"
-    for half_made in (prepared / ".digits-a1b2c3", prepared / "digits"):
+    for half_made in (prepared / ".digits-scratch-123-456", prepared / "digits"):
         half_made.mkdir(parents=True)
         (half_made / "train_images.npy").write_bytes(b"half")
     (prepared / ".digits.lock").touch()
     assert data.fingerprint("digits", tmp_path) is None
     assert sha256(data.load("digits", tmp_path)) == digits.sha256
+    assert sorted(path.name for path in prepared.iterdir()) == [".digits.lock", "digits"]
 
 
 def test_another_layout_is_prepared_again(tmp_path: Path, digits: data.Dataset) -> None:
@@ -125,92 +119,6 @@ def test_two_processes_at_once_make_one_whole_dataset(tmp_path: Path, digits: da
         assert process.communicate(timeout=60)[0].split() == [digits.sha256, "[]"]
     assert sorted(path.name for path in (tmp_path / "prepared").iterdir()) == [".digits.lock", "digits"]
     assert sha256(data.load("digits", tmp_path)) == digits.sha256
-
-
-# Classes of 10, 20 and 30 images, mixed.
-LABELS = np.random.RandomState(1).permutation(np.repeat([0, 1, 2], [10, 20, 30]))
-
-
-def counts(indices: np.ndarray) -> list[int]:
-    return np.bincount(LABELS[indices], minlength=3).tolist()
-
-
-def chosen(tiny: Tiny, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-    everything = {"train_size": None, "val_fraction": 0, "batch_size": 2}
-    return data.training_indices(tiny(**{**everything, **changes}), LABELS)
-
-
-def test_all_images_are_trained_on_by_default(tiny: Tiny) -> None:
-    train, validation = chosen(tiny)
-    assert train.tolist() == [*range(60)]
-    assert validation.tolist() == []
-
-
-def test_validation_is_stratified_and_the_rest_is_trained_on(tiny: Tiny) -> None:
-    train, validation = chosen(tiny, val_fraction=0.1)
-    assert counts(validation) == [1, 2, 3]
-    assert sorted([*train, *validation]) == [*range(60)]
-    assert (np.diff(train) > 0).all()
-    assert (np.diff(validation) > 0).all()
-
-
-@pytest.mark.parametrize(("size", "classes"), [(6, [2, 2, 2]), (7, [3, 2, 2]), (27, [9, 9, 9])])
-def test_train_size_is_balanced_beside_the_validation_split(
-    tiny: Tiny, size: int, classes: list[int]
-) -> None:
-    train, validation = chosen(tiny, val_fraction=0.1, train_size=size)
-    assert counts(train) == classes
-    assert not set(train) & set(validation)
-    assert np.array_equal(validation, chosen(tiny, val_fraction=0.1)[1])
-
-
-def test_smaller_train_sizes_are_nested(tiny: Tiny) -> None:
-    sets = [set(chosen(tiny, train_size=size)[0]) for size in range(3, 31)]
-    assert [len(indices) for indices in sets] == [*range(3, 31)]
-    assert all(small < large for small, large in itertools.pairwise(sets))
-
-
-def test_choice_depends_on_the_data_alone(tiny: Tiny) -> None:
-    expected = chosen(tiny, val_fraction=0.2, train_size=9)
-    np.random.seed(5)  # noqa: NPY002  # the global generator is what must not matter
-    for changes in ({"seed": 1}, {"method": "ce"}, {"augmentations": ()}, {"epochs": 3}):
-        again = chosen(tiny, val_fraction=0.2, train_size=9, **changes)
-        assert all(map(np.array_equal, again, expected))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"train_size": 33},
-            "train_size: got 33; allowed: at most 10 images a class of digits beside val_fraction=0.0",
-        ),
-        (
-            {"train_size": 30, "val_fraction": 0.1},
-            "train_size: got 30; allowed: at most 9 images a class of digits beside val_fraction=0.1",
-        ),
-        ({"batch_size": 61}, "batch_size: got 61; allowed: at most the 60 training images"),
-        ({"batch_size": 7, "train_size": 6}, "batch_size: got 7; allowed: at most the 6 training images"),
-    ],
-)
-def test_config_that_does_not_fit_the_data_is_refused(
-    tiny: Tiny, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        chosen(tiny, **changes)
-
-
-@pytest.mark.parametrize("count", [1, 6, 7, 30, 59])
-def test_stratified_choice_is_proportional_and_nested(count: int) -> None:
-    indices = data.stratified_choice(LABELS, count)
-    assert len(set(indices)) == count
-    assert (np.diff(indices) > 0).all()
-    assert np.abs(np.array(counts(indices)) - count * np.array([10, 20, 30]) / 60).max() < 1
-    assert set(indices) < set(data.stratified_choice(LABELS, count + 1))
-
-
-def test_stratified_choice_of_more_than_there_are_is_all() -> None:
-    assert data.stratified_choice(LABELS, 100).tolist() == [*range(60)]
 
 
 @pytest.mark.parametrize("file", data.FILES)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables import data
+from trainables import data, measures
 from trainables import evaluate as evaluate_module
 from trainables.augment import normalise
 from trainables.evaluate import Evaluator, Outputs, evaluate
 from trainables.models import SiameseNet, build
+from trainables.splits import Indices, stratified_choice
 from trainables.trial import TRANSFORMS, TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]
@@ -44,7 +45,7 @@ def seen(tiny: Tiny, digits: data.Dataset) -> Callable[..., Tensor]:
     """What a network would see: normalised pixels of test images, (N, 3 * S * S)."""
 
     def pixels(
-        transforms: tuple[str, ...] | None, *, indices: data.Indices = EVERY, view: int = 0, **changes: Any
+        transforms: tuple[str, ...] | None, *, indices: Indices = EVERY, view: int = 0, **changes: Any
     ) -> Tensor:
         net = SiameseNet(nn.Flatten(), nn.Identity(), nn.Identity())
         looking = Evaluator(config=tiny(**changes), net=net, dataset=digits, device=torch.device("cpu"))
@@ -131,6 +132,9 @@ def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator
         "val_acc": ("train", validation, None),
     }
     assert len({metrics[name] for name in expected}) > 4  # few are alike by chance
+    others = {"test_acc_bnrecal", "test_ce", "test_ece", "knn_acc", "view_agreement", "view_cosine"}
+    others |= {"effective_rank", "silhouette", "z_effective_rank"}
+    assert metrics.keys() == expected.keys() | others
     for name, of in expected.items():
         assert metrics[name] == e.outputs(*of).accuracy, name
     assert "val_acc" not in evaluate(e, train, np.arange(0))[0]
@@ -197,8 +201,132 @@ def test_no_more_embeddings_than_asked_for_in_proportion_to_classes(
     evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate_module, "EMBEDDED_IMAGES", 100)
+    _, artifacts = evaluate(evaluator(), np.arange(200, 1200), np.arange(0))
+    kept = arrays(TrialResult(metrics={}, history=(), artifacts=artifacts), "embeddings.npz")
+    for split, of in (("train", digits.train.labels[200:1200]), ("test", digits.test.labels)):
+        assert len(kept[f"{split}_h"]) == len(kept[f"{split}_z"]) == 100
+        counts = np.bincount(kept[f"{split}_labels"])
+        assert np.abs(counts - 100 * np.bincount(of) / len(of)).max() <= 1
+
+
+def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEvaluator) -> None:
     e = evaluator()
-    kept = e.kept("test", EVERY, e.outputs("test", EVERY, None))
-    assert len(kept["test_h"]) == len(kept["test_z"]) == 100
-    counts = np.bincount(digits.test.labels[kept["test_index"]])
-    assert np.abs(counts - np.bincount(digits.test.labels) / 5).max() <= 1
+    indices = EVERY[::-1].copy()
+    every = e.outputs("train", np.concatenate([indices, indices + 500]), None)
+    keep = np.array([0, 3, 499, 500, 501, 999])
+    some = e.outputs("train", np.concatenate([indices, indices + 500]), None, keep=keep)
+    assert torch.equal(some.h, every.h[keep])
+    assert torch.equal(some.logits, every.logits)
+    assert e.outputs("train", indices, None, keep=evaluate_module.NOTHING).h.shape == (0, 16)
+
+
+def test_measures_are_of_the_images_that_method_says(
+    evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_module, "EMBEDDED_IMAGES", 100)
+    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 300)
+    train = np.arange(100, 1100)
+    e = evaluator(augmentations=("hflip",))
+    metrics, _ = evaluate(e, train, np.arange(0))
+    clean = e.outputs("test", EVERY, None)
+    assert metrics["test_ce"] == measures.cross_entropy(clean.logits, clean.labels)
+    assert metrics["test_ece"] == measures.calibration_error(clean.logits, clean.labels)
+    bank = e.outputs("train", train[stratified_choice(digits.train.labels[train], 300)], None)
+    neighbours = measures.knn_accuracy(clean.h, clean.labels, bank.h, bank.labels)
+    assert metrics["knn_acc"] == pytest.approx(neighbours, abs=1e-12)
+    chosen = stratified_choice(digits.test.labels, 100)
+    views = [e.outputs("test", chosen, TRANSFORMS, view=view) for view in (0, 1)]
+    assert metrics["view_agreement"] == measures.view_agreement(*(view.logits for view in views))
+    assert metrics["view_cosine"] == pytest.approx(measures.view_cosine(*(view.h for view in views)))
+    shown = e.outputs("test", chosen, None)
+    assert metrics["effective_rank"] == pytest.approx(measures.effective_rank(shown.h), rel=1e-4)
+    assert metrics["silhouette"] == pytest.approx(measures.silhouette(shown.h, shown.labels), rel=1e-4)
+    z = e.embedding(shown.h)
+    assert metrics["z_effective_rank"] == pytest.approx(measures.effective_rank(z), rel=1e-4)
+
+
+def test_large_images_are_evaluated_in_smaller_batches(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e, sizes = evaluator(), []
+    monkeypatch.setattr(evaluate_module, "BATCH_PIXELS", 55 * 32 * 32)
+    before = e.net.features
+    monkeypatch.setattr(e.net, "features", lambda x: (sizes.append(len(x)), before(x))[1])
+    e.outputs("test", EVERY, None)
+    assert sizes == [55] * 9 + [5]
+
+
+def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def test_statistics_of_batch_norm_are_re_estimated_on_clean_training_images(
+    evaluator: MakeEvaluator, digits: data.Dataset
+) -> None:
+    e, train = evaluator(), np.arange(1297)
+    with e.clean_statistics(train):
+        expected = e.outputs("test", EVERY, None)
+    with torch.no_grad():
+        for norm in norms(e.net):  # statistics that fit nothing, as of a training on another kind of image
+            norm.running_mean += 3
+            norm.running_var *= 9
+    spoilt = {name: value.clone() for name, value in e.net.state_dict().items()}
+    assert (e.outputs("test", EVERY, None).h - expected.h).abs().max() > 0.1
+    with e.clean_statistics(train):
+        torch.testing.assert_close(e.outputs("test", EVERY, None).h, expected.h)
+        # The first layer's statistics are those of its input, over all images but the incomplete batch.
+        first = e.net.backbone[0]
+        x = torch.from_numpy(digits.train.images[train] / 255)
+        x = (x - torch.tensor(digits.mean).view(3, 1, 1)) / torch.tensor(digits.std).view(3, 1, 1)
+        with torch.no_grad():
+            values = first(x.float()).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(norms(e.net)[0].running_mean, values.mean(1), rtol=0.1, atol=0.02)
+        torch.testing.assert_close(norms(e.net)[0].running_var, values.var(1), rtol=0.1, atol=0.02)
+    assert all(torch.equal(value, spoilt[name]) for name, value in e.net.state_dict().items())
+    assert all(norm.momentum == 0.1 for norm in norms(e.net))
+
+
+def test_re_estimated_accuracy_is_a_metric(evaluator: MakeEvaluator) -> None:
+    e = evaluator()
+    with torch.no_grad():
+        for norm in norms(e.net):
+            norm.running_mean += 3
+    metrics, _ = evaluate(e, np.arange(1297), np.arange(0))
+    with e.clean_statistics(np.arange(1297)):
+        assert metrics["test_acc_bnrecal"] == e.outputs("test", EVERY, None).accuracy
+    assert metrics["test_acc_bnrecal"] != metrics["test_acc"]
+
+
+def test_without_batch_norm_there_is_nothing_to_re_estimate(tiny: Tiny, digits: data.Dataset) -> None:
+    net = SiameseNet(
+        nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(3072, 8)), nn.Linear(8, 10), nn.Identity()
+    )
+    e = Evaluator(config=tiny(method="ce"), net=net, dataset=digits, device=torch.device("cpu"))
+    with e.clean_statistics(np.arange(100)):
+        inside = e.outputs("test", EVERY, None)
+    assert torch.equal(inside.logits, e.outputs("test", EVERY, None).logits)
+
+
+def test_dropout_stays_off_while_statistics_are_re_estimated(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = evaluator()
+    monkeypatch.setattr(e.net, "backbone", nn.Sequential(nn.Dropout(0.9), *e.net.backbone))
+    with e.clean_statistics(np.arange(1000)):
+        first = [norm.running_var.clone() for norm in norms(e.net)]
+    with e.clean_statistics(np.arange(1000)):
+        assert all(torch.equal(a, norm.running_var) for a, norm in zip(first, norms(e.net), strict=True))
+
+
+def test_order_of_the_dataset_does_not_matter_to_the_statistics(
+    evaluator: MakeEvaluator, digits: data.Dataset
+) -> None:
+    """A folder of images goes class by class: batches of one class would have too small a variance."""
+    e = evaluator()
+    by_class = np.argsort(digits.train.labels, kind="stable")[:1000]
+    mixed = np.random.RandomState(1).permutation(by_class)
+    variances = []
+    for order in (by_class, mixed):
+        with e.clean_statistics(order):
+            variances.append(torch.cat([norm.running_var.clone() for norm in norms(e.net)]))
+    torch.testing.assert_close(*variances, rtol=0.05, atol=1e-3)

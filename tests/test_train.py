@@ -6,15 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from archives import stl10_archive, tell_torchvision
 from torch import Tensor
+from torchvision.datasets import STL10
 
+from trainables import data
 from trainables import train as train_module
-from trainables.data import Dataset, training_indices
+from trainables.data import Dataset
 from trainables.history import from_parquet
-from trainables.losses import barlow_twins_loss
+from trainables.losses import SiameseLoss, barlow_twins_loss, siamese_loss
 from trainables.models import SiameseNet, build
+from trainables.splits import UNLABELLED, training_indices
 from trainables.train import NonFiniteLoss, train
 from trainables.trial import TrialConfig, TrialResult
 
@@ -116,10 +121,15 @@ def test_history(method: dict[str, Any], tiny: Tiny, data_dir: Path) -> None:
 def test_final_metrics(method: dict[str, Any], trained: Trained) -> None:
     metrics = trained(**method).metrics
     accuracies = {"train_acc", "train_aug_acc", "test_acc", "test_aug_acc", "test_augcrop_acc"}
-    accuracies |= {"test_augfull_acc", "val_acc"}
-    assert accuracies | {"train_seconds", "evaluate_seconds"} <= metrics.keys()
+    accuracies |= {"test_augfull_acc", "test_acc_bnrecal", "knn_acc", "val_acc"}
+    fractions = accuracies | {"test_ece", "view_agreement"}
+    others = {"test_ce", "view_cosine", "effective_rank", "silhouette"}
+    others |= {"z_effective_rank"} if method.get("gamma") or not method else set()
+    assert untimed(metrics).keys() == fractions | others
+    assert {"train_seconds", "evaluate_seconds"} <= metrics.keys()
     for name, value in untimed(metrics).items():
-        assert 0 <= value <= 1, name
+        assert math.isfinite(value), name
+        assert name not in fractions or 0 <= value <= 1, name
 
 
 def test_without_a_validation_split_nothing_is_said_of_it(trained: Trained) -> None:
@@ -131,7 +141,7 @@ def test_without_a_validation_split_nothing_is_said_of_it(trained: Trained) -> N
 @pytest.fixture
 def clean(tiny: Tiny, digits: Dataset) -> tuple[Tensor, Tensor]:
     """The 50 training images, normalised, and their labels."""
-    indices, _ = training_indices(tiny(), digits.train.labels)
+    indices = training_indices(tiny(), digits.train.labels).train
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (digits.mean, digits.std))
     images = torch.from_numpy(digits.train.images[indices] / 255).float()
     return (images - mean) / std, torch.from_numpy(digits.train.labels[indices])
@@ -301,3 +311,120 @@ def test_weights_that_diverge_in_the_last_step_end_the_trial_too(tiny: Tiny, dat
     """One step in all: its loss is finite, what it leaves is not."""
     with pytest.raises(NonFiniteLoss, match=r"^weights are not finite after epoch 1 of 1$"):
         train(tiny(lr=1e38, weight_decay=1e3, epochs=1, batch_size=50), data_dir)
+
+
+@pytest.fixture(scope="module")
+def stl10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with STL-10, from an archive in its format: 40 labelled, 40 unlabelled, 20 test images."""
+    folder = tmp_path_factory.mktemp("stl10")
+    images = np.random.RandomState(0).randint(0, 256, (100, 3, 96, 96), dtype=np.uint8)
+    content, files = stl10_archive(images[:40], images[40:80], images[80:])
+    (folder / STL10.filename).write_bytes(content)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tell_torchvision(monkeypatch, STL10, content, files)
+        data.prepare("stl10", folder)
+    return folder
+
+
+SEMI = {"dataset": "stl10", "train_size": None, "val_fraction": 0, "augmentations": (), "epochs": 1}
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of every loss that is computed from here on."""
+    calls: list[dict[str, Any]] = []
+
+    def noting(
+        logits1: Tensor, logits2: Tensor, targets: Tensor, z1: Tensor, z2: Tensor, **weights: Any
+    ) -> SiameseLoss:
+        loss = siamese_loss(logits1, logits2, targets, z1, z2, **weights)
+        calls.append(
+            {"logits": (logits1, logits2), "targets": targets, "z": (z1, z2), "loss": loss, **weights}
+        )
+        return loss
+
+    monkeypatch.setattr(train_module, "siamese_loss", noting)
+    return calls
+
+
+def test_labelled_and_unlabelled_images_are_shuffled_together(
+    tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
+) -> None:
+    train(tiny(**SEMI, unlabeled_size=40, batch_size=20), stl10_dir)
+    targets = [call["targets"] for call in losses]
+    assert [len(batch) for batch in targets] == [20] * 4
+    every = torch.cat(targets)
+    assert (every == UNLABELLED).sum() == 40
+    assert all(0 < (batch == UNLABELLED).sum() < 20 for batch in targets)
+    assert sorted(every[every != UNLABELLED].tolist()) == sorted(
+        data.load("stl10", stl10_dir).train.labels[:40].tolist()
+    )
+
+
+def test_cross_entropy_sees_labelled_images_alone_and_barlow_twins_all(
+    tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
+) -> None:
+    train(tiny(**SEMI, unlabeled_size=40, batch_size=20), stl10_dir)
+    for call in losses:
+        labelled = call["targets"] != UNLABELLED
+        ce = sum(
+            torch.nn.functional.cross_entropy(logits[labelled], call["targets"][labelled])
+            for logits in call["logits"]
+        )
+        torch.testing.assert_close(call["loss"].ce, ce)
+        assert all(len(z) == 20 for z in call["z"])
+        bt = barlow_twins_loss(*call["z"], lambd=call["lambd"], center=call["center"])
+        torch.testing.assert_close(call["loss"].bt, bt)
+
+
+def test_images_and_labels_belong_together_also_with_unlabelled_ones(
+    tiny: Tiny, stl10_dir: Path, monkeypatch: pytest.MonkeyPatch, losses: list[dict[str, Any]]
+) -> None:
+    dataset, shown = data.load("stl10", stl10_dir), []
+    before = train_module.augment
+    monkeypatch.setattr(train_module, "augment", lambda x, *rest: (shown.append(x), before(x, *rest))[1])
+    train(tiny(**SEMI, unlabeled_size=30, batch_size=10), stl10_dir)
+    label_of = {
+        image.tobytes(): int(label)
+        for image, label in zip(dataset.train.images, dataset.train.labels, strict=True)
+    }
+    assert len(label_of) == 80  # no two images are alike
+    for images, call in zip(shown[::2], losses, strict=True):
+        assert [label_of[image.numpy().tobytes()] for image in images] == call["targets"].tolist()
+    seen = [image.numpy().tobytes() for images in shown[::2] for image in images]
+    assert len(set(seen)) == len(seen) == 70
+
+
+def test_a_batch_of_unlabelled_images_alone_trains_on(
+    tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
+) -> None:
+    """Ten labelled images among fifty, in batches of two: most batches have none."""
+    changes = {**SEMI, "train_size": 10, "unlabeled_size": 40, "batch_size": 2, "lr": 0.001}
+    result = train(tiny(**changes), stl10_dir)
+    without = [call for call in losses if (call["targets"] == UNLABELLED).all()]
+    assert len(without) >= 10
+    assert all(call["loss"].ce == 0 and call["loss"].total.isfinite() for call in without)
+    assert all(call["loss"].bt > 0 for call in without)
+    assert all(math.isfinite(value) for value in untimed(result.history[0]).values())
+
+
+def test_accuracy_of_an_epoch_is_of_labelled_images(
+    tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
+) -> None:
+    result = train(tiny(**{**SEMI, "epochs": 5}, unlabeled_size=40, batch_size=20), stl10_dir)
+    last = [(logits, call["targets"]) for call in losses[-4:] for logits in call["logits"]]
+    right = sum(int((logits.argmax(1) == targets).sum()) for logits, targets in last)
+    assert result.history[-1]["train/acc"] == pytest.approx(right / 80)  # of 40 images in two views
+    assert right
+
+
+def test_without_unlabelled_images_nothing_else_changes(tiny: Tiny, stl10_dir: Path) -> None:
+    """The labelled images are chosen alike, whether unlabelled ones lie beside them or not."""
+    indices = [
+        training_indices(
+            tiny(**{**SEMI, "train_size": 20}, batch_size=10, unlabeled_size=size),
+            data.load("stl10", stl10_dir).train.labels,
+        ).train.tolist()
+        for size in (0, 40)
+    ]
+    assert indices[0] == indices[1]

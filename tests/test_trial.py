@@ -1,6 +1,7 @@
 """What a trial is, and its identity."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import pytest
 from trainables import trial
 from trainables.trial import ARM_FIELDS, DEFAULTS, FIELDS, TrialConfig, format_value, parse_value
 
-REQUIRED = {"dataset": "digits", "backbone": "convnet", "augmentations": ("rrc", "solarize"), "seed": 0}
+REQUIRED = {"dataset": "stl10", "backbone": "convnet", "augmentations": ("rrc", "solarize"), "seed": 0}
 
 # Another valid value of every field. In a siamese trial with gamma > 0 and some augmentation each of them
 # makes another trial. A new field needs an entry here.
 OTHER = {
-    "dataset": "cifar10",
+    "dataset": "folder:mine",
     "train_size": 200,
     "unlabeled_size": 100,
     "val_fraction": 0.1,
@@ -53,30 +54,15 @@ def ce(**changes: Any) -> TrialConfig:
     return TrialConfig(**{**REQUIRED, "method": "ce", **changes})
 
 
-@pytest.fixture(autouse=True)
-def unlabelled_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the field `unlabeled_size` has another value, whichever datasets have unlabelled images."""
-    monkeypatch.setattr(trial, "HAVING_UNLABELLED", ("digits", OTHER["dataset"]))
-
-
-@pytest.fixture
-def other_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the field `dataset` has another value, whichever datasets there are."""
-    monkeypatch.setattr(trial, "DATASETS", ("digits", OTHER["dataset"]))
-
-
 # A literal that has to change here means that every finished trial in every ledger becomes unknown: that
 # is right only where training or evaluation got another meaning, and then PROTOCOL is raised.
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        (ce(), "1b10eb56c21ed635"),
-        (siamese(), "a7906b5a41f044fa"),
-        (siamese(gamma=0, augmentations=(), seed=3), "90c93459e822aa06"),
-        (
-            siamese(**{**OTHER, "dataset": "digits", "unlabeled_size": 0, "method": "siamese"}),
-            "c2af74ade2668098",
-        ),
+        (ce(dataset="digits"), "f6e2e4182c79d0f3"),
+        (siamese(dataset="digits"), "3be0326f4a39fd0b"),
+        (siamese(dataset="cifar10", gamma=0, augmentations=(), seed=3), "5c9f00d570baa30a"),
+        (siamese(**{**OTHER, "augmentations": ("solarize",), "method": "siamese"}), "b0e5e89bcd4ea1bf"),
     ],
     ids=["ce", "siamese", "siamese-0", "no-default-left"],
 )
@@ -96,7 +82,7 @@ def test_key_is_the_same_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_every_field_that_matters_changes_the_key(field: str, other_dataset: None) -> None:
+def test_every_field_that_matters_changes_the_key(field: str) -> None:
     assert siamese(**{field: OTHER[field]}).key != siamese().key
 
 
@@ -125,11 +111,17 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
                 "views",
                 "hidden_dim",
                 "embedding_dim",
+                "unlabeled_size",
             )
         ],
-        (siamese(gamma=0), siamese(gamma=0, lambd=0.01)),
-        (siamese(gamma=0), siamese(gamma=0, center=False)),
-        (siamese(augmentations=()), siamese(augmentations=(), views="asymmetric")),
+        *[
+            (siamese(gamma=0), siamese(gamma=0, **{field: OTHER[field]}))
+            for field in ("lambd", "center", "hidden_dim", "embedding_dim")
+        ],
+        *[
+            (siamese(augmentations=subset), siamese(augmentations=subset, views="asymmetric"))
+            for subset in ((), ("rrc",), ("hflip",), ("rrc", "hflip"))
+        ],
         (siamese(gamma=1), siamese(gamma=1.0)),
         (siamese(gamma=0.0), siamese(gamma=-0.0)),
         (siamese(weight_decay=0), siamese(weight_decay=-0.0)),
@@ -153,7 +145,7 @@ def test_normalised_fields_have_their_defaults() -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_params_round_trip(field: str, other_dataset: None) -> None:
+def test_params_round_trip(field: str) -> None:
     config = siamese(**{field: OTHER[field]})
     params = config.to_params()
     assert list(params) == list(FIELDS)
@@ -199,8 +191,28 @@ def test_text_that_is_no_value_of_the_field(field: str, text: str, message: str)
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("dataset", "digit", "dataset: got 'digit' (did you mean 'digits'?); allowed: digits"),
+        (
+            "dataset",
+            "digit",
+            "dataset: got 'digit' (did you mean 'digits'?); allowed: cifar10, stl10, digits, folder:NAME or"
+            " folder:NAME@SIZE",
+        ),
+        *[
+            ("dataset", bad, f"dataset: got {bad!r}; allowed: cifar10, ")
+            for bad in (
+                "folder:",
+                "folder:..",
+                "folder:a/b",
+                "folder:/etc",
+                "folder:.hidden",
+                "folder:a@",
+                "folder:a@0",
+                "folder:a@b",
+                "folder:a b",
+            )
+        ],
         ("backbone", "resnet-18", "backbone: got 'resnet-18' (did you mean 'resnet18'?); allowed: convnet, "),
+        ("backbone", "os.path", "backbone: got 'os.path'; allowed: convnet, "),
         ("views", "both", "views: got 'both'; allowed: symmetric, asymmetric"),
         ("method", "siames", "method: got 'siames' (did you mean 'siamese'?); allowed: ce, siamese"),
         ("lr_schedule", "cos", "lr_schedule: got 'cos' (did you mean 'cosine'?); allowed: constant, cosine"),
@@ -250,14 +262,14 @@ def test_arms() -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_cell_is_what_arms_and_seeds_share(field: str, other_dataset: None) -> None:
+def test_cell_is_what_arms_and_seeds_share(field: str) -> None:
     same = siamese(**{field: OTHER[field]}).cell == siamese().cell
     assert same == (field == "seed" or field in ARM_FIELDS)
 
 
 def test_name_for_people() -> None:
-    assert siamese(seed=3).name == "digits/convnet/rrc+solarize/siamese-0.01/s3"
-    assert ce(augmentations=()).name == "digits/convnet/none/ce/s0"
+    assert siamese(seed=3).name == "stl10/convnet/rrc+solarize/siamese-0.01/s3"
+    assert ce(augmentations=()).name == "stl10/convnet/none/ce/s0"
 
 
 def test_imports_the_standard_library_only() -> None:
@@ -269,15 +281,39 @@ def test_imports_the_standard_library_only() -> None:
     assert done.stdout.strip() == "{'trainables'}"
 
 
-def test_ce_takes_no_unlabelled_images() -> None:
-    assert ce(unlabeled_size=100) == ce()
-    assert ce(unlabeled_size=100).key == ce().key
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_a_dataset_without_unlabelled_images(dataset: str) -> None:
+    with pytest.raises(ValueError, match=rf"^unlabeled_size: got 100; allowed: 0 for {dataset}$"):
+        siamese(dataset=dataset, unlabeled_size=100)
+    for having in ("stl10", "folder:mine", "folder:mine@64"):
+        assert siamese(dataset=having, unlabeled_size=100).unlabeled_size == 100
 
 
-def test_a_dataset_without_unlabelled_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "HAVING_UNLABELLED", ())
-    with pytest.raises(ValueError, match=r"^unlabeled_size: got 100; allowed: 0 for digits$"):
-        siamese(unlabeled_size=100)
+def test_any_name_of_a_network_may_be_one_of_torchvisions() -> None:
+    assert siamese(backbone="efficientnet_b0").name == "stl10/efficientnet_b0/rrc+solarize/siamese-0.01/s0"
+
+
+def test_replace_goes_on_from_what_was_given() -> None:
+    """What did not matter, and was normalised away, matters again with another method or gamma."""
+    given = {"lambd": 0.01, "center": False, "hidden_dim": 512, "embedding_dim": 64}
+    meant = siamese(gamma=0.1, unlabeled_size=100, **given)
+    for config in (ce(unlabeled_size=100, **given), siamese(gamma=0, unlabeled_size=100, **given)):
+        assert config.replace(method="siamese", gamma=0.1) == meant
+    assert meant.replace(method="ce", gamma=None).replace(method="siamese", gamma=0.1) == meant
+    flat = siamese(augmentations=("rrc",), views="asymmetric")
+    assert flat.replace(augmentations=("solarize",)) == siamese(
+        augmentations=("solarize",), views="asymmetric"
+    )
+    with pytest.raises(ValueError, match=r"^epochs: got 0; allowed: >= 1$"):
+        meant.replace(epochs=0)
+
+
+def test_what_was_given_is_no_part_of_identity() -> None:
+    one, other = ce(lambd=0.01), ce()
+    assert one == other
+    assert hash(one) == hash(other)
+    assert repr(one) == repr(other)
+    assert pickle.loads(pickle.dumps(one)).replace(method="siamese", gamma=1).lambd == 0.01  # noqa: S301
 
 
 def test_a_value_that_is_normalised_away_must_be_valid_all_the_same() -> None:

@@ -1,36 +1,50 @@
 """Datasets: prepared once a machine into uint8 arrays on disk, then mapped read-only by every trial.
 
 A prepared dataset is a folder `<data-dir>/prepared/<name>` with `train_images.npy`, `train_labels.npy`,
-`test_images.npy`, `test_labels.npy` and `meta.json`. Images are (N, 3, H, W) uint8, labels (N,) int64,
--1 where there is no label. All processes that map one file share its pages.
+`test_images.npy`, `test_labels.npy` and `meta.json`. Images are (N, 3, S, S) uint8, labels (N,) int64; in
+the training split, unlabelled images (label -1) come after all the others. All processes that map one
+file share its pages.
 
-Imports neither PyTorch nor Ray: the driver prepares data before either is loaded.
+To prepare ahead, with a progress bar: `python -m trainables.data NAME --data-dir DIR`.
+
+Imports neither Ray nor, unless a dataset is downloaded, PyTorch.
 """
 
+import argparse
+import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from trainables.trial import TrialConfig
+from trainables import sources
+from trainables.folders import folder as folder_of_images
+from trainables.sources import Contents, DataError, Images, Part, Source
+from trainables.splits import UNLABELLED, Labels, training_indices
+from trainables.trial import DATASETS, FOLDER, TrialConfig, nearest
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int64]
-
-LAYOUT = 1
+LAYOUT = 2
 """Version of the prepared files; a folder of another layout is prepared again."""
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
 """What a prepared dataset consists of; where one is missing it is prepared again."""
+SOURCES: Mapping[str, Callable[[Path], Source]] = types.MappingProxyType(
+    {"cifar10": sources.cifar10, "stl10": sources.stl10, "digits": sources.digits}
+)
+"""How each of `trial.DATASETS` is read, from the folder of datasets."""
+EMBEDDED = ("digits",)
+"""Datasets that need neither a download nor a folder of images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +52,7 @@ class Split:
     """Images and labels of one split, mapped read-only.
 
     Attributes:
-        images: (N, 3, H, W) uint8.
+        images: (N, 3, S, S) uint8.
         labels: (N,) int64, -1 where there is no label.
     """
 
@@ -52,9 +66,9 @@ class Dataset:
 
     Attributes:
         name: its name in `TrialConfig.dataset`.
-        train: all labelled training images.
+        train: all labelled training images, then the unlabelled ones.
         test: all test images.
-        mean: per channel, over all pixels of `train`, on the scale 0–1.
+        mean: per channel, over all pixels of the labelled training images, on the scale 0–1.
         std: likewise.
         classes: class names, by label.
         sha256: digest of the images and labels of both splits.
@@ -75,7 +89,7 @@ class Dataset:
 
 
 def load(name: str, data_dir: Path) -> Dataset:
-    """The dataset `name`, prepared first if this machine does not have it yet."""
+    """The dataset `name`, prepared first if this machine does not have it yet; see `prepare` for errors."""
     prepare(name, data_dir)
     folder = _folder(name, data_dir)
     meta = json.loads((folder / "meta.json").read_text())
@@ -96,167 +110,241 @@ def load(name: str, data_dir: Path) -> Dataset:
     )
 
 
-def prepare(name: str, data_dir: Path) -> str:
+def prepare(name: str, data_dir: Path, *, look_at_source: bool = False, progress: bool = False) -> str:
     """Make the dataset's arrays unless they are there; returns their SHA-256.
 
     One process of a machine works, the others wait at a file lock. The folder appears under its name
     only when it is whole.
+
+    Args:
+        name: as in `TrialConfig.dataset`.
+        data_dir: where datasets lie.
+        look_at_source: prepare again where the folder of images that it came from has changed since.
+        progress: show bars on stderr.
+
+    Raises:
+        DataError: a download failed, or images are missing or broken. Nothing half-made is left.
     """
     folder = _folder(name, data_dir)
-    digest = fingerprint(name, data_dir)
+    digest = fingerprint(name, data_dir, look_at_source=look_at_source)
     if digest is not None:
         return digest
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        digest = fingerprint(name, data_dir)
-        if digest is not None:
-            return digest
-        # Not mkdtemp: its folders are for their maker alone, and a data folder may be shared.
-        scratch = folder.with_name(f".{folder.name}-{os.getpid()}-{time.time_ns()}")
-        scratch.mkdir()
-        try:
-            digest = _write(scratch, *SOURCES[name]())
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            digest = fingerprint(name, data_dir, look_at_source=look_at_source)
+            if digest is not None:
+                return digest
+            with _scratch(folder) as scratch:
+                origin = source(name, data_dir)
+                arrays = scratch / "arrays"
+                arrays.mkdir()
+                digest = _write(arrays, origin.read(scratch), origin.state, name if progress else None)
+                if folder.exists():
+                    os.replace(folder, scratch / "replaced")
+                os.replace(arrays, folder)
+    except OSError as error:
+        raise DataError(f"{name} cannot be prepared in {folder.parent}: {error}") from error
     return digest
 
 
-def fingerprint(name: str, data_dir: Path) -> str | None:
-    """SHA-256 of the prepared dataset, or None where it is not prepared; reads a few hundred bytes."""
+def fingerprint(name: str, data_dir: Path, *, look_at_source: bool = False) -> str | None:
+    """SHA-256 of the prepared dataset, or None where it is not prepared; reads a few hundred bytes.
+
+    With `look_at_source`, None also where the folder of images that it came from has changed since; a
+    folder that is gone has not changed.
+    """
     folder = _folder(name, data_dir)
     if not all((folder / file).exists() for file in FILES):
         return None
     meta = json.loads((folder / "meta.json").read_text())
-    return str(meta["sha256"]) if meta["layout"] == LAYOUT else None
+    if meta["layout"] != LAYOUT:
+        return None
+    images = FOLDER.fullmatch(name)
+    if look_at_source and images and (data_dir / images["name"]).exists():
+        return str(meta["sha256"]) if source(name, data_dir).state == meta["state"] else None
+    return str(meta["sha256"])
 
 
 def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
-    """Raise ValueError for a trial that asks for more images than its dataset has.
-
-    Looks at what is prepared or embedded; of a dataset still to be downloaded nothing is known yet.
-    """
-    for trial in {(t.dataset, t.train_size, t.val_fraction, t.batch_size): t for t in trials}.values():
-        prepared = _folder(trial.dataset, data_dir) / "train_labels.npy"
-        if prepared.exists():
-            training_indices(trial, np.load(prepared))
-        elif trial.dataset in EMBEDDED:
-            training_indices(trial, SOURCES[trial.dataset]()[0].labels)
-
-
-def training_indices(config: TrialConfig, labels: Labels) -> tuple[Indices, Indices]:
-    """Which images of the full training split are trained on, and which are held out for validation.
-
-    Both choices are stratified by class and depend on the data alone, never on the trial's seed; a
-    smaller `train_size` is a subset of a larger one.
-
-    Args:
-        config: its `val_fraction` is taken first, its `train_size` from the rest.
-        labels: (N,) of the full training split.
-
-    Returns:
-        Sorted indices (n,) for training, (v,) for validation.
+    """Raise, before anything is downloaded or prepared, for trials that their datasets cannot serve.
 
     Raises:
-        ValueError: a class has too few images for `train_size`, or there are fewer than one batch.
+        ValueError: a trial asks for more images than its dataset has.
+        DataError: a folder of images is missing, or not laid out as it must be.
     """
-    order = _fixed_order(labels)
-    by_class = [order[labels[order] == c] for c in np.unique(labels)]
-    held_out = [round(config.val_fraction * len(indices)) for indices in by_class]
-    rest = [indices[n:] for indices, n in zip(by_class, held_out, strict=True)]
-    if config.train_size is None:
-        chosen = rest
-    else:
-        if config.train_size < len(rest):
-            raise ValueError(
-                f"train_size: got {config.train_size}; allowed: at least one image of each of the"
-                f" {len(rest)} classes of {config.dataset}"
-            )
-        share, extra = divmod(config.train_size, len(rest))
-        sizes = [share + (c < extra) for c in range(len(rest))]
-        if any(size > len(indices) for size, indices in zip(sizes, rest, strict=True)):
-            raise ValueError(
-                f"train_size: got {config.train_size}; allowed: at most {min(map(len, rest))} images a class"
-                f" of {config.dataset} beside val_fraction={config.val_fraction}"
-            )
-        chosen = [indices[:size] for size, indices in zip(sizes, rest, strict=True)]
-    train = np.sort(np.concatenate(chosen))
-    if len(train) < config.batch_size:
-        raise ValueError(
-            f"batch_size: got {config.batch_size}; allowed: at most the {len(train)} training images"
-        )
-    validation = [indices[:n] for indices, n in zip(by_class, held_out, strict=True)]
-    return train, np.sort(np.concatenate(validation))
+    size_fields = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
+    labels: dict[str, Labels] = {}
+    for trial in {tuple(getattr(t, name) for name in size_fields): t for t in trials}.values():
+        if trial.dataset not in labels:
+            labels[trial.dataset] = _known_labels(trial.dataset, data_dir)
+        training_indices(trial, labels[trial.dataset])
 
 
-def stratified_choice(labels: Labels, count: int) -> Indices:
-    """`count` fixed indices into `labels`, classes in proportion (all where there are fewer), sorted.
-
-    Taken round-robin by relative rank within the class: each prefix of the underlying order is
-    stratified, so a smaller choice is a subset of a larger one.
-    """
-    order = _fixed_order(labels)
-    rank = np.empty(len(labels))
-    for c in np.unique(labels):
-        members = order[labels[order] == c]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.sort(np.argsort(rank, kind="stable")[:count])
+def image_size(name: str, data_dir: Path) -> int:
+    """Height and width of a dataset's images, in pixels, whether it is prepared or not."""
+    if _only_prepared(name, data_dir):
+        images = np.load(_folder(name, data_dir) / "train_images.npy", mmap_mode="r")
+        return int(images.shape[-1])
+    return source(name, data_dir).image_size
 
 
-def _fixed_order(labels: Labels) -> Indices:
-    # RandomState, not default_rng: NumPy promises its stream never changes, and these choices must not.
-    return np.random.RandomState(0).permutation(len(labels))
+def source(name: str, data_dir: Path) -> Source:
+    """What is known of a dataset before it is read; DataError where a folder of images is not in order."""
+    images = FOLDER.fullmatch(name)
+    if images is None:
+        return SOURCES[name](data_dir)
+    size = images["size"]
+    return folder_of_images(name, data_dir / images["name"], size=int(size) if size else None)
 
 
 def _folder(name: str, data_dir: Path) -> Path:
-    return data_dir / "prepared" / name
+    return data_dir / "prepared" / name.replace(":", "-")
 
 
-def _write(folder: Path, train: Split, test: Split, classes: tuple[str, ...]) -> str:
+def _only_prepared(name: str, data_dir: Path) -> bool:
+    """Whether the arrays are all there is: the folder of images that they came from is gone."""
+    images = FOLDER.fullmatch(name)
+    gone = images is not None and not (data_dir / images["name"]).exists()
+    return gone and fingerprint(name, data_dir) is not None
+
+
+def _known_labels(name: str, data_dir: Path) -> Labels:
+    """Labels of the training split, whether it is prepared or not."""
+    if _only_prepared(name, data_dir):
+        labels: Labels = np.load(_folder(name, data_dir) / "train_labels.npy")
+        return labels
+    return source(name, data_dir).labels
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`; those that killed processes left are removed, under the lock."""
+    for left in folder.parent.glob(f".{folder.name}-scratch-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # Not mkdtemp: its folders are for their maker alone, and a data folder may be shared.
+    scratch = folder.with_name(f".{folder.name}-scratch-{os.getpid()}-{time.time_ns()}")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(folder: Path, contents: Contents, state: str, title: str | None) -> str:
+    """Write the arrays and `meta.json` into `folder`; returns the SHA-256."""
     digest = hashlib.sha256()
-    for split, name in ((train, "train"), (test, "test")):
-        np.save(folder / f"{name}_images.npy", split.images)
-        np.save(folder / f"{name}_labels.npy", split.labels)
-        digest.update(np.ascontiguousarray(split.images).tobytes())
-        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
-    # Over all pixels: a mean of the images' own deviations comes out too small.
-    values = train.images.transpose(1, 0, 2, 3).reshape(3, -1)
-    meta = {
-        "layout": LAYOUT,
-        "sha256": digest.hexdigest(),
-        "mean": [float(channel.mean(dtype=np.float64) / 255) for channel in values],
-        "std": [float(channel.std(dtype=np.float64) / 255) for channel in values],
-        "classes": classes,
-    }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2))
+    pixels = np.zeros((3, 256), dtype=np.int64)  # of labelled training images, by channel and value
+    total = len(contents.train.labels) + len(contents.test.labels)
+    with _bar(title, total) as advance:
+        for name, part in (("train", contents.train), ("test", contents.test)):
+            written = 0
+            for chunk in _saved(folder / f"{name}_images.npy", part, contents.image_size):
+                digest.update(chunk.data)
+                labelled = chunk[part.labels[written : written + len(chunk)] != UNLABELLED]
+                if name == "train":
+                    for channel in range(3):
+                        pixels[channel] += np.bincount(labelled[:, channel].ravel(), minlength=256)
+                written += len(chunk)
+                advance(len(chunk))
+            if written != len(part.labels):
+                raise DataError(f"{name} has {written} images, but {len(part.labels)} labels")
+            labels = np.ascontiguousarray(part.labels, dtype="<i8")
+            _save(folder / f"{name}_labels.npy", partial(np.save, arr=labels))
+            digest.update(labels.data)
+    mean, std = _moments(pixels)
+    meta = {"layout": LAYOUT, "sha256": digest.hexdigest(), "mean": mean, "std": std}
+    text = json.dumps({**meta, "classes": contents.classes, "state": state}, indent=2)
+    _save(folder / "meta.json", lambda file: file.write(text.encode()))
     return digest.hexdigest()
 
 
-def _digits() -> tuple[Split, Split, tuple[str, ...]]:
-    """scikit-learn's 1,797 handwritten 8 x 8 digits as 32 x 32 images, 1,297 for training, 500 for test."""
-    from PIL import Image
+def _saved(path: Path, part: Part, size: int) -> Iterator[Images]:
+    """Write a part's images as an array file, never in memory as a whole; yields each piece written."""
+    # Not through a memory map: on a full disk that ends the process, where a write says so.
+    shape = (len(part.labels), 3, size, size)
+    with open(path, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in part.chunks():
+            piece = np.ascontiguousarray(chunk)
+            file.write(piece.data)
+            yield piece
+        file.flush()
+        os.fsync(file.fileno())
 
-    # What sklearn.datasets.load_digits reads, without the two seconds that importing it takes.
-    package = importlib.util.find_spec("sklearn")
-    assert package is not None
-    assert package.origin is not None
-    table = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
-    grey = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    # Pillow resamples in integers: the same bytes on every machine.
-    large = np.stack(
-        [np.asarray(Image.fromarray(g).resize((32, 32), Image.Resampling.BILINEAR)) for g in grey]
+
+def _save(path: Path, write: Callable[[Any], object]) -> None:
+    with open(path, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _moments(pixels: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, on the scale 0–1, from counts of values (3, 256).
+
+    Over all pixels: a mean of the images' own deviations, which is often copied, comes out too small.
+    """
+    mean, std = [], []
+    for counts in pixels.tolist():
+        n = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(first / n / 255)
+        std.append(((n * second - first * first) ** 0.5) / n / 255)  # integers: exact up to the root
+    return mean, std
+
+
+@contextlib.contextmanager
+def _bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over images, on stderr; yields what moves it on. Without a title, none."""
+    if title is None:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"preparing {title}", total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare datasets ahead; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.data", description="Prepare datasets ahead.", allow_abbrev=False
     )
-    images = np.repeat(large[:, None], 3, axis=1)
-    labels = table[:, -1].astype(np.int64)
-    in_test = np.zeros(len(labels), dtype=bool)
-    in_test[stratified_choice(labels, 500)] = True
-    test = Split(images=images[in_test], labels=labels[in_test])
-    train = Split(images=images[~in_test], labels=labels[~in_test])
-    return train, test, tuple(str(digit) for digit in range(10))
+    allowed = f"{', '.join(DATASETS)}, folder:NAME or folder:NAME@SIZE"
+    parser.add_argument("names", metavar="NAME", nargs="+", help=allowed)
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+    )
+    args = parser.parse_args(argv)
+    for name in args.names:
+        if name not in DATASETS and not FOLDER.fullmatch(name):
+            parser.error(f"NAME: got {name!r}{nearest(name, DATASETS)}; allowed: {allowed}")
+    try:
+        for name in args.names:
+            digest = prepare(name, args.data_dir, look_at_source=True, progress=True)
+            dataset = load(name, args.data_dir)
+            labels, size = dataset.train.labels, dataset.image_size
+            counts = [f"{int((labels != UNLABELLED).sum())} training images"]
+            if unlabelled := int((labels == UNLABELLED).sum()):
+                counts.append(f"{unlabelled} unlabelled")
+            counts.append(f"{len(dataset.test.labels)} test images")
+            print(
+                f"{name}: {', '.join(counts)} of {len(dataset.classes)} classes, {size} x {size} pixels,"
+                f" in {_folder(name, args.data_dir)}, sha256 {digest[:16]}"
+            )
+    except DataError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-made is left", file=sys.stderr)
+        return 130
+    return 0
 
 
-EMBEDDED = ("digits",)
-"""Datasets that need no download."""
-
-SOURCES: dict[str, Callable[[], tuple[Split, Split, tuple[str, ...]]]] = {"digits": _digits}
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,23 +6,31 @@ that all trials on the dataset are evaluated on the same augmented images.
 Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
 
+import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainables import measures
 from trainables.augment import Draws, augment, normalise, policy
-from trainables.data import Dataset, Indices, Split, stratified_choice
+from trainables.data import Dataset, Split
 from trainables.models import SiameseNet
 from trainables.randomness import generator
+from trainables.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.trial import TRANSFORMS, TrialConfig
 
-BATCH = 500
+BATCH_PIXELS = 500 * 32 * 32
+"""Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
 EMBEDDED_IMAGES = 2000
-"""Images of each split whose features are kept: fixed and stratified."""
+"""Images of each split whose features are kept, and measured: fixed and stratified."""
+BANK_IMAGES = 10_000
+"""Training images among which neighbours are looked for: fixed and stratified."""
+NOTHING = np.arange(0)
+"""No position: of `Evaluator.outputs`, where no features are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +38,7 @@ class Outputs:
     """What the network says of N images.
 
     Attributes:
-        h: (N, D) features.
+        h: (n, D) features of those images that were asked for.
         logits: (N, K).
         labels: (N,).
     """
@@ -42,7 +50,7 @@ class Outputs:
     @property
     def accuracy(self) -> float:
         """Share of images whose class is predicted right."""
-        return (self.logits.argmax(1) == self.labels).double().mean().item()
+        return measures.accuracy(self.logits, self.labels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,88 +71,177 @@ class Evaluator:
 
     @torch.no_grad()
     def outputs(
-        self, split: str, indices: Indices, transforms: tuple[str, ...] | None, *, view: int = 0
+        self,
+        split: str,
+        indices: Indices,
+        transforms: tuple[str, ...] | None,
+        *,
+        view: int = 0,
+        keep: Indices | None = None,
     ) -> Outputs:
         """What the network says of some images, clean or with their fixed augmentation.
 
         Args:
             split: `train` or `test`.
-            indices: (N,) into the whole split.
+            indices: (N,) into the labelled images of the whole split.
             transforms: the subset of transforms; None: clean images.
             view: which of an image's fixed draws.
+            keep: (n,) sorted positions in `indices` whose features are asked for; None: all. (Those of
+                50,000 images are 400 MB.)
 
         Returns:
             Outputs on the CPU, rows in the order of `indices`.
         """
-        source: Split = getattr(self.dataset, split)
         h, logits = [], []
+        kept = np.arange(len(indices)) if keep is None else keep
         self.net.eval()
-        for rows, draws in _batches(self.dataset.name, split, len(source.labels), indices, view):
-            images = torch.from_numpy(source.images[rows]).to(self.device)
-            if transforms is None:
-                x = images.float() / 255
-            else:
-                x = augment(images, policy(self.config, transforms), draws.to(self.device))
-            features = self.net.features(normalise(x, self.dataset.mean, self.dataset.std))
-            h.append(features.cpu())
+        for start, x in self._batches(split, indices, transforms, view):
+            features = self.net.features(x)
+            wanted = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(x))] - start
+            h.append(features[torch.from_numpy(wanted)].cpu())
             logits.append(self.net.logits(features).cpu())
-        labels = torch.from_numpy(source.labels[indices])
+        labels = torch.from_numpy(self._split(split).labels[indices])
         return Outputs(h=torch.cat(h), logits=torch.cat(logits), labels=labels)
 
+    @contextlib.contextmanager
     @torch.no_grad()
-    def kept(self, split: str, indices: Indices, outputs: Outputs) -> dict[str, np.ndarray]:
-        """`h` and, where the Barlow Twins term trained it, `z` of a fixed choice of images, as float16."""
-        labels = getattr(self.dataset, split).labels[indices]
-        chosen = stratified_choice(labels, EMBEDDED_IMAGES)
-        h = outputs.h[torch.from_numpy(chosen)]
-        arrays = {
-            f"{split}_h": h.half().numpy(),
-            f"{split}_labels": labels[chosen],
-            f"{split}_index": indices[chosen],
-        }
-        if self.config.gamma:
-            arrays[f"{split}_z"] = self.net.embedding(h.to(self.device)).half().cpu().numpy()
-        return arrays
+    def clean_statistics(self, train: Indices) -> Iterator[None]:
+        """For a while, batch norm normalises by its mean statistics over batches of clean training images.
+
+        Args:
+            train: (n,) the training images. A smaller last batch is left out, as in training.
+        """
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+        norms = [module for module in self.net.modules() if isinstance(module, kinds)]
+        before = [(norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
+        try:
+            if norms:
+                self.net.eval()  # dropout stays off
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # the mean over all batches, not a moving one
+                    norm.train()
+                # Not in the order of the dataset, which may go class by class.
+                shuffled, size = train[fixed_order(len(train))], self._batch_size
+                whole = shuffled[: max(len(shuffled) // size, 1) * size]
+                for _, x in self._batches("train", whole, None, 0):
+                    self.net.features(x)
+            yield
+        finally:
+            for norm, (momentum, state) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                norm.load_state_dict(state)
+
+    @torch.no_grad()
+    def embedding(self, h: Tensor) -> Tensor:
+        """Embeddings z (n, M) of features (n, D), on the CPU."""
+        return self.net.eval().embedding(h.to(self.device)).cpu()
+
+    @property
+    def _batch_size(self) -> int:
+        return max(BATCH_PIXELS // self.dataset.image_size**2, 2)
+
+    def _split(self, name: str) -> Split:
+        split: Split = getattr(self.dataset, name)
+        return split
+
+    def _batches(
+        self, split: str, indices: Indices, transforms: tuple[str, ...] | None, view: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Position of the first image and normalised images (B, 3, S, S), batch by batch."""
+        source = self._split(split)
+        labelled = int((source.labels != UNLABELLED).sum())
+        # Drawn for the whole split and then picked, so that an image's draw does not depend on who else is
+        # evaluated.
+        stream = generator(0, f"evaluation of {self.dataset.name}/{split}/view {view}")
+        draws = Draws.sample(labelled, stream) if transforms else None
+        for start in range(0, len(indices), self._batch_size):
+            rows = indices[start : start + self._batch_size]
+            images = torch.from_numpy(source.images[rows]).to(self.device)
+            if draws is None or transforms is None:
+                x = images.float() / 255
+            else:
+                of_rows = draws[torch.from_numpy(rows)].to(self.device)
+                x = augment(images, policy(self.config, transforms), of_rows)
+            yield start, normalise(x, self.dataset.mean, self.dataset.std)
 
 
 def evaluate(
     evaluator: Evaluator, train: Indices, validation: Indices
 ) -> tuple[dict[str, float], dict[str, bytes]]:
-    """Final metrics (fractions) and the artifacts `predictions.npz` and `embeddings.npz`.
+    """Final metrics and the artifacts `predictions.npz` and `embeddings.npz`.
 
     Args:
         evaluator: of the trained network.
-        train: (n,) the training images it has seen.
+        train: (n,) the labelled training images it has seen.
         validation: (v,) the training images held out; may be empty.
+
+    Returns:
+        Metrics by name: fractions, except `test_ce` (nats) and the effective ranks; then files by name.
     """
-    outputs, subset = evaluator.outputs, evaluator.config.augmentations
-    every = np.arange(len(evaluator.dataset.test.labels))
-    train_aug = outputs("train", train, subset)
-    test, test_aug = outputs("test", every, None), outputs("test", every, subset)
+    outputs, dataset, subset = evaluator.outputs, evaluator.dataset, evaluator.config.augmentations
+    every = np.arange(len(dataset.test.labels))
+    # Positions whose features are asked for.
+    bank = stratified_choice(dataset.train.labels[train], BANK_IMAGES)
+    shown = stratified_choice(dataset.train.labels[train], EMBEDDED_IMAGES)
+    measured = stratified_choice(dataset.test.labels, EMBEDDED_IMAGES)
+
+    train_clean = outputs("train", train, None, keep=bank)
+    train_aug = outputs("train", train, subset, keep=shown)
+    test = outputs("test", every, None)
+    cropped = tuple(name for name in TRANSFORMS if name in ("rrc", *subset))
+    augmented = {
+        transforms: outputs("test", every, transforms, keep=measured)
+        for transforms in dict.fromkeys((subset, cropped, TRANSFORMS))
+    }
+    view1, view2 = augmented[TRANSFORMS], outputs("test", measured, TRANSFORMS, view=1)
+    with evaluator.clean_statistics(train):
+        test_bnrecal = outputs("test", every, None, keep=NOTHING)
+
+    h = test.h[torch.from_numpy(measured)]
+    bank_h, bank_labels = train_clean.h.to(evaluator.device), train_clean.labels[torch.from_numpy(bank)]
     metrics = {
-        "train_acc": outputs("train", train, None).accuracy,
+        "train_acc": train_clean.accuracy,
         "train_aug_acc": train_aug.accuracy,
         "test_acc": test.accuracy,
-        "test_aug_acc": test_aug.accuracy,
-        "test_augcrop_acc": outputs("test", every, ("rrc", *subset)).accuracy,
-        "test_augfull_acc": outputs("test", every, TRANSFORMS).accuracy,
+        "test_acc_bnrecal": test_bnrecal.accuracy,
+        "test_aug_acc": augmented[subset].accuracy,
+        "test_augcrop_acc": augmented[cropped].accuracy,
+        "test_augfull_acc": augmented[TRANSFORMS].accuracy,
+        "test_ce": measures.cross_entropy(test.logits, test.labels),
+        "test_ece": measures.calibration_error(test.logits, test.labels),
+        "knn_acc": measures.knn_accuracy(test.h, test.labels, bank_h, bank_labels),
+        "view_agreement": measures.view_agreement(view1.logits[torch.from_numpy(measured)], view2.logits),
+        "view_cosine": measures.view_cosine(view1.h, view2.h),
+        "effective_rank": measures.effective_rank(h),
+        "silhouette": measures.silhouette(h, test.labels[torch.from_numpy(measured)]),
     }
     if len(validation):
-        metrics["val_acc"] = outputs("train", validation, None).accuracy
-    predictions = {"labels": test.labels.numpy(), **_predictions(test, ""), **_predictions(test_aug, "_aug")}
-    embeddings = {**evaluator.kept("train", train, train_aug), **evaluator.kept("test", every, test)}
+        metrics["val_acc"] = outputs("train", validation, None, keep=NOTHING).accuracy
+    predictions = {
+        "labels": test.labels.numpy(),
+        **_predictions(test, ""),
+        **_predictions(augmented[subset], "_aug"),
+    }
+    embeddings = {
+        **_embeddings("train", dataset.train, train[shown], train_aug.h),
+        **_embeddings("test", dataset.test, measured, h),
+    }
+    if evaluator.config.gamma:
+        z = evaluator.embedding(h)
+        metrics["z_effective_rank"] = measures.effective_rank(z)
+        embeddings["train_z"] = evaluator.embedding(train_aug.h).half().numpy()
+        embeddings["test_z"] = z.half().numpy()
     return metrics, {"predictions.npz": _npz(predictions), "embeddings.npz": _npz(embeddings)}
 
 
-def _batches(
-    name: str, split: str, size: int, indices: Indices, view: int
-) -> Iterator[tuple[Indices, Draws]]:
-    # Drawn for the whole split and then picked, so that an image's draw does not depend on who else is
-    # evaluated.
-    draws = Draws.sample(size, generator(0, f"evaluation of {name}/{split}/view {view}"))
-    for start in range(0, len(indices), BATCH):
-        rows = indices[start : start + BATCH]
-        yield rows, draws[torch.from_numpy(rows)]
+def _embeddings(name: str, split: Split, indices: Indices, h: Tensor) -> dict[str, np.ndarray]:
+    """Features (n, D) of some images of a split, as float16, with their labels and indices."""
+    return {
+        f"{name}_h": h.half().numpy(),
+        f"{name}_labels": split.labels[indices],
+        f"{name}_index": indices,
+    }
 
 
 def _predictions(outputs: Outputs, suffix: str) -> dict[str, np.ndarray]:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNLABELLED = -1
-"""Label of an image that counts in the Barlow Twins term only."""
+from trainables.splits import UNLABELLED
 
 HALF = (torch.bfloat16, torch.float16)
 """Types in which sums lose their small terms: losses are computed in at least fp32."""

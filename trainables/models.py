@@ -3,13 +3,15 @@
 Shapes: B images, D = feature_dim, M = embedding_dim, K classes.
 """
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from trainables.randomness import stream_seed
-from trainables.trial import TrialConfig
+from trainables.trial import BACKBONES, TrialConfig, nearest
 
 
 class SiameseNet(nn.Module):
@@ -56,7 +58,7 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
             return make()
 
     net = SiameseNet(
-        backbone=part("backbone", lambda: BACKBONES[config.backbone](width)),
+        backbone=part("backbone", lambda: backbone(config.backbone, width)),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
         projector=part(
             "projector",
@@ -66,6 +68,16 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
         ),
     )
     return net.to(memory_format=torch.channels_last)
+
+
+def backbone(name: str, feature_dim: int) -> nn.Module:
+    """A backbone by its name in `TrialConfig`, without pretrained weights; its last layer gives features."""
+    if name in OWN:
+        return OWN[name](feature_dim)
+    from torchvision.models import get_model
+
+    net: nn.Module = get_model(name, weights=None, num_classes=feature_dim)
+    return net
 
 
 def convnet(feature_dim: int) -> nn.Module:
@@ -85,13 +97,51 @@ def convnet(feature_dim: int) -> nn.Module:
     )
 
 
-def resnet18(feature_dim: int) -> nn.Module:
-    """torchvision's ResNet-18 (He et al. 2016), its stem kept also for small images."""
-    from torchvision.models import resnet18
-
-    net: nn.Module = resnet18(weights=None, num_classes=feature_dim)
+def resnet18_cifar(feature_dim: int) -> nn.Module:
+    """torchvision's ResNet-18 with the stem of He et al. (2016) for CIFAR-10: 3 x 3, no max-pooling."""
+    net = backbone("resnet18", feature_dim)
+    stem = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as all of its convolutions
+    net.conv1, net.maxpool = stem, nn.Identity()
     return net
 
 
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {"convnet": convnet, "resnet18": resnet18}
-"""How each of `trial.BACKBONES` is made, from the width of its features."""
+OWN: dict[str, Callable[[int], nn.Module]] = {"convnet": convnet, "resnet18_cifar": resnet18_cifar}
+"""Backbones that torchvision does not have, from the width of their features."""
+
+
+def complaint(name: str, feature_dim: int, size: int) -> str | None:
+    """Why a backbone cannot be trained on images of `size` x `size` pixels; None where it can.
+
+    Tried on PyTorch's meta device, which knows shapes alone: no weights, no arithmetic.
+    """
+    import torchvision
+
+    known = sorted({*BACKBONES, *torchvision.models.list_models(module=torchvision.models)})
+    if name not in known:
+        return (
+            f"backbone: got {name!r}{nearest(name, known)}; allowed: {', '.join(BACKBONES)} or a"
+            " classification model of torchvision"
+        )
+    try:
+        with torch.device("meta"):
+            h = backbone(name, feature_dim).train()(torch.empty(2, 3, size, size))
+    except Exception as error:  # whatever a network raises for images that it is not made for
+        return f"backbone: {name} cannot run on images of {size} x {size} pixels ({_first_line(error)})"
+    if not isinstance(h, Tensor) or h.shape != (2, feature_dim):
+        return f"backbone: {name} gives more than one vector of features an image in training"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what `complaint` says of each of a list of its arguments, all in JSON."""
+    print(json.dumps([complaint(*arguments) for arguments in json.loads(argv[0])]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -6,17 +6,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
-from trainables.evaluate import Evaluator, evaluate
+from trainables.evaluate import NOTHING, Evaluator, evaluate
 from trainables.history import to_parquet
-from trainables.losses import UNLABELLED, SiameseLoss, cross_entropy, siamese_loss
+from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
 from trainables.models import SiameseNet, build
 from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
+from trainables.splits import UNLABELLED, Indices, training_indices
 from trainables.trial import TrialConfig, TrialResult
 
 EpochRow = dict[str, float]
@@ -56,13 +58,14 @@ def train(
     device = torch.device(device)
     _settle_process(threads)
     dataset = data.load(config.dataset, data_dir)
-    train_indices, val_indices = data.training_indices(config, dataset.train.labels)
-    images = _mapped(dataset.train.images).to(device)
-    labels = torch.from_numpy(dataset.train.labels).to(device)
+    choice = training_indices(config, dataset.train.labels)
+    # Labelled and unlabelled images are shuffled together.
+    trained_on = np.concatenate([choice.train, choice.unlabelled])
+    images, labels = _training_set(dataset, trained_on, device)
     net = build(config, num_classes=len(dataset.classes)).to(device)
     optimizer = SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
     view_policies = policies(config)
-    steps = len(train_indices) // config.batch_size
+    steps = len(trained_on) // config.batch_size
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
     history: list[EpochRow] = []
 
@@ -70,9 +73,9 @@ def train(
         epoch_started = time.perf_counter()
         net.train()
         sums = torch.zeros(5, device=device)  # loss, ce, bt, labelled views predicted right, labelled views
-        for step, batch in enumerate(_shuffled_batches(config, train_indices, epoch)):
+        for step, batch in enumerate(_shuffled_batches(config, len(trained_on), epoch)):
             lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
-            x, targets = images[batch.to(device)], labels[batch.to(device)]
+            x, targets = images(batch), labels[batch.to(device)]
             views = list(_views(config, dataset, x, view_policies, epoch=epoch, step=step))
             torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -92,8 +95,8 @@ def train(
             "epoch_seconds": epoch_seconds,
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
-        if len(val_indices):
-            row["val/acc"] = evaluator.outputs("train", val_indices, None).accuracy
+        if len(choice.validation):
+            row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NOTHING).accuracy
         history.append(row)
         on_epoch(row)
 
@@ -101,7 +104,7 @@ def train(
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
         # The loss of a step is computed before its update: only this sees the last one.
         raise NonFiniteLoss(f"weights are not finite after epoch {config.epochs} of {config.epochs}")
-    metrics, artifacts = evaluate(evaluator, train_indices, val_indices)
+    metrics, artifacts = evaluate(evaluator, choice.train, choice.validation)
     metrics["train_seconds"] = train_seconds
     metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
     artifacts["history.parquet"] = to_parquet(history)
@@ -117,17 +120,29 @@ def _settle_process(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _mapped(images: data.Images) -> Tensor:
-    """The mapped images as a tensor on the same pages; every use of it picks rows, which copies them."""
+def _training_set(
+    dataset: data.Dataset, indices: Indices, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The images and labels of a trial, by their position (B,) in `indices`.
+
+    Returns:
+        A function from positions to images (B, 3, S, S) uint8 on `device`, and all labels (N,) there.
+    """
+    labels = torch.from_numpy(dataset.train.labels[indices]).to(device)
+    rows = torch.from_numpy(indices)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(images)
+        mapped = torch.from_numpy(dataset.train.images)  # picking rows copies them: nothing writes here
+    if device.type == "cpu":
+        return (lambda positions: mapped[rows[positions]]), labels  # all trials of a machine share the pages
+    resident = mapped[rows].to(device)
+    return (lambda positions: resident[positions.to(device)]), labels
 
 
-def _shuffled_batches(config: TrialConfig, indices: data.Indices, epoch: int) -> Iterator[Tensor]:
-    """The training images in a new order, batch by batch; a smaller last batch is dropped."""
-    order = torch.randperm(len(indices), generator=generator(config.seed, "order", epoch))
-    for batch in torch.from_numpy(indices)[order].split(config.batch_size):
+def _shuffled_batches(config: TrialConfig, count: int, epoch: int) -> Iterator[Tensor]:
+    """Positions 0 … count - 1 in a new order, batch by batch; a smaller last batch is dropped."""
+    order = torch.randperm(count, generator=generator(config.seed, "order", epoch))
+    for batch in order.split(config.batch_size):
         if len(batch) == config.batch_size:
             yield batch
 

@@ -15,21 +15,25 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results of before and after are never taken for each other."""
 
 TRANSFORMS = ("rrc", "hflip", "grayscale", "solarize")
 """Names of the augmentations, in the order in which they are applied."""
 
-BACKBONES = ("convnet", "resnet18")
-"""Names of the built-in backbones."""
+BACKBONES = ("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn")
+"""Names of the built-in backbones; any other name is one of torchvision's classification models."""
+OTHER_BACKBONE = re.compile(r"[a-z][a-z0-9_]*")
+"""What names of torchvision's models look like; whether there is such a model is asked at plan time."""
 
-DATASETS = ("digits",)
-HAVING_UNLABELLED: tuple[str, ...] = ()
-"""Datasets with unlabelled images."""
+DATASETS = ("cifar10", "stl10", "digits")
+FOLDER = re.compile(r"folder:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<size>[1-9][0-9]*))?")
+"""A dataset of one's own: a folder of images, and to which size they are brought."""
+HAVING_UNLABELLED = ("stl10",)
+"""Datasets with unlabelled images, beside folders, which may have some."""
 METHODS = ("ce", "siamese")
 VIEWS = ("symmetric", "asymmetric")
 SCHEDULES = ("constant", "cosine")
@@ -57,16 +61,17 @@ class TrialConfig:
     """
 
     dataset: str
-    """`digits`."""
+    """One of `DATASETS`; `folder:NAME`: the images in `<data-dir>/NAME`, square and of one size;
+    `folder:NAME@64`: the same, resized and cropped to 64 x 64 pixels."""
     train_size: int | None = None
-    """Labelled training images, class-balanced, a fixed choice; None: all."""
+    """Labelled training images, class-balanced, a fixed choice after the validation split; None: all."""
     unlabeled_size: int = 0
-    """Unlabelled images mixed into training; they count in the Barlow Twins term only."""
+    """Unlabelled images mixed into training, a fixed choice; they count in the Barlow Twins term only."""
     val_fraction: float = 0.0
     """Share of the full training split held out for validation, stratified and fixed."""
 
     backbone: str
-    """One of `BACKBONES`."""
+    """One of `BACKBONES`, or another classification model of torchvision by its name there."""
     feature_dim: int = 2048
     """Width of the features `h` that the backbone gives to both heads."""
     hidden_dim: int = 2048
@@ -105,27 +110,33 @@ class TrialConfig:
     seed: int
     """The replicate: initial weights, order of images, augmentation, dropout."""
 
+    _given: tuple[FieldValue, ...] = field(init=False, repr=False, compare=False)
+    """The fields before normalising, for `replace`."""
+
     def __post_init__(self) -> None:
         """Bring the fields into their canonical form, or raise."""
         for name in FIELDS:
             object.__setattr__(self, name, _coerce(name, getattr(self, name)))
         self._validate()
+        object.__setattr__(self, "_given", tuple(getattr(self, name) for name in FIELDS))
         self._normalise()
 
     def _normalise(self) -> None:
         irrelevant: tuple[str, ...] = ()
         if self.method == "ce":
             irrelevant = tuple(name for name in ARM_FIELDS if name != "method")
-        elif self.gamma == 0:
-            irrelevant = ("lambd", "center")
-        if not self.augmentations:
+        elif self.gamma == 0:  # the projector is never run
+            irrelevant = ("lambd", "center", "hidden_dim", "embedding_dim")
+        if not {"grayscale", "solarize"} & set(self.augmentations):  # in these two alone the views differ
             irrelevant += ("views",)
         for name in irrelevant:
             object.__setattr__(self, name, DEFAULTS[name])
 
     def _validate(self) -> None:
-        _one_of("dataset", self.dataset, DATASETS)
-        _one_of("backbone", self.backbone, BACKBONES)
+        if not FOLDER.fullmatch(self.dataset):
+            _one_of("dataset", self.dataset, DATASETS, hint=", folder:NAME or folder:NAME@SIZE")
+        if not OTHER_BACKBONE.fullmatch(self.backbone):
+            _one_of("backbone", self.backbone, BACKBONES, hint=" or a classification model of torchvision")
         _one_of("views", self.views, VIEWS)
         _one_of("method", self.method, METHODS)
         _one_of("lr_schedule", self.lr_schedule, SCHEDULES)
@@ -146,17 +157,15 @@ class TrialConfig:
         _in_range("crop_scale_min", self.crop_scale_min, 0.0, 1.0, above=True)
         _in_range("momentum", self.momentum, 0.0, 1.0, below=True)
         _in_range("val_fraction", self.val_fraction, 0.0, 1.0, below=True)
-        if self.unlabeled_size and self.dataset not in HAVING_UNLABELLED:
+        having = self.dataset in HAVING_UNLABELLED or FOLDER.fullmatch(self.dataset)
+        if self.unlabeled_size and not having:
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
 
     @property
     def key(self) -> str:
         """Identity of the trial: 16 hex digits of SHA-256 over its fields and `PROTOCOL`."""
-        fields = {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
-        }
+        values = {name: getattr(self, name) for name in FIELDS}
+        fields = {n: v for n, v in values.items() if n not in LATER_FIELDS or v != LATER_FIELDS[n]}
         text = json.dumps({**fields, "PROTOCOL": PROTOCOL}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -176,6 +185,15 @@ class TrialConfig:
         augmentations = format_value(self.augmentations)
         return f"{self.dataset}/{self.backbone}/{augmentations}/{self.arm}/s{self.seed}"
 
+    def replace(self, **changes: typing.Any) -> "TrialConfig":
+        """This config with some fields changed.
+
+        Starts from the values that this config was made from: where a change gives meaning to a field
+        that did not matter before, the field has the value that it was given, not its default.
+        (`dataclasses.replace` would start from the normalised ones.)
+        """
+        return TrialConfig(**{**dict(zip(FIELDS, self._given, strict=True)), **changes})
+
     def to_params(self) -> dict[str, str]:
         """The fields as text that `from_params` reads back to an equal config."""
         return {name: format_value(getattr(self, name)) for name in FIELDS}
@@ -186,10 +204,14 @@ class TrialConfig:
         return cls(**{name: parse_value(name, params[name]) for name in FIELDS if name in params})
 
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(TrialConfig))
+FIELDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(TrialConfig) if f.init)
 CELL_FIELDS: tuple[str, ...] = tuple(n for n in FIELDS if n != "seed" and n not in ARM_FIELDS)
 DEFAULTS: Mapping[str, typing.Any] = types.MappingProxyType(
-    {f.name: f.default for f in dataclasses.fields(TrialConfig) if f.default is not dataclasses.MISSING}
+    {
+        f.name: f.default
+        for f in dataclasses.fields(TrialConfig)
+        if f.init and f.default is not dataclasses.MISSING
+    }
 )
 
 

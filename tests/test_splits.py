@@ -1,0 +1,140 @@
+"""Which images of a dataset are trained on, held out and looked at."""
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainables.splits import UNLABELLED, Choice, Labels, stratified_choice, training_indices
+from trainables.trial import TrialConfig
+
+Tiny = Callable[..., TrialConfig]
+
+# Classes of 10, 20 and 30 images, mixed.
+LABELS = np.random.RandomState(1).permutation(np.repeat([0, 1, 2], [10, 20, 30]))
+
+
+def counts(indices: np.ndarray) -> list[int]:
+    return np.bincount(LABELS[indices], minlength=3).tolist()
+
+
+def chosen(tiny: Tiny, labels: Labels = LABELS, **changes: Any) -> Choice:
+    everything = {"dataset": "stl10", "train_size": None, "val_fraction": 0, "batch_size": 2}
+    return training_indices(tiny(**{**everything, **changes}), labels)
+
+
+def test_all_images_are_trained_on_by_default(tiny: Tiny) -> None:
+    train, validation, _ = chosen(tiny)
+    assert train.tolist() == [*range(60)]
+    assert validation.tolist() == []
+
+
+def test_validation_is_stratified_and_the_rest_is_trained_on(tiny: Tiny) -> None:
+    train, validation, _ = chosen(tiny, val_fraction=0.1)
+    assert counts(validation) == [1, 2, 3]
+    assert sorted([*train, *validation]) == [*range(60)]
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(validation) > 0).all()
+
+
+@pytest.mark.parametrize(("size", "classes"), [(6, [2, 2, 2]), (7, [3, 2, 2]), (27, [9, 9, 9])])
+def test_train_size_is_balanced_beside_the_validation_split(
+    tiny: Tiny, size: int, classes: list[int]
+) -> None:
+    train, validation, _ = chosen(tiny, val_fraction=0.1, train_size=size)
+    assert counts(train) == classes
+    assert not set(train) & set(validation)
+    assert np.array_equal(validation, chosen(tiny, val_fraction=0.1).validation)
+
+
+def test_smaller_train_sizes_are_nested(tiny: Tiny) -> None:
+    sets = [set(chosen(tiny, train_size=size).train) for size in range(3, 31)]
+    assert [len(indices) for indices in sets] == [*range(3, 31)]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+
+
+def test_choice_depends_on_the_data_alone(tiny: Tiny) -> None:
+    expected = chosen(tiny, val_fraction=0.2, train_size=9)
+    np.random.seed(5)  # noqa: NPY002  # the global generator is what must not matter
+    for changes in ({"seed": 1}, {"method": "ce"}, {"augmentations": ()}, {"epochs": 3}):
+        again = chosen(tiny, val_fraction=0.2, train_size=9, **changes)
+        assert all(map(np.array_equal, again, expected))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train_size": 33},
+            "train_size: got 33; allowed: at most 10 images a class of stl10 beside val_fraction=0.0",
+        ),
+        (
+            {"train_size": 30, "val_fraction": 0.1},
+            "train_size: got 30; allowed: at most 9 images a class of stl10 beside val_fraction=0.1",
+        ),
+        ({"batch_size": 61}, "batch_size: got 61; allowed: at most the 60 training images"),
+        ({"batch_size": 7, "train_size": 6}, "batch_size: got 7; allowed: at most the 6 training images"),
+    ],
+)
+def test_config_that_does_not_fit_the_data_is_refused(
+    tiny: Tiny, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        chosen(tiny, **changes)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 30, 59])
+def test_stratified_choice_is_proportional_and_nested(count: int) -> None:
+    indices = stratified_choice(LABELS, count)
+    assert len(set(indices)) == count
+    assert (np.diff(indices) > 0).all()
+    assert np.abs(np.array(counts(indices)) - count * np.array([10, 20, 30]) / 60).max() < 1
+    assert set(indices) < set(stratified_choice(LABELS, count + 1))
+
+
+def test_stratified_choice_of_more_than_there_are_is_all() -> None:
+    assert stratified_choice(LABELS, 100).tolist() == [*range(60)]
+
+
+# The same with 40 unlabelled images behind them, as `data.prepare` writes them.
+MIXED = np.concatenate([LABELS, np.full(40, UNLABELLED)])
+
+
+def test_unlabelled_images_are_chosen_beside_the_labelled_ones(tiny: Tiny) -> None:
+    for size in (0, 1, 25, 40):
+        train, validation, unlabelled = chosen(tiny, MIXED, val_fraction=0.1, unlabeled_size=size)
+        assert len(set(unlabelled)) == size
+        assert (MIXED[unlabelled] == UNLABELLED).all()
+        assert (np.diff(unlabelled) > 0).all()
+        assert np.array_equal(train, chosen(tiny, val_fraction=0.1).train)
+        assert np.array_equal(validation, chosen(tiny, val_fraction=0.1).validation)
+
+
+def test_choice_of_unlabelled_images_is_fixed_mixed_and_nested(tiny: Tiny) -> None:
+    sets = [chosen(tiny, MIXED, unlabeled_size=size).unlabelled for size in (10, 20, 40)]
+    assert set(sets[0]) < set(sets[1]) < set(sets[2])
+    assert sets[0].tolist() != [*range(60, 70)]
+    for seed in (1, 2):
+        assert np.array_equal(chosen(tiny, MIXED, unlabeled_size=20, seed=seed).unlabelled, sets[1])
+
+
+def test_unlabelled_images_help_to_fill_a_batch(tiny: Tiny) -> None:
+    assert len(chosen(tiny, MIXED, unlabeled_size=40, batch_size=100).unlabelled) == 40
+    with pytest.raises(ValueError, match=r"^batch_size: got 101; allowed: at most the 100 training images$"):
+        chosen(tiny, MIXED, unlabeled_size=40, batch_size=101)
+
+
+def test_more_unlabelled_images_than_there_are(tiny: Tiny) -> None:
+    message = "unlabeled_size: got 41; allowed: at most the 40 unlabelled images of stl10"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        chosen(tiny, MIXED, unlabeled_size=41)
+
+
+def test_a_validation_split_that_leaves_nothing(tiny: Tiny) -> None:
+    with pytest.raises(
+        ValueError, match=r"^val_fraction: got 0.99; it leaves no image of stl10 to train on$"
+    ):
+        chosen(tiny, val_fraction=0.99)

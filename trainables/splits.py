@@ -1,0 +1,106 @@
+"""Which images of a dataset a trial uses: choices that depend on the data alone, never on a seed."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.trial import TrialConfig
+
+Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+
+UNLABELLED = -1
+"""Label of an image without one. In a training split such images come after all the others."""
+
+
+class Choice(NamedTuple):
+    """Which images of the training split a trial uses: sorted indices into it."""
+
+    train: Indices
+    validation: Indices
+    unlabelled: Indices
+
+
+def training_indices(config: TrialConfig, labels: Labels) -> Choice:
+    """Which images of the full training split are trained on, and which are held out for validation.
+
+    All choices depend on the data alone, never on the trial's seed, and those of labelled images are
+    stratified by class; a smaller `train_size` or `unlabeled_size` is a subset of a larger one.
+
+    Args:
+        config: its `val_fraction` is taken first, its `train_size` from the rest.
+        labels: (N,) of the full training split, unlabelled images last.
+
+    Raises:
+        ValueError: a class has too few images for `train_size`, there are too few unlabelled ones, or
+            fewer than one batch in all.
+    """
+    labels, unlabelled = labels[labels != UNLABELLED], np.flatnonzero(labels == UNLABELLED)
+    order = fixed_order(len(labels))
+    by_class = [order[labels[order] == c] for c in np.unique(labels)]
+    held_out = [round(config.val_fraction * len(indices)) for indices in by_class]
+    rest = [indices[n:] for indices, n in zip(by_class, held_out, strict=True)]
+    if config.train_size is None:
+        chosen = rest
+    else:
+        sizes = _balanced(config, [len(indices) for indices in rest])
+        chosen = [indices[:size] for size, indices in zip(sizes, rest, strict=True)]
+    if config.unlabeled_size > len(unlabelled):
+        raise ValueError(
+            f"unlabeled_size: got {config.unlabeled_size}; allowed: at most the {len(unlabelled)} unlabelled"
+            f" images of {config.dataset}"
+        )
+    choice = Choice(
+        train=np.sort(np.concatenate(chosen)),
+        validation=np.sort(
+            np.concatenate([indices[:n] for indices, n in zip(by_class, held_out, strict=True)])
+        ),
+        unlabelled=np.sort(unlabelled[fixed_order(len(unlabelled))[: config.unlabeled_size]]),
+    )
+    total = len(choice.train) + len(choice.unlabelled)
+    if not len(choice.train):
+        raise ValueError(
+            f"val_fraction: got {config.val_fraction}; it leaves no image of {config.dataset} to train on"
+        )
+    if total < config.batch_size:
+        raise ValueError(f"batch_size: got {config.batch_size}; allowed: at most the {total} training images")
+    return choice
+
+
+def stratified_choice(labels: Labels, count: int) -> Indices:
+    """`count` fixed indices into `labels`, classes in proportion (all where there are fewer), sorted.
+
+    Taken round-robin by relative rank within the class: each prefix of the underlying order is
+    stratified, so a smaller choice is a subset of a larger one.
+    """
+    order = fixed_order(len(labels))
+    rank = np.empty(len(labels))
+    for c in np.unique(labels):
+        members = order[labels[order] == c]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.argsort(rank, kind="stable")[:count])
+
+
+def _balanced(config: TrialConfig, available: list[int]) -> list[int]:
+    """How many images of each class make `train_size`, all alike or one apart."""
+    size = config.train_size or 0
+    if size < len(available):
+        raise ValueError(
+            f"train_size: got {size}; allowed: at least one image of each of the"
+            f" {len(available)} classes of {config.dataset}"
+        )
+    share, extra = divmod(size, len(available))
+    sizes = [share + (c < extra) for c in range(len(available))]
+    if any(wanted > having for wanted, having in zip(sizes, available, strict=True)):
+        raise ValueError(
+            f"train_size: got {size}; allowed: at most {min(available)} images a class of {config.dataset}"
+            f" beside val_fraction={config.val_fraction}"
+        )
+    return sizes
+
+
+def fixed_order(count: int) -> Indices:
+    """0 … `count` - 1 in an order that looks random and never changes."""
+    # RandomState, not default_rng: NumPy promises its stream never changes, and these choices must not.
+    return np.random.RandomState(0).permutation(count)
