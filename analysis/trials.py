@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from search_spaces import Selection, add_selection_arguments, selection_from
+from search_spaces.names import arm_labels, name_cells
 from study import store
 from study.ledger import Ledger, TrialRecord, add_ledger_arguments, ledger_from
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, FIELDS, FieldValue, TrialConfig, format_value
+from trainables.trial import FIELDS, format_value
 
 MISSING = "MISSING"
 """Status of a trial that the ledger does not have."""
@@ -95,39 +96,3 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 def cell_labels(trials: pd.DataFrame) -> dict[int, str]:
     """The label of each cell, by its number."""
     return dict(zip(trials["cell"], trials["cell_label"], strict=True))
-
-
-def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
-    """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
-    firsts = {trial.cell: trial for trial in trials}
-    always = ("dataset", "backbone", "augmentations")
-    varying = [
-        name
-        for name in CELL_FIELDS
-        if name not in always and len({getattr(trial, name) for trial in firsts.values()}) > 1
-    ]
-    return {
-        cell: " · ".join(
-            [format_value(getattr(trial, name)) for name in always]
-            + [f"{name} {format_value(getattr(trial, name))}" for name in varying]
-        )
-        for cell, trial in firsts.items()
-    }
-
-
-def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
-    """The arm's name, with the fields that tell apart arms of one name within a cell."""
-    groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
-    for trial in trials:
-        groups.setdefault((trial.cell, trial.arm), set()).add(_arm_values(trial))
-    labels = {}
-    for trial in trials:
-        variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
-        differing = [name for name, values in zip(ARM_FIELDS, variants, strict=True) if len(set(values)) > 1]
-        extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in differing)
-        labels[trial] = trial.arm + extra
-    return labels
-
-
-def _arm_values(trial: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(trial, name) for name in ARM_FIELDS)

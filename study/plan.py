@@ -1,11 +1,15 @@
 """What would run: the trials of a selection against what the ledger has."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
+from search_spaces.names import arm_labels, varying_fields
 from study.ledger import Ledger, TrialRecord
-from trainables.trial import TrialConfig
+from trainables.trial import TrialConfig, format_value
+
+SHOWN_SUBSETS = 8
+"""Subsets of augmentations that a line of the plan names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,21 +64,54 @@ def make_plan(selection: Selection, ledger: Ledger) -> Plan:
 def describe(plan: Plan, *, retry_failed: bool = False) -> list[str]:
     """The plan in a few lines for people."""
     trials = plan.selection.trials
-    by_cell: dict[tuple[object, ...], list[TrialConfig]] = {}
-    for trial in trials:
-        by_cell.setdefault(trial.cell, []).append(trial)
-    lines = [*plan.selection.steps]
-    for members in by_cell.values():
-        first = members[0]
-        where = first.name.rsplit("/", 2)[0]
-        arms = _distinct(trial.arm for trial in members)
-        seeds = _distinct(str(trial.seed) for trial in members)
-        lines.append(f"  {where}: {', '.join(arms)} x seeds {', '.join(seeds)}, {first.epochs} epochs")
+    lines = [*plan.selection.steps, *_cells(trials)]
     lines.append(
         f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
         f" failed, {len(plan.new)} new; to run: {len(plan.to_run(retry_failed=retry_failed))}"
     )
     return lines
+
+
+def _cells(trials: Sequence[TrialConfig]) -> list[str]:
+    """A line for all cells that differ in their augmentations alone and have the same arms and seeds.
+
+    Besides dataset, backbone and epochs a line names the fields in which the cells of the selection differ.
+    """
+    cells: dict[tuple[object, ...], list[TrialConfig]] = {}
+    for trial in trials:
+        cells.setdefault(trial.cell, []).append(trial)
+    always = ("dataset", "backbone", "augmentations", "epochs")
+    varying = varying_fields(trials, besides=always)
+    labels = arm_labels(trials)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for members in cells.values():
+        first = members[0]
+        arms = ", ".join(_distinct(labels[trial] for trial in members))
+        settings = [f"{first.epochs} epochs"]
+        settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
+        what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
+        where = f"{first.dataset}/{first.backbone}"
+        groups.setdefault((where, what), []).append(format_value(first.augmentations))
+    count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"
+    return [count, *(f"  {where}/{_subsets(subsets)}: {what}" for (where, what), subsets in groups.items())]
+
+
+def _subsets(texts: Sequence[str]) -> str:
+    """`rrc`, or `{none, rrc, rrc+hflip}`, or how many."""
+    if len(texts) == 1:
+        return texts[0]
+    return f"{{{', '.join(texts)}}}" if len(texts) <= SHOWN_SUBSETS else f"{{{len(texts)} subsets}}"
+
+
+def _ranges(seeds: set[int]) -> str:
+    """`0`, `0-4`, `0, 2-3`."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 from rich.console import Console
 
-from search_spaces import SPACES, Selection, add_selection_arguments, selection_from
+from search_spaces import SPACES, Selection, add_selection_arguments, selection_from, tags
 from study import cluster, store
 from study.ledger import Ledger, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_lock
@@ -137,7 +137,7 @@ def _train(
 
     output, data_dir = args.output.absolute(), args.data_dir.absolute()
     trials = plan.to_run(retry_failed=args.retry_failed)
-    tags = {"space": plan.selection.space, **_code_tags()}
+    code = _code_tags()
     progress = Progress(trials, console)
     writer = LedgerWriter(
         ledger,
@@ -164,7 +164,10 @@ def _train(
                 from study.execute import execute
                 from trainables.tune import job
 
-                jobs = [(t, job(t, data_dir=data_dir, storage=str(output), tags=tags)) for t in trials]
+                jobs = []
+                for trial in trials:
+                    labels = {**tags(plan.selection.space, trial), **code}
+                    jobs.append((trial, job(trial, data_dir=data_dir, storage=str(output), tags=labels)))
                 request = cluster.request(resources, args.address)
                 stopped = execute(
                     jobs, request, output / "ray", on_event, max_concurrent=resources.max_concurrent

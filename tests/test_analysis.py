@@ -9,8 +9,9 @@ import pytest
 from analysis import embeddings
 from analysis.labels import arm_latex, arm_text
 from analysis.tables import caption, cell_table, summarise, to_latex, to_markdown, write_tables
-from analysis.trials import arm_labels, cell_labels, name_cells
-from trainables.trial import TrialConfig, format_value
+from analysis.trials import cell_labels
+from search_spaces.names import arm_labels, name_cells
+from trainables.trial import FIELDS, TrialConfig, format_value
 
 
 def trial(arm: str, seed: int, **fields: object) -> TrialConfig:
@@ -25,7 +26,7 @@ def frame(results: dict[TrialConfig, float | None]) -> pd.DataFrame:
     cells = list(dict.fromkeys(t.cell for t in results))
     return pd.DataFrame(
         {
-            **{name: getattr(t, name) for name in t.__slots__},
+            **{name: getattr(t, name) for name in FIELDS},
             "augmentations": format_value(t.augmentations),
             "key": t.key,
             "name": t.name,
@@ -126,7 +127,7 @@ def test_cells_are_labelled_by_what_varies() -> None:
     assert cell_labels(frame(dict.fromkeys(varied, 0.5))) == {
         0: "digits · convnet · rrc+hflip · train_size none",
         1: "digits · convnet · rrc+hflip · train_size 200",
-        2: "digits · convnet · none · train_size none",
+        2: "digits · convnet · none (views alike) · train_size none",
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from search_spaces import SPACES
 from study.ledger import Ledger, TrialRecord
 from trainables.trial import TrialConfig
 
@@ -66,6 +67,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(folder, *TINY, *ARMS, "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
+    assert "1 cell:\n  digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs\n" in done.stdout
     assert "digits · convnet · rrc+solarize" in done.stdout
     assert "report:   reports/quickstart/report.html" in done.stdout
     assert "complete: 4 trials. More seeds: python " in done.stdout
@@ -249,6 +251,31 @@ def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
         ("--space quickstart --set train_size=5", "train_size: got 5; allowed: at least one image of each"),
         ("--space quickstart --set unlabeled_size=5", "--set: unlabeled_size: got 5; allowed: 0 for digits"),
         (
+            "--space ablations --only dataset=cifar10 --set dataset=folder:pets",
+            "folder:pets: there is no folder data/pets; allowed: a folder with train/<class>/ and",
+        ),
+        (
+            "--space quickstart --set dataset=folder:../pets",
+            "--set: dataset: got 'folder:../pets'; allowed: cifar10, stl10, digits, folder:NAME or",
+        ),
+        (
+            "--space ablations --only dataset=stl10 --set dataset=cifar10",
+            "--set: unlabeled_size: got 5000; allowed: 0 for cifar10",
+        ),
+        (
+            "--space ablations --set unlabeled_size=200000 --only dataset=stl10",
+            "unlabeled_size: got 200000; allowed: at most the 100000 unlabelled images of stl10",
+        ),
+        (
+            "--space ablations --only dataset=cifar10 --set train_size=45001",
+            "train_size: got 45001; allowed: at most 4500 images a class of cifar10 beside val_fraction=0.1",
+        ),
+        ("--space quickstart --set backbone=resnet81", "backbone: got 'resnet81' (did you mean 'resnet18'?)"),
+        (
+            "--space quickstart --set backbone=alexnet",
+            "backbone: alexnet cannot run on images of 32 x 32 pixels (",
+        ),
+        (
             "--space quickstart --address ray://127.0.0.1:1",
             "--address: got 'ray://127.0.0.1:1'; allowed: HOST:PORT",
         ),
@@ -284,6 +311,27 @@ def test_plan_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("space", "lines"), [
+    ("thesis", ["space thesis: 250 trials", "10 cells:", "250 planned: 0 done,"]),
+    ("ablations", ["space ablations: 1600 trials", "64 cells:", "1600 planned: 0 done,"]),
+])  # fmt: skip
+def test_plan_of_a_large_space_imports_neither_torch_nor_ray(
+    space: str, lines: list[str], tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; from study.run import main; main(['--space', '{space}', '--plan']);"
+        "print('loaded', sorted({'torch', 'torchvision', 'ray'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"
+    for line in lines:
+        assert f"\n{line}" in f"\n{done.stdout}"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_list_spaces(tmp_path: Path) -> None:
     done = run(tmp_path, "--list-spaces")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == list(SPACES)
     assert done.stdout.startswith("quickstart: One cell on scikit-learn's digits")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from search_spaces import SPACES, add_selection_arguments, select, selection, selection_from
-from trainables.trial import TrialConfig
+from search_spaces import SPACES, add_selection_arguments, select, selection, selection_from, tags
+from trainables.trial import FIELDS, TrialConfig, format_value
 
 Pairs = list[tuple[str, int]]
 
@@ -23,6 +23,146 @@ def test_quickstart_is_four_arms_by_three_seeds_of_one_cell() -> None:
     trials = select("quickstart").trials
     assert arms_and_seeds(trials) == [(arm, seed) for seed in range(3) for arm in ARMS]
     assert len({trial.cell for trial in trials}) == 1
+
+
+SET = {
+    "dataset": "folder:mine@48",
+    "train_size": "200",
+    "unlabeled_size": "100",
+    "val_fraction": "0.2",
+    "backbone": "resnet34",
+    "feature_dim": "512",
+    "hidden_dim": "512",
+    "embedding_dim": "64",
+    "augmentations": "hflip+solarize",
+    "crop_scale_min": "0.5",
+    "grayscale_p": "0.5",
+    "solarize_p": "0.5",
+    "views": "symmetric",
+    "method": "siamese",
+    "gamma": "0.5",
+    "lambd": "0.1",
+    "center": "false",
+    "epochs": "2",
+    "batch_size": "64",
+    "lr": "0.2",
+    "momentum": "0.5",
+    "weight_decay": "0.5",
+    "lr_schedule": "cosine",
+    "precision": "fp32",
+    "seed": "17",
+}
+"""A value to set for every field; a new field needs an entry here."""
+
+PUBLISHED = ["ce", "siamese-0.0001", "siamese-0.001", "siamese-0.01"]
+
+
+def test_thesis_is_ten_cells_by_five_arms_by_five_seeds() -> None:
+    trials = select("thesis").trials
+    assert len(trials) == 250
+    assert len({trial.cell for trial in trials}) == 10
+    for cell in {trial.cell for trial in trials}:
+        members = [trial for trial in trials if trial.cell == cell]
+        assert {(t.arm, t.seed) for t in members} == {
+            (arm, seed) for arm in [*PUBLISHED, "siamese-0"] for seed in range(5)
+        }
+    for trial in trials:
+        assert (trial.epochs, trial.precision, trial.val_fraction) == (1000, "bf16", 0)
+        assert trial.batch_size == {"vgg16": 512, "resnet18": 128}[trial.backbone]
+        assert (trial.lr, trial.momentum, trial.weight_decay) == (0.01, 0.9, 1e-4)
+        siamese = trial.method == "siamese"
+        assert trial.unlabeled_size == (5000 if siamese and trial.dataset == "stl10" else 0)
+        colour = {"grayscale", "solarize"} & set(trial.augmentations)
+        assert trial.views == ("asymmetric" if siamese and colour else "symmetric")
+
+
+def test_every_thesis_trial_says_which_table_it_feeds() -> None:
+    tables: dict[str, set[tuple[str, ...]]] = {}
+    for trial in select("thesis").trials:
+        cell = (trial.dataset, trial.backbone, format_value(trial.augmentations))
+        labels = tags("thesis", trial)
+        assert labels["space"] == "thesis"
+        tables.setdefault(labels["thesis.table"], set()).add(cell)
+    every = "rrc+hflip+grayscale+solarize"
+    assert tables == {
+        "4.1": {("cifar10", "vgg16", every)},
+        "4.2": {("cifar10", "resnet18", every)},
+        "4.3": {("stl10", "vgg16", every)},
+        "4.4": {("stl10", "resnet18", every)},
+        "4.5": {("cifar10", "resnet18", "rrc")},
+        "4.6": {("cifar10", "resnet18", "hflip")},
+        "4.7": {("cifar10", "resnet18", "grayscale")},
+        "4.8": {("cifar10", "resnet18", "solarize")},
+        "4.9": {("cifar10", "resnet18", "rrc+hflip")},
+        "4.10": {("cifar10", "resnet18", "grayscale+solarize")},
+    }
+    assert tags("ablations", select("ablations").trials[0]) == {"space": "ablations"}
+    other = select("thesis", only=["dataset=cifar10"], assign=["dataset=folder:mine"]).trials[0]
+    assert tags("thesis", other) == {"space": "thesis"}  # not the thesis's images
+
+
+def test_ablations_are_every_combination() -> None:
+    trials = select("ablations").trials
+    assert len(trials) == len({trial.key for trial in trials}) == 1600
+    combinations = {
+        (t.backbone, t.dataset, t.augmentations, t.arm, t.seed)
+        for t in trials
+        if t.views == "symmetric" and t.val_fraction == 0.1 and t.epochs == 1000
+    }
+    assert len(combinations) == 2 * 2 * 16 * 5 * 5
+    unlabelled = {(t.dataset, t.method): t.unlabeled_size for t in trials}
+    assert unlabelled == {
+        ("cifar10", "ce"): 0,
+        ("cifar10", "siamese"): 0,
+        ("stl10", "ce"): 0,
+        ("stl10", "siamese"): 5000,
+    }
+
+
+def test_matched_cells_without_unlabelled_images() -> None:
+    trials = select("ablations", only=["dataset=stl10"], assign=["unlabeled_size=0"]).trials
+    assert len(trials) == 800
+    assert not any(trial.unlabeled_size for trial in trials)
+    contrast = select("unlabelled").trials
+    assert len(contrast) == 2 * (1 + 2 * 4) * 5
+    every = {trial for trial in contrast if trial.unlabeled_size == 0}
+    assert every < set(trials)  # trained once for both
+
+
+def test_controls_hold_the_thesis_against_simpler_explanations() -> None:
+    trials = set(select("controls").trials)
+    thesis = set(select("thesis").trials)
+    assert {trial.arm for trial in trials & thesis} == {"ce", "siamese-0"}
+    new = [trial for trial in trials - thesis if trial.seed == 0]
+    twice = [trial for trial in new if trial.epochs == 2000]
+    fast = [trial for trial in new if trial.lr == 0.02]
+    equal = [trial for trial in new if trial.method == "siamese"]
+    assert len(new) == len(twice) + len(fast) + len(equal)
+    assert len(twice) == len(fast) == 10
+    assert all(trial.method == "ce" for trial in twice + fast)
+    assert all(trial.weight_decay == 5e-5 for trial in fast)
+    # Without grayscale and solarize the thesis's own two views are drawn alike.
+    assert len(equal) == 7
+    assert all(trial.gamma == 0 and trial.views == "symmetric" for trial in equal)
+
+
+def test_set_goes_on_from_what_the_space_gave() -> None:
+    """ce has no unlabelled images, but its space gave it some: with another method they come back."""
+    only = ["dataset=stl10", "arm=ce", "augmentations=rrc"]
+    trials = select("ablations", only=only, assign=["method=siamese", "gamma=0.1"]).trials
+    assert {trial.unlabeled_size for trial in trials} == {5000}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_only_and_set_work_on_every_field(field: str) -> None:
+    ablations = select("ablations").trials
+    values = [format_value(getattr(trial, field)) for trial in ablations]
+    kept = [trial for trial, value in zip(ablations, values, strict=True) if value == values[-1]]
+    assert list(select("ablations", only=[f"{field}={values[-1]}"]).trials) == kept
+    changed = select(
+        "ablations", only=["dataset=stl10", "arm=siamese-0.01"], assign=[f"{field}={SET[field]}"]
+    )
+    assert {format_value(getattr(trial, field)) for trial in changed.trials} == {SET[field]}
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -98,7 +238,7 @@ def test_order_is_seed_by_seed_whatever_the_space(monkeypatch: pytest.MonkeyPatc
     [
         (
             {"space": "quikstart"},
-            "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart",
+            "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart, thesis, controls, ",
         ),
         ({"seeds": 0}, "--seeds: got 0; allowed: an integer >= 1"),
         ({"only": ["arm"]}, "--only: got 'arm'; allowed: KEY=V[,V]"),

@@ -315,7 +315,7 @@ def test_weights_that_diverge_in_the_last_step_end_the_trial_too(tiny: Tiny, dat
 
 @pytest.fixture(scope="module")
 def stl10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with STL-10, from an archive in its format: 40 labelled, 40 unlabelled, 20 test images."""
+    """A data folder with STL-10, from an archive in its format: 40 labelled, 40 unlabelled, 20 for test."""
     folder = tmp_path_factory.mktemp("stl10")
     images = np.random.RandomState(0).randint(0, 256, (100, 3, 96, 96), dtype=np.uint8)
     content, files = stl10_archive(images[:40], images[40:80], images[80:])

@@ -5,6 +5,7 @@ Shapes: B images, D = feature_dim, M = embedding_dim, K classes.
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -124,7 +125,8 @@ def complaint(name: str, feature_dim: int, size: int) -> str | None:
             " classification model of torchvision"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how weights will be drawn some day
             h = backbone(name, feature_dim).train()(torch.empty(2, 3, size, size))
     except Exception as error:  # whatever a network raises for images that it is not made for
         return f"backbone: {name} cannot run on images of {size} x {size} pixels ({_first_line(error)})"
