@@ -7,7 +7,17 @@ To add one, write the function here and name it in `SPACES`; the first line of i
 import types
 from collections.abc import Callable, Mapping
 
-from search_spaces.design import Row, arms, powerset, product, trials
+from search_spaces.design import (  # noqa: F401  # all of the vocabulary, for the next space
+    Row,
+    add_one_in,
+    arms,
+    exclude,
+    leave_one_out,
+    pairs,
+    powerset,
+    product,
+    trials,
+)
 from trainables.trial import TRANSFORMS, TrialConfig
 
 Space = Callable[[], list[TrialConfig]]
