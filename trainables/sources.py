@@ -189,11 +189,12 @@ def _loaded(kind: Any, data_dir: Path, scratch: Path, *splits: dict[str, Any]) -
             f" downloaded again, or replace it by a whole copy of {kind.url}"
         )
     try:
-        if root == scratch:
-            extract_archive(archive, scratch)
         with warnings.catch_warnings():
-            # NumPy's complaint about how the arrays in CIFAR-10's archive were pickled in 2009.
-            warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+            # Of tarfile about archives of strangers, which these are not, and of NumPy about how CIFAR-10 was
+            # pickled in 2009.
+            warnings.simplefilter("ignore")
+            if root == scratch:
+                extract_archive(archive, scratch)
             return [kind(root, **split) for split in splits]
     except (RuntimeError, EOFError) as error:
         raise DataError(f"{root / kind.base_folder} is incomplete or damaged ({error}); remove it") from None
