@@ -4,6 +4,7 @@ To add one, write the function here and name it in `SPACES`; the first line of i
 `python study/run.py --list-spaces` shows.
 """
 
+import functools
 import types
 from collections.abc import Callable, Mapping
 
@@ -123,14 +124,21 @@ def _as_published(row: Row) -> Row:
 
 
 def tags(space: str, trial: TrialConfig) -> dict[str, str]:
-    """What a run of the ledger says of the space that it was made for.
+    """What a run of the ledger says of what it was made for.
 
-    `space`, and for a trial of the thesis's own space `thesis.table`: the number of the table whose cell
-    it has, also where epochs, say, were changed with `--set`.
+    `space`, and `thesis.table`: the number of the table that it feeds, for the trials of the space
+    `thesis` (of any seed, and whichever space asked for them first) and for those that `thesis` has with
+    other epochs, say, after `--set`.
     """
     cells = {tuple(cell.values()): number for number, cell in TABLES.items()}
     number = cells.get((trial.dataset, trial.backbone, trial.augmentations))
-    return {"space": space, **({"thesis.table": number} if space == "thesis" and number else {})}
+    feeds = number and (space == "thesis" or trial.replace(seed=0) in _thesis_of_seed_0())
+    return {"space": space, **({"thesis.table": number} if feeds and number else {})}
+
+
+@functools.cache
+def _thesis_of_seed_0() -> frozenset[TrialConfig]:
+    return frozenset(trial for trial in thesis() if trial.seed == 0)
 
 
 SPACES: Mapping[str, Space] = types.MappingProxyType(

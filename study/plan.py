@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from search_spaces import Selection
 from search_spaces.names import arm_labels, varying_fields
 from study.ledger import Ledger, TrialRecord
-from trainables.trial import TrialConfig, format_value
+from trainables.trial import DEFAULTS, TrialConfig, format_value
 
 SHOWN_SUBSETS = 8
 """Subsets of augmentations that a line of the plan names one by one."""
@@ -89,11 +89,23 @@ def _cells(trials: Sequence[TrialConfig]) -> list[str]:
         arms = ", ".join(_distinct(labels[trial] for trial in members))
         settings = [f"{first.epochs} epochs"]
         settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
+        settings += _of_all_arms(members)
         what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
         where = f"{first.dataset}/{first.backbone}"
         groups.setdefault((where, what), []).append(format_value(first.augmentations))
     count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"
     return [count, *(f"  {where}/{_subsets(subsets)}: {what}" for (where, what), subsets in groups.items())]
+
+
+def _of_all_arms(members: Sequence[TrialConfig]) -> list[str]:
+    """What all siamese arms of a cell have in common and is not the default."""
+    settings = []
+    for name in ("views", "unlabeled_size", "lambd", "center"):
+        of_term = name in ("lambd", "center")  # which only gamma > 0 has
+        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or not of_term)}
+        if len(values) == 1 and values != {DEFAULTS[name]}:
+            settings.append(f"{name} {format_value(values.pop())}")
+    return settings
 
 
 def _subsets(texts: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ def _check_before_anything_is_created(
     """Raise LedgerError or ClusterError for what could never work."""
     folders = [("--output", args.output), ("reports", REPORTS)]
     datasets = {trial.dataset for trial in selection.trials}
-    if not all(data.fingerprint(name, args.data_dir, look_at_source=True) for name in datasets):
+    if not all(data.fingerprint(name, args.data_dir) for name in datasets):
         folders.append(("--data-dir", args.data_dir))  # else it may be a shared folder, only for reading
     for option, folder in folders:
         store.check_writable(option, folder)

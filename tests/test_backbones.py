@@ -38,6 +38,14 @@ def test_all_that_cannot_run_are_named_at_once(tiny: Tiny, tmp_path: Path) -> No
     assert second.startswith("alexnet cannot run on images of 32 x 32 pixels (")
 
 
+def test_a_pytorch_that_does_not_start_is_one_line(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.backbones.sys.executable", "/bin/false")
+    with pytest.raises(ValueError, match=r"^backbone: resnet34 cannot be tried \(no reason given\)$"):
+        backbones.check([tiny(backbone="resnet34")], tmp_path)
+
+
 def test_images_may_be_too_small_for_a_built_in_one(tiny: Tiny, tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("a", "b"):

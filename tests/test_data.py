@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,10 +122,63 @@ def test_two_processes_at_once_make_one_whole_dataset(tmp_path: Path, digits: da
     assert sha256(data.load("digits", tmp_path)) == digits.sha256
 
 
-@pytest.mark.parametrize("file", data.FILES)
+@pytest.mark.parametrize("file", [*data.ARRAYS, "meta.json"])
 def test_a_missing_file_is_made_again(file: str, tmp_path: Path) -> None:
     digest = data.prepare("digits", tmp_path)
     (tmp_path / "prepared/digits" / file).unlink()
     assert data.fingerprint("digits", tmp_path) is None
     assert data.prepare("digits", tmp_path) == digest
     assert len(data.load("digits", tmp_path).test.labels) == 500
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"layout": 2}', "null"])
+def test_a_description_that_cannot_be_read_is_made_again(content: str, tmp_path: Path) -> None:
+    digest = data.prepare("digits", tmp_path)
+    (tmp_path / "prepared/digits/meta.json").write_text(content)
+    assert data.fingerprint("digits", tmp_path) is None
+    assert data.prepare("digits", tmp_path) == digest
+
+
+def test_an_array_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
+    digest = data.prepare("digits", tmp_path)
+    path = tmp_path / "prepared/digits/test_images.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert data.prepare("digits", tmp_path) == digest
+    assert data.load("digits", tmp_path).test.images.shape == (500, 3, 32, 32)
+
+
+def test_loading_while_the_data_is_replaced_gives_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arrays are replaced between two of the files that are read."""
+    first = data.load("digits", tmp_path)
+    meta = json.loads((tmp_path / "prepared/digits/meta.json").read_text())
+    before, calls = np.load, []
+
+    def load(path: Path, *args: Any, **options: Any) -> Any:
+        calls.append(path)
+        if len(calls) == 2:  # somebody else: other images, other statistics
+            (tmp_path / "prepared/digits/meta.json").write_text(json.dumps({**meta, "sha256": "new"}))
+        if len(calls) == 6:
+            (tmp_path / "prepared/digits/meta.json").unlink()
+            raise FileNotFoundError(path)
+        return before(path, *args, **options)
+
+    monkeypatch.setattr(np, "load", load)
+    again = data.load("digits", tmp_path)
+    assert again.sha256 == first.sha256  # prepared once more, after the second disturbance
+    assert len(calls) == 4 + 2 + 4
+
+
+def test_preparing_ahead_notices_altered_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.main(["digits", "--data-dir", str(tmp_path)]) == 0
+    path = tmp_path / "prepared/digits/test_labels.npy"
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        data.main(["digits", "--data-dir", str(tmp_path)])
+    assert (
+        f"{tmp_path}/prepared/digits is damaged: it is not what was prepared. Remove it"
+        in capsys.readouterr().err
+    )

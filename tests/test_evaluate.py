@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
 from trainables.augment import normalise
-from trainables.evaluate import Evaluator, Outputs, evaluate
+from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
 from trainables.models import SiameseNet, build
 from trainables.splits import Indices, stratified_choice
 from trainables.trial import TRANSFORMS, TrialConfig, TrialResult
@@ -45,11 +45,16 @@ def seen(tiny: Tiny, digits: data.Dataset) -> Callable[..., Tensor]:
     """What a network would see: normalised pixels of test images, (N, 3 * S * S)."""
 
     def pixels(
-        transforms: tuple[str, ...] | None, *, indices: Indices = EVERY, view: int = 0, **changes: Any
+        transforms: tuple[str, ...] | None,
+        *,
+        indices: Indices = EVERY,
+        view: int = 0,
+        reference: bool = False,
+        **changes: Any,
     ) -> Tensor:
         net = SiameseNet(nn.Flatten(), nn.Identity(), nn.Identity())
         looking = Evaluator(config=tiny(**changes), net=net, dataset=digits, device=torch.device("cpu"))
-        return looking.outputs("test", indices, transforms, view=view).h
+        return looking.outputs("test", indices, transforms, view=view, reference=reference).h
 
     return pixels
 
@@ -57,11 +62,6 @@ def seen(tiny: Tiny, digits: data.Dataset) -> Callable[..., Tensor]:
 def arrays(result: TrialResult, name: str) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(result.artifacts[name])) as file:
         return dict(file)
-
-
-def test_accuracy_is_the_share_predicted_right() -> None:
-    logits = torch.tensor([[2.0, 1], [0, 3], [1, 0], [0, 1]])
-    assert Outputs(h=logits, logits=logits, labels=torch.tensor([0, 1, 1, 1])).accuracy == 0.75
 
 
 def test_clean_outputs_are_a_plain_forward_pass(evaluator: MakeEvaluator, digits: data.Dataset) -> None:
@@ -107,6 +107,14 @@ def test_all_trials_are_evaluated_on_the_same_augmented_images(seen: Callable[..
         assert torch.equal(seen(TRANSFORMS, **changes), expected)
 
 
+@pytest.mark.parametrize("strength", [{"crop_scale_min": 0.5}, {"grayscale_p": 0.9}, {"solarize_p": 0.8}])
+def test_reference_images_do_not_depend_on_the_strengths_of_the_trial(
+    strength: dict[str, float], seen: Callable[..., Tensor]
+) -> None:
+    assert torch.equal(seen(TRANSFORMS, reference=True, **strength), seen(TRANSFORMS))
+    assert not torch.equal(seen(TRANSFORMS, **strength), seen(TRANSFORMS))
+
+
 def test_subsets_share_their_draws(seen: Callable[..., Tensor]) -> None:
     flipped, both = seen(("hflip",)), seen(("hflip", "solarize"))
     alike = (flipped == both).all(1).float().mean().item()
@@ -128,15 +136,15 @@ def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator
         "test_acc": ("test", EVERY, None),
         "test_aug_acc": ("test", EVERY, ("hflip", "solarize")),
         "test_augcrop_acc": ("test", EVERY, ("rrc", "hflip", "solarize")),
-        "test_augfull_acc": ("test", EVERY, TRANSFORMS),
         "val_acc": ("train", validation, None),
     }
     assert len({metrics[name] for name in expected}) > 4  # few are alike by chance
     others = {"test_acc_bnrecal", "test_ce", "test_ece", "knn_acc", "view_agreement", "view_cosine"}
     others |= {"effective_rank", "silhouette", "z_effective_rank"}
-    assert metrics.keys() == expected.keys() | others
+    assert metrics.keys() == expected.keys() | {"test_augfull_acc"} | others
     for name, of in expected.items():
         assert metrics[name] == e.outputs(*of).accuracy, name
+    assert metrics["test_augfull_acc"] == e.outputs("test", EVERY, TRANSFORMS, reference=True).accuracy
     assert "val_acc" not in evaluate(e, train, np.arange(0))[0]
 
 
@@ -235,7 +243,7 @@ def test_measures_are_of_the_images_that_method_says(
     neighbours = measures.knn_accuracy(clean.h, clean.labels, bank.h, bank.labels)
     assert metrics["knn_acc"] == pytest.approx(neighbours, abs=1e-12)
     chosen = stratified_choice(digits.test.labels, 100)
-    views = [e.outputs("test", chosen, TRANSFORMS, view=view) for view in (0, 1)]
+    views = [e.outputs("test", chosen, TRANSFORMS, view=view, reference=True) for view in (0, 1)]
     assert metrics["view_agreement"] == measures.view_agreement(*(view.logits for view in views))
     assert metrics["view_cosine"] == pytest.approx(measures.view_cosine(*(view.h for view in views)))
     shown = e.outputs("test", chosen, None)
@@ -330,3 +338,25 @@ def test_order_of_the_dataset_does_not_matter_to_the_statistics(
         with e.clean_statistics(order):
             variances.append(torch.cat([norm.running_var.clone() for norm in norms(e.net)]))
     torch.testing.assert_close(*variances, rtol=0.05, atol=1e-3)
+
+
+def test_statistics_are_of_batches_as_large_as_those_of_training(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e, sizes = evaluator(batch_size=30), []
+    before = e.net.features
+    monkeypatch.setattr(e.net, "features", lambda x: (sizes.append(len(x)), before(x))[1])
+    with e.clean_statistics(np.arange(100)):
+        assert sizes == [30] * 3
+    with e.clean_statistics(np.arange(20)):
+        assert sizes[3:] == [20]
+
+
+@pytest.mark.parametrize("part", ["backbone", "classifier"])
+def test_outputs_that_are_not_finite_end_a_trial(evaluator: MakeEvaluator, part: str) -> None:
+    e = evaluator()
+    with torch.no_grad():
+        for weight in getattr(e.net, part).parameters():
+            weight.fill_(3e38)  # finite, what it gives is not
+    with pytest.raises(NonFiniteOutputs, match=r"^features or scores of train images are not finite$"):
+        evaluate(e, np.arange(100), np.arange(0))

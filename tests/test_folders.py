@@ -3,12 +3,13 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from trainables import data
+from trainables import data, sources
 from trainables.sources import DataError
 from trainables.splits import UNLABELLED
 
@@ -118,6 +119,41 @@ def test_without_its_images_the_arrays_serve(pets: Path) -> None:
     assert data.image_size("folder:pets", pets) == 8
 
 
+def test_a_channel_that_is_empty_does_no_harm(pets: Path) -> None:
+    for path in (pets / "pets/train").rglob("*.png"):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[..., 2] = 0
+        save(path, pixels)
+    dataset = load(pets)
+    assert dataset.mean[2] == 0
+    assert dataset.std[2] == 1
+    assert all(0 < value < 1 for value in dataset.std[:2])
+
+
+def test_large_images_are_decoded_a_few_at_a_time(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data.prepare("folder:pets", pets)
+    assert sources.images_at_once(8) > 1000
+    assert sources.images_at_once(1024) == 5
+    assert sources.images_at_once(10_000) == 1
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 3 * 8 * 8 * 2)
+    os.utime(pets / "pets/train/cat/0.png", (1, 1))
+    assert data.prepare("folder:pets", pets, look_at_source=True) == first
+
+
+def unreadable(root: Path) -> None:
+    """A folder that may not be read; root reads everything, so the error itself is made."""
+    more = root / "train/dog/more"
+    save(more / "3.png", noise(0))
+    before = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path) == str(more):
+            raise PermissionError(13, "Permission denied", str(more))
+        return before(path)
+
+    os.scandir = scandir  # type: ignore[assignment]  # undone by the test's monkeypatch
+
+
 BROKEN = {
     "there is no folder {root}/test; allowed: one with a folder of images for each class": (
         lambda root: (root / "test").rename(root / "tests")
@@ -151,6 +187,10 @@ BROKEN = {
     "{root}/train/cat/1.png has pixels of mode I;16; allowed: 8 bits a channel": (
         lambda root: Image.new("I;16", (8, 8)).save(root / "train/cat/1.png")
     ),
+    "folder:pets: [Errno 2] No such file or directory: '{root}/train/dog/3.png'": (
+        lambda root: (root / "train/dog/3.png").symlink_to("nowhere.png")
+    ),
+    "folder:pets: [Errno 13] Permission denied: '{root}/train/dog/more'": unreadable,
     "{root}/train has one class, 'dog'; allowed: at least two": (
         lambda root: [(root / split / "cat").rename(root / f"{split}-cat") for split in ("train", "test")]
     ),
@@ -161,7 +201,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("message", BROKEN)
-def test_what_is_broken_is_named_and_nothing_is_left(pets: Path, message: str) -> None:
+def test_what_is_broken_is_named_and_nothing_is_left(
+    pets: Path, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", os.scandir)
     BROKEN[message](pets / "pets")
     with pytest.raises(DataError, match="^" + re.escape(message.format(root=pets / "pets"))):
         load(pets)

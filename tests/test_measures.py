@@ -170,6 +170,10 @@ def test_silhouette_of_an_image_alone_in_its_class_is_zero() -> None:
     assert measures.silhouette(h, labels) == pytest.approx(2 / 3)
 
 
+def test_silhouette_of_one_class_is_zero() -> None:
+    assert measures.silhouette(angles(0, 30, 90), torch.tensor([1, 1, 1])) == 0
+
+
 def test_silhouette_of_dead_features() -> None:
     h = torch.cat([torch.zeros(2, 2), angles(0, 0)])
     expected = silhouette_score(np.asarray(h.double()), [0, 0, 1, 1], metric="cosine")

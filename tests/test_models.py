@@ -90,6 +90,7 @@ def test_vgg16_is_torchvisions() -> None:
         ("vgg16", 16, "backbone: vgg16 cannot run on images of 16 x 16 pixels (Given input size: "),
         ("vit_b_16", 32, "backbone: vit_b_16 cannot run on images of 32 x 32 pixels (Wrong image height! "),
         ("vit_b_16", 224, None),
+        ("regnet_y_400mf", 32, None),  # cannot be built on the meta device
         ("googlenet", 96, "backbone: googlenet gives more than one vector of features an image in"),
     ],
 )

@@ -97,6 +97,15 @@ def test_every_thesis_trial_says_which_table_it_feeds() -> None:
         "4.10": {("cifar10", "resnet18", "grayscale+solarize")},
     }
     assert tags("ablations", select("ablations").trials[0]) == {"space": "ablations"}
+    # A trial that another space asked for first feeds its table all the same.
+    shared = set(select("controls").trials) & set(select("thesis").trials)
+    assert len(shared) == 100
+    assert all(tags("controls", t) == {**tags("thesis", t), "space": "controls"} for t in shared)
+    fast = next(trial for trial in select("controls").trials if trial.lr == 0.02)
+    assert tags("controls", fast) == {"space": "controls"}
+    short = select("thesis", assign=["epochs=2"], seeds=7).trials[-1]
+    assert "thesis.table" in tags("thesis", short)
+    assert "thesis.table" in tags("thesis", select("thesis", seeds=7).trials[-1])
     other = select("thesis", only=["dataset=cifar10"], assign=["dataset=folder:mine"]).trials[0]
     assert tags("thesis", other) == {"space": "thesis"}  # not the thesis's images
 

@@ -167,6 +167,15 @@ def test_a_damaged_archive_is_named(serve: Any, data_dir: Path) -> None:
     check_nothing_is_left(data_dir, CIFAR10.filename)
 
 
+def test_an_incomplete_folder_that_torchvision_unpacked_is_named(serve: Any, data_dir: Path) -> None:
+    serve(CIFAR10, *cifar10_archive(CIFAR_TRAIN, CIFAR_TEST))
+    folder = data_dir / CIFAR10.base_folder
+    folder.mkdir()
+    with pytest.raises(DataError, match=rf"^{folder} is incomplete or damaged \(.*; remove it$"):
+        data.prepare("cifar10", data_dir)
+    check_nothing_is_left(data_dir, CIFAR10.base_folder)
+
+
 def test_a_damaged_file_is_never_unpickled(serve: Any, data_dir: Path, tmp_path: Path) -> None:
     """An archive of the right checksum, say, with a batch that is not what torchvision knows."""
     _, files = cifar10_archive(CIFAR_TRAIN, CIFAR_TEST)

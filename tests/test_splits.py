@@ -133,8 +133,11 @@ def test_more_unlabelled_images_than_there_are(tiny: Tiny) -> None:
         chosen(tiny, MIXED, unlabeled_size=41)
 
 
-def test_a_validation_split_that_leaves_nothing(tiny: Tiny) -> None:
-    with pytest.raises(
-        ValueError, match=r"^val_fraction: got 0.99; it leaves no image of stl10 to train on$"
-    ):
-        chosen(tiny, val_fraction=0.99)
+@pytest.mark.parametrize("fraction", [0.04, 0.96])
+def test_a_validation_split_that_a_class_has_no_part_in(tiny: Tiny, fraction: float) -> None:
+    message = (
+        f"val_fraction: got {fraction}; allowed: 0, or a share that leaves every class of stl10 an image to"
+        " train on and one to validate on (the smallest has 10)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        chosen(tiny, val_fraction=fraction)

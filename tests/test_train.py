@@ -418,6 +418,30 @@ def test_accuracy_of_an_epoch_is_of_labelled_images(
     assert right
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")
+@pytest.mark.parametrize(
+    "changes", [*METHODS, {"precision": "bf16", "views": "asymmetric"}], ids=[*NAMES, "bf16"]
+)
+def test_on_a_gpu(changes: dict[str, Any], tiny: Tiny, data_dir: Path, trained: Trained) -> None:
+    on_gpu, on_cpu = train(tiny(**changes), data_dir, device="cuda"), trained(**changes)
+    assert on_gpu.metrics.keys() == on_cpu.metrics.keys()
+    for row, expected in zip(on_gpu.history, on_cpu.history, strict=True):
+        assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=0.05)
+
+
+def test_images_kept_on_a_device_are_the_same(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept on the device (the meta device stands for a GPU: it knows shapes alone) or fetched by batch."""
+    indices, positions = np.arange(1290, 5, -1), torch.tensor([0, 7, 1284])
+    fetch, labels = train_module._training_set(digits, indices, torch.device("cpu"))
+    np.testing.assert_array_equal(fetch(positions).numpy(), digits.train.images[[1290, 1283, 6]])
+    np.testing.assert_array_equal(labels.numpy(), digits.train.labels[indices])
+    for limit in (2**31, 1000):
+        monkeypatch.setattr(train_module, "RESIDENT_BYTES", limit)
+        fetch, labels = train_module._training_set(digits, indices, torch.device("meta"))
+        assert fetch(positions).shape == (3, 3, 32, 32)
+        assert (fetch(positions).device.type, labels.device.type) == ("meta", "meta")
+
+
 def test_without_unlabelled_images_nothing_else_changes(tiny: Tiny, stl10_dir: Path) -> None:
     """The labelled images are chosen alike, whether unlabelled ones lie beside them or not."""
     indices = [

@@ -37,7 +37,10 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f"backbones could not be tried:\n{done.stderr}")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(
+            f"backbone: {', '.join(dict.fromkeys(n for n, *_ in unknown))} cannot be tried ({reason})"
+        )
     complaints = [text for text in json.loads(done.stdout) if text]
     if complaints:
         raise ValueError("; ".join(complaints))

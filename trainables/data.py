@@ -37,8 +37,7 @@ from trainables.trial import DATASETS, FOLDER, TrialConfig, nearest
 
 LAYOUT = 2
 """Version of the prepared files; a folder of another layout is prepared again."""
-FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "meta.json")
-"""What a prepared dataset consists of; where one is missing it is prepared again."""
+ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 SOURCES: Mapping[str, Callable[[Path], Source]] = types.MappingProxyType(
     {"cifar10": sources.cifar10, "stl10": sources.stl10, "digits": sources.digits}
 )
@@ -90,16 +89,22 @@ class Dataset:
 
 def load(name: str, data_dir: Path) -> Dataset:
     """The dataset `name`, prepared first if this machine does not have it yet; see `prepare` for errors."""
-    prepare(name, data_dir)
     folder = _folder(name, data_dir)
-    meta = json.loads((folder / "meta.json").read_text())
-    splits = {
-        split: Split(
-            images=np.load(folder / f"{split}_images.npy", mmap_mode="r"),
-            labels=np.load(folder / f"{split}_labels.npy"),
-        )
-        for split in ("train", "test")
-    }
+    while True:
+        prepare(name, data_dir)
+        try:
+            meta = _meta(folder)
+            splits = {
+                split: Split(
+                    images=np.load(folder / f"{split}_images.npy", mmap_mode="r"),
+                    labels=np.load(folder / f"{split}_labels.npy"),
+                )
+                for split in ("train", "test")
+            }
+        except FileNotFoundError:
+            continue  # just being replaced, as its images have changed
+        if meta is not None and meta == _meta(folder):
+            break
     return Dataset(
         name=name,
         **splits,
@@ -154,16 +159,23 @@ def fingerprint(name: str, data_dir: Path, *, look_at_source: bool = False) -> s
     With `look_at_source`, None also where the folder of images that it came from has changed since; a
     folder that is gone has not changed.
     """
-    folder = _folder(name, data_dir)
-    if not all((folder / file).exists() for file in FILES):
-        return None
-    meta = json.loads((folder / "meta.json").read_text())
-    if meta["layout"] != LAYOUT:
+    meta = _meta(_folder(name, data_dir))
+    if meta is None:
         return None
     images = FOLDER.fullmatch(name)
     if look_at_source and images and (data_dir / images["name"]).exists():
         return str(meta["sha256"]) if source(name, data_dir).state == meta["state"] else None
     return str(meta["sha256"])
+
+
+def _meta(folder: Path) -> dict[str, Any] | None:
+    """What is written beside the arrays; None unless all of them are there, whole and of this layout."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        sizes = {name: (folder / name).stat().st_size for name in ARRAYS}
+        return meta if meta["layout"] == LAYOUT and meta["bytes"] == sizes else None
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
 
 
 def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
@@ -183,7 +195,7 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
 
 def image_size(name: str, data_dir: Path) -> int:
     """Height and width of a dataset's images, in pixels, whether it is prepared or not."""
-    if _only_prepared(name, data_dir):
+    if fingerprint(name, data_dir) is not None:
         images = np.load(_folder(name, data_dir) / "train_images.npy", mmap_mode="r")
         return int(images.shape[-1])
     return source(name, data_dir).image_size
@@ -195,7 +207,10 @@ def source(name: str, data_dir: Path) -> Source:
     if images is None:
         return SOURCES[name](data_dir)
     size = images["size"]
-    return folder_of_images(name, data_dir / images["name"], size=int(size) if size else None)
+    try:
+        return folder_of_images(name, data_dir / images["name"], size=int(size) if size else None)
+    except OSError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _folder(name: str, data_dir: Path) -> Path:
@@ -253,8 +268,16 @@ def _write(folder: Path, contents: Contents, state: str, title: str | None) -> s
             _save(folder / f"{name}_labels.npy", partial(np.save, arr=labels))
             digest.update(labels.data)
     mean, std = _moments(pixels)
-    meta = {"layout": LAYOUT, "sha256": digest.hexdigest(), "mean": mean, "std": std}
-    text = json.dumps({**meta, "classes": contents.classes, "state": state}, indent=2)
+    meta = {
+        "layout": LAYOUT,
+        "sha256": digest.hexdigest(),
+        "bytes": {name: (folder / name).stat().st_size for name in ARRAYS},
+        "mean": mean,
+        "std": std,
+        "classes": contents.classes,
+        "state": state,
+    }
+    text = json.dumps(meta, indent=2)
     _save(folder / "meta.json", lambda file: file.write(text.encode()))
     return digest.hexdigest()
 
@@ -292,7 +315,8 @@ def _moments(pixels: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
         first = sum(value * count for value, count in enumerate(counts))
         second = sum(value * value * count for value, count in enumerate(counts))
         mean.append(first / n / 255)
-        std.append(((n * second - first * first) ** 0.5) / n / 255)  # integers: exact up to the root
+        # Integers: exact up to the root. A channel of one value has no spread to divide by.
+        std.append(((n * second - first * first) ** 0.5) / n / 255 or 1.0)
     return mean, std
 
 
@@ -309,6 +333,15 @@ def _bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"preparing {title}", total=total)
         yield lambda count: progress.advance(task, count)
+
+
+def _digest(dataset: Dataset) -> str:
+    """SHA-256 of the arrays as they are on disk now."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        digest.update(split.images.data)
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+    return digest.hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -329,6 +362,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.names:
             digest = prepare(name, args.data_dir, look_at_source=True, progress=True)
             dataset = load(name, args.data_dir)
+            if _digest(dataset) != digest:
+                folder = _folder(name, args.data_dir)
+                raise DataError(f"{folder} is damaged: it is not what was prepared. Remove it and try again")
             labels, size = dataset.train.labels, dataset.image_size
             counts = [f"{int((labels != UNLABELLED).sum())} training images"]
             if unlabelled := int((labels == UNLABELLED).sum()):

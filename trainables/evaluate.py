@@ -1,7 +1,8 @@
 """Final metrics and artifacts of a trained network.
 
-Every image of a dataset has one fixed draw of random parameters per view, for all four transforms, so
-that all trials on the dataset are evaluated on the same augmented images.
+Every image of a dataset has one fixed draw of random numbers per view, for all four transforms. All trials
+with equal strengths of augmentation are evaluated on the same augmented images, and what is measured under
+all four transforms has the default strengths: the same images for every trial.
 
 Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
@@ -10,18 +11,20 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainables import measures
-from trainables.augment import Draws, augment, normalise, policy
+from trainables.augment import Draws, Policy, augment, normalise, policy
 from trainables.data import Dataset, Split
 from trainables.models import SiameseNet
 from trainables.randomness import generator
 from trainables.splits import UNLABELLED, Indices, fixed_order, stratified_choice
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.trial import DEFAULTS, TRANSFORMS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32
 """Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
@@ -29,8 +32,14 @@ EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
 BANK_IMAGES = 10_000
 """Training images among which neighbours are looked for: fixed and stratified."""
+STRENGTHS = ("crop_scale_min", "grayscale_p", "solarize_p")
+"""Fields that say how strongly each transform augments."""
 NOTHING = np.arange(0)
 """No position: of `Evaluator.outputs`, where no features are asked for."""
+
+
+class NonFiniteOutputs(ArithmeticError):
+    """What a trained network says is infinite or not a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +86,7 @@ class Evaluator:
         transforms: tuple[str, ...] | None,
         *,
         view: int = 0,
+        reference: bool = False,
         keep: Indices | None = None,
     ) -> Outputs:
         """What the network says of some images, clean or with their fixed augmentation.
@@ -86,6 +96,7 @@ class Evaluator:
             indices: (N,) into the labelled images of the whole split.
             transforms: the subset of transforms; None: clean images.
             view: which of an image's fixed draws.
+            reference: with the default strengths of augmentation, not the trial's own.
             keep: (n,) sorted positions in `indices` whose features are asked for; None: all. (Those of
                 50,000 images are 400 MB.)
 
@@ -93,9 +104,11 @@ class Evaluator:
             Outputs on the CPU, rows in the order of `indices`.
         """
         h, logits = [], []
+        strengths = {name: DEFAULTS[name] for name in STRENGTHS} if reference else {}
+        of = None if transforms is None else policy(self.config.replace(**strengths), transforms)
         kept = np.arange(len(indices)) if keep is None else keep
         self.net.eval()
-        for start, x in self._batches(split, indices, transforms, view):
+        for start, x in self._batches(split, indices, of, view, self._batch_size):
             features = self.net.features(x)
             wanted = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(x))] - start
             h.append(features[torch.from_numpy(wanted)].cpu())
@@ -109,7 +122,8 @@ class Evaluator:
         """For a while, batch norm normalises by its mean statistics over batches of clean training images.
 
         Args:
-            train: (n,) the training images. A smaller last batch is left out, as in training.
+            train: (n,) the labelled training images, taken in batches as large as those of training; a
+                smaller last one is left out, as there.
         """
         kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
         norms = [module for module in self.net.modules() if isinstance(module, kinds)]
@@ -122,9 +136,9 @@ class Evaluator:
                     norm.momentum = None  # the mean over all batches, not a moving one
                     norm.train()
                 # Not in the order of the dataset, which may go class by class.
-                shuffled, size = train[fixed_order(len(train))], self._batch_size
+                shuffled, size = train[fixed_order(len(train))], self.config.batch_size
                 whole = shuffled[: max(len(shuffled) // size, 1) * size]
-                for _, x in self._batches("train", whole, None, 0):
+                for _, x in self._batches("train", whole, None, 0, size):
                     self.net.features(x)
             yield
         finally:
@@ -146,23 +160,22 @@ class Evaluator:
         return split
 
     def _batches(
-        self, split: str, indices: Indices, transforms: tuple[str, ...] | None, view: int
+        self, split: str, indices: Indices, of: Policy | None, view: int, size: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Position of the first image and normalised images (B, 3, S, S), batch by batch."""
+        """Position of the first image and `size` normalised images (B, 3, S, S), batch by batch."""
         source = self._split(split)
         labelled = int((source.labels != UNLABELLED).sum())
         # Drawn for the whole split and then picked, so that an image's draw does not depend on who else is
         # evaluated.
         stream = generator(0, f"evaluation of {self.dataset.name}/{split}/view {view}")
-        draws = Draws.sample(labelled, stream) if transforms else None
-        for start in range(0, len(indices), self._batch_size):
-            rows = indices[start : start + self._batch_size]
+        draws = Draws.sample(labelled, stream) if of and of.transforms else None
+        for start in range(0, len(indices), size):
+            rows = indices[start : start + size]
             images = torch.from_numpy(source.images[rows]).to(self.device)
-            if draws is None or transforms is None:
+            if draws is None or of is None:
                 x = images.float() / 255
             else:
-                of_rows = draws[torch.from_numpy(rows)].to(self.device)
-                x = augment(images, policy(self.config, transforms), of_rows)
+                x = augment(images, of, draws[torch.from_numpy(rows)].to(self.device))
             yield start, normalise(x, self.dataset.mean, self.dataset.std)
 
 
@@ -178,8 +191,12 @@ def evaluate(
 
     Returns:
         Metrics by name: fractions, except `test_ce` (nats) and the effective ranks; then files by name.
+
+    Raises:
+        NonFiniteOutputs: features or scores are not finite.
     """
-    outputs, dataset, subset = evaluator.outputs, evaluator.dataset, evaluator.config.augmentations
+    dataset, subset = evaluator.dataset, evaluator.config.augmentations
+    outputs = partial(_finite_outputs, evaluator)
     every = np.arange(len(dataset.test.labels))
     # Positions whose features are asked for.
     bank = stratified_choice(dataset.train.labels[train], BANK_IMAGES)
@@ -191,10 +208,11 @@ def evaluate(
     test = outputs("test", every, None)
     cropped = tuple(name for name in TRANSFORMS if name in ("rrc", *subset))
     augmented = {
-        transforms: outputs("test", every, transforms, keep=measured)
-        for transforms in dict.fromkeys((subset, cropped, TRANSFORMS))
+        transforms: outputs("test", every, transforms, keep=NOTHING)
+        for transforms in dict.fromkeys((subset, cropped))
     }
-    view1, view2 = augmented[TRANSFORMS], outputs("test", measured, TRANSFORMS, view=1)
+    view1 = outputs("test", every, TRANSFORMS, reference=True, keep=measured)
+    view2 = outputs("test", measured, TRANSFORMS, reference=True, view=1)
     with evaluator.clean_statistics(train):
         test_bnrecal = outputs("test", every, None, keep=NOTHING)
 
@@ -207,7 +225,7 @@ def evaluate(
         "test_acc_bnrecal": test_bnrecal.accuracy,
         "test_aug_acc": augmented[subset].accuracy,
         "test_augcrop_acc": augmented[cropped].accuracy,
-        "test_augfull_acc": augmented[TRANSFORMS].accuracy,
+        "test_augfull_acc": view1.accuracy,
         "test_ce": measures.cross_entropy(test.logits, test.labels),
         "test_ece": measures.calibration_error(test.logits, test.labels),
         "knn_acc": measures.knn_accuracy(test.h, test.labels, bank_h, bank_labels),
@@ -233,6 +251,14 @@ def evaluate(
         embeddings["train_z"] = evaluator.embedding(train_aug.h).half().numpy()
         embeddings["test_z"] = z.half().numpy()
     return metrics, {"predictions.npz": _npz(predictions), "embeddings.npz": _npz(embeddings)}
+
+
+def _finite_outputs(evaluator: Evaluator, split: str, *arguments: Any, **options: Any) -> Outputs:
+    """`Evaluator.outputs`, where they are numbers: weights can be finite and what they give not."""
+    outputs = evaluator.outputs(split, *arguments, **options)
+    if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
+        raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
+    return outputs
 
 
 def _embeddings(name: str, split: Split, indices: Indices, h: Tensor) -> dict[str, np.ndarray]:

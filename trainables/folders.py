@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.sources import CHUNK, Contents, DataError, Images, Part, Source
+from trainables.sources import Contents, DataError, Images, Part, Source, images_at_once
 from trainables.splits import UNLABELLED, Labels
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -93,7 +93,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; hidden files and folders are passed over."""
     found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.startswith("."):
@@ -106,6 +106,11 @@ def _images(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"{folder} has no images; allowed: at least one, ending with {', '.join(SUFFIXES)}")
     return [Path(path) for path in sorted(found)]
+
+
+def _refuse(error: OSError) -> None:
+    """Not the silence with which os.walk passes over folders that it may not read."""
+    raise error
 
 
 def _labels(classes: dict[str, list[Path]]) -> Labels:
@@ -141,9 +146,10 @@ def _decoded(paths: list[Path], side: int, name: str, *, resize: bool) -> Iterat
             return _as_array(image, path, side, name, resize=resize)
 
     # Pillow decodes outside of Python's lock.
+    count = images_at_once(side)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in range(0, len(paths), CHUNK):
-            yield np.stack(list(threads.map(decode, paths[start : start + CHUNK])))
+        for start in range(0, len(paths), count):
+            yield np.stack(list(threads.map(decode, paths[start : start + count])))
 
 
 def _as_array(image: Any, path: Path, side: int, name: str, *, resize: bool) -> Images:

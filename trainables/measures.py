@@ -98,12 +98,14 @@ def silhouette(h: Tensor, labels: Tensor) -> float:
     """Mean silhouette (Rousseeuw 1987) of the classes among features, cosine distance.
 
     For an image with mean distance a to its own class and b to the nearest other one, (b - a) / max(a, b);
-    0 for an image that is alone in its class.
+    0 for an image that is alone in its class, and where there is one class only.
 
     Args:
         h: (N, D) features.
-        labels: (N,) int64, of at least two classes.
+        labels: (N,) int64.
     """
+    if len(labels.unique()) < 2:
+        return 0.0
     directions = F.normalize(h.double(), dim=1)
     distance = (1 - directions @ directions.T).clamp_min(0).fill_diagonal_(0)
     members = F.one_hot(labels).double()

@@ -125,14 +125,24 @@ def complaint(name: str, feature_dim: int, size: int) -> str | None:
             " classification model of torchvision"
         )
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how weights will be drawn some day
-            h = backbone(name, feature_dim).train()(torch.empty(2, 3, size, size))
+            net = _shapes_of(name, feature_dim).train()
+            h = net(torch.empty(2, 3, size, size, device="meta"))
     except Exception as error:  # whatever a network raises for images that it is not made for
         return f"backbone: {name} cannot run on images of {size} x {size} pixels ({_first_line(error)})"
     if not isinstance(h, Tensor) or h.shape != (2, feature_dim):
         return f"backbone: {name} gives more than one vector of features an image in training"
     return None
+
+
+def _shapes_of(name: str, feature_dim: int) -> nn.Module:
+    """A backbone without weights."""
+    try:
+        with torch.device("meta"):
+            return backbone(name, feature_dim)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        return backbone(name, feature_dim).to("meta")
 
 
 def _first_line(error: Exception) -> str:

@@ -23,8 +23,8 @@ from trainables.splits import UNLABELLED, Labels, stratified_choice
 
 Images = npt.NDArray[np.uint8]
 
-CHUNK = 1000
-"""Images handed over at once."""
+CHUNK_BYTES = 2**24
+"""Pixels of the images that are handed over at once."""
 STALLED_SECONDS = 60
 """A download that sends nothing for so long has failed."""
 
@@ -78,6 +78,11 @@ class Source:
     image_size: int
     state: str
     read: Callable[[Path], Contents]
+
+
+def images_at_once(size: int) -> int:
+    """How many images of `size` x `size` pixels are handed over at once."""
+    return max(1, CHUNK_BYTES // (3 * size * size))
 
 
 def digits(data_dir: Path) -> Source:
@@ -149,12 +154,13 @@ def _cifar10(data_dir: Path, scratch: Path) -> Contents:
 def _stl10(data_dir: Path, scratch: Path) -> Contents:
     from torchvision.datasets import STL10
 
-    train, unlabelled, test = _loaded(
-        STL10, data_dir, scratch, {"split": "train"}, {"split": "unlabeled"}, {"split": "test"}
-    )
-    labels = np.concatenate([train.labels.astype(np.int64), np.full(len(unlabelled.data), UNLABELLED)])
+    train, test = _loaded(STL10, data_dir, scratch, {"split": "train"}, {"split": "test"})
+    # torchvision has checked this file with the others, but would read its 2.8 GB into memory.
+    file = Path(train.root, train.base_folder, train.train_list[2][0])
+    unlabelled = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, *train.data.shape[1:])
+    labels = np.concatenate([train.labels.astype(np.int64), np.full(len(unlabelled), UNLABELLED)])
     return Contents(
-        train=_part(train.data, labels, unlabelled.data),
+        train=_part(train.data, labels, unlabelled.transpose(0, 1, 3, 2)),  # stored column by column
         test=_part(test.data, test.labels.astype(np.int64)),
         image_size=96,
         classes=tuple(train.classes),
@@ -164,8 +170,9 @@ def _stl10(data_dir: Path, scratch: Path) -> Contents:
 def _part(images: Images, labels: Labels, *more: Images) -> Part:
     def chunks() -> Iterator[Images]:
         for array in (images, *more):
-            for start in range(0, len(array), CHUNK):
-                yield array[start : start + CHUNK]
+            count = images_at_once(array.shape[-1])
+            for start in range(0, len(array), count):
+                yield array[start : start + count]
 
     return Part(labels=labels, chunks=chunks)
 
@@ -190,9 +197,10 @@ def _loaded(kind: Any, data_dir: Path, scratch: Path, *splits: dict[str, Any]) -
         )
     try:
         with warnings.catch_warnings():
-            # Of tarfile about archives of strangers, which these are not, and of NumPy about how CIFAR-10 was
-            # pickled in 2009.
-            warnings.simplefilter("ignore")
+            # tarfile's, of archives of strangers, which these are not: the checksum is torchvision's. And
+            # NumPy's, of how CIFAR-10 was pickled in 2009.
+            warnings.filterwarnings("ignore", "Python 3.14 will, by default, filter", DeprecationWarning)
+            warnings.filterwarnings("ignore", r"dtype\(\): align should be passed")
             if root == scratch:
                 extract_archive(archive, scratch)
             return [kind(root, **split) for split in splits]

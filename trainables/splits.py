@@ -41,6 +41,12 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
     by_class = [order[labels[order] == c] for c in np.unique(labels)]
     held_out = [round(config.val_fraction * len(indices)) for indices in by_class]
     rest = [indices[n:] for indices, n in zip(by_class, held_out, strict=True)]
+    if config.val_fraction and not (all(held_out) and all(map(len, rest))):
+        smallest = min(map(len, by_class))
+        raise ValueError(
+            f"val_fraction: got {config.val_fraction}; allowed: 0, or a share that leaves every class of"
+            f" {config.dataset} an image to train on and one to validate on (the smallest has {smallest})"
+        )
     if config.train_size is None:
         chosen = rest
     else:
@@ -59,10 +65,6 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
         unlabelled=np.sort(unlabelled[fixed_order(len(unlabelled))[: config.unlabeled_size]]),
     )
     total = len(choice.train) + len(choice.unlabelled)
-    if not len(choice.train):
-        raise ValueError(
-            f"val_fraction: got {config.val_fraction}; it leaves no image of {config.dataset} to train on"
-        )
     if total < config.batch_size:
         raise ValueError(f"batch_size: got {config.batch_size}; allowed: at most the {total} training images")
     return choice

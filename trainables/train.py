@@ -22,6 +22,8 @@ from trainables.splits import UNLABELLED, Indices, training_indices
 from trainables.trial import TrialConfig, TrialResult
 
 EpochRow = dict[str, float]
+RESIDENT_BYTES = 2**31
+"""Training images up to this size are kept on a GPU; of larger sets each batch is fetched."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -133,9 +135,13 @@ def _training_set(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         mapped = torch.from_numpy(dataset.train.images)  # picking rows copies them: nothing writes here
-    if device.type == "cpu":
-        return (lambda positions: mapped[rows[positions]]), labels  # all trials of a machine share the pages
-    resident = mapped[rows].to(device)
+    size = len(indices) * mapped[0].numel()
+    if device.type == "cpu" or size > RESIDENT_BYTES:
+        # All trials of a machine share the pages.
+        return (lambda positions: mapped[rows[positions]].to(device)), labels
+    resident = torch.empty(len(indices), *mapped.shape[1:], dtype=torch.uint8, device=device)
+    for some in torch.arange(len(indices)).split(1000):  # no second copy of all in the machine's memory
+        resident[some[0] : some[-1] + 1] = mapped[rows[some]].to(device)
     return (lambda positions: resident[positions.to(device)]), labels
 
 
