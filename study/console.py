@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.writer import EpochDone, Event, Failed, Started
+from study.writer import EpochDone, Event, Failed, Resumed, Started
 from trainables.checkpoint import Bundle
 from trainables.trial import TrialConfig
 
@@ -32,6 +32,7 @@ class Progress:
         self._total = len(trials)
         self._epochs = sum(trial.epochs for trial in trials)
         self._epochs_done: dict[str, int] = {}
+        self._epochs_before: dict[str, int] = {}  # trained by earlier attempts
         self._console = console
         self._running: dict[str, tuple[TrialConfig, Mapping[str, float]]] = {}
         self._ended: set[str] = set()
@@ -58,11 +59,18 @@ class Progress:
                 case Started(config):
                     self._began = self._began or time.monotonic()
                     self._running[key] = (config, {})
+                case Resumed(_, rows):
+                    self._epochs_before[key] = self._epochs_done[key] = len(rows)
                 case EpochDone(config, row):
                     self._epochs_done[key] = int(row["epoch"])
                     self._running[key] = (config, row)
                 case _:
                     self._running.pop(key, None)
+        if isinstance(event, Resumed):
+            if event.rows:
+                self.note(f"{event.config.name} goes on after epoch {len(event.rows)}")
+            for line in event.notes:
+                self.note(line)
         if isinstance(event, Failed):
             self.failed(event.config, event.reason)
 
@@ -103,7 +111,7 @@ class Progress:
             done, failed = len(self._ended) - self._failed, self._failed
             waiting = self._total - len(self._ended) - len(running)
             epochs = sum(self._epochs_done.values())
-            eta = self._time_left(epochs)
+            eta = self._time_left(epochs, sum(self._epochs_before.values()))
         counts = f"{done} done, {len(running)} running, {waiting} waiting, {failed} failed   {eta}"
         table = Table.grid(padding=(0, 2))
         for trial, row in running[:SHOWN]:
@@ -115,13 +123,14 @@ class Progress:
         bar.add_row(ProgressBar(total=self._epochs, completed=epochs, width=60))
         return Group(bar, Text(counts), table)
 
-    def _time_left(self, epochs: int) -> str:
+    def _time_left(self, epochs: int, before: int) -> str:
         if self._began is None:
             return "workers are starting"
-        if not epochs:
+        if epochs <= before:
             return "time left not known yet"
         elapsed = time.monotonic() - self._began
-        return f"{_duration(elapsed)} elapsed, about {_duration(elapsed * (self._epochs / epochs - 1))} left"
+        left = elapsed * (self._epochs - epochs) / (epochs - before)
+        return f"{_duration(elapsed)} elapsed, about {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # _StopSignals has its own
 from ray import tune
 from ray.tune.search import Searcher
 
-from study.writer import EpochDone, Event, Failed, Interrupted, Started, Succeeded
+from study.writer import EpochDone, Event, Failed, Interrupted, Resumed, Started, Succeeded
 from trainables.trial import TrialConfig
 from trainables.tune import run_job
 
@@ -153,6 +153,8 @@ class _Events(tune.Callback):
         if "started" in result:
             self._started.add(config.key)
             self._on_event(Started(config, result["started"], result["started_at"]))
+        elif "resumed" in result:
+            self._on_event(Resumed(config, result["resumed"], result["notes"]))
         elif "row" in result:
             self._on_event(EpochDone(config, result["row"]))
         elif "bundle" in result:

@@ -107,7 +107,7 @@ def _study(
     console: Console,
 ) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
-    if (args.output / "results").exists():
+    if any((args.output / folder).exists() for folder in ("results", "checkpoints")):
         from study.writer import log_waiting_bundles
 
         log_waiting_bundles(ledger, args.output.absolute(), say=partial(console.print, markup=False))

@@ -11,12 +11,20 @@ import queue
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.ledger import Ledger
-from trainables.checkpoint import Bundle, Storage, bundle_keys, delete_bundle, read_bundle
+from trainables.checkpoint import (
+    Bundle,
+    Storage,
+    bundle_keys,
+    checkpoint_keys,
+    delete_bundle,
+    delete_checkpoints,
+    read_bundle,
+)
 from trainables.trial import PROTOCOL, TrialConfig
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -31,6 +39,17 @@ class Started:
     tags: Mapping[str, str]
     timestamp: int
     """ms since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The worker goes on from what an earlier attempt had saved."""
+
+    config: TrialConfig
+    rows: Sequence[Mapping[str, float]]
+    """Of the epochs that are trained already; the ledger may not have all of them."""
+    notes: Sequence[str]
+    """For people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,7 @@ class Interrupted:
 
 NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
 
-Event = Started | EpochDone | Succeeded | Failed | Interrupted
+Event = Started | Resumed | EpochDone | Succeeded | Failed | Interrupted
 
 
 class LedgerWriter:
@@ -155,6 +174,8 @@ class LedgerWriter:
         match batch[0]:
             case Started(config, tags, timestamp):
                 self._know(config, self._ledger.begin(config, tags, timestamp))
+            case Resumed(config, rows):
+                self._log_rows(config, list(rows))
             case EpochDone(config):
                 self._log_rows(config, [event.row for event in batch if isinstance(event, EpochDone)])
             case Succeeded(config):
@@ -194,6 +215,7 @@ class LedgerWriter:
         about = {"key": config.key, "protocol": PROTOCOL, **config.to_params()}
         artifacts = {"config.json": json.dumps(about, indent=2).encode(), **bundle.result.artifacts}
         self._ledger.finish(run_id, bundle.result.metrics, artifacts, timestamp)
+        delete_checkpoints(self._storage, config.key)
         delete_bundle(self._storage, config.key)
         _tell(self._on_finished, bundle)
 
@@ -222,10 +244,15 @@ def log_waiting_bundles(ledger: Ledger, storage_uri: Path, say: Callable[[str], 
         say: gets a line for people for each.
     """
     storage = Storage(storage_uri)
-    waiting = bundle_keys(storage)
+    waiting, saved = bundle_keys(storage), checkpoint_keys(storage)
+    if not (waiting or saved):
+        return
+    records = ledger.trials({*waiting, *saved})
+    for key in saved:
+        if key in records and records[key].status == "FINISHED":
+            delete_checkpoints(storage, key)  # saved by a worker that outlived its driver
     if not waiting:
         return
-    records = ledger.trials(waiting)
     writer = LedgerWriter(
         ledger,
         storage,

@@ -1,4 +1,4 @@
-"""Result bundles on storage."""
+"""Saved states and result bundles on storage."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from trainables.checkpoint import Bundle, Storage, bundle_keys, delete_bundle, read_bundle, write_bundle
+from trainables.checkpoint import (
+    Bundle,
+    Checkpoints,
+    Storage,
+    bundle_keys,
+    checkpoint_keys,
+    delete_bundle,
+    delete_checkpoints,
+    read_bundle,
+    write_bundle,
+)
 from trainables.history import to_parquet
 from trainables.trial import TrialConfig, TrialResult
 
@@ -135,3 +145,56 @@ def test_bundle_of_another_trial_is_refused(storage: Storage, tiny: Tiny) -> Non
     storage.write(f"results/{other}.zip", storage.read(f"results/{one}.zip"))
     with pytest.raises(ValueError, match=f"^result bundle results/{other}.zip is of trial {one}$"):
         read_bundle(storage, other)
+
+
+def states(storage: Storage) -> list[bytes]:
+    """What a new attempt finds, newest first."""
+    return [content for _, content in Checkpoints(storage, "k").newest_first()]
+
+
+def test_the_newest_state_is_found_first_and_the_one_before_is_kept(storage: Storage) -> None:
+    attempt = Checkpoints(storage, "k")
+    assert states(storage) == []
+    for epoch in (1, 2, 9, 10, 100):
+        attempt.save(epoch, b"state %d" % epoch)
+    assert states(storage) == [b"state 100", b"state 10"]
+    assert checkpoint_keys(storage) == ["k"]
+
+
+def test_attempts_at_once_do_no_harm(storage: Storage) -> None:
+    """A worker that outlives its driver still saves while its successor is at work."""
+    first, second = Checkpoints(storage, "k"), Checkpoints(storage, "k")
+    first.save(1, b"first 1")
+    first.save(2, b"first 2")
+    second.save(2, b"second 2")
+    first.save(3, b"first 3")
+    assert states(storage)[0] == b"first 3"
+    second.save(3, b"second 3")
+    second.save(4, b"second 4")
+    assert states(storage)[0] == b"second 4"
+    assert len(states(storage)) <= 3  # what was before is not needed any more
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[: len(c) // 2], lambda c: c[:-1], lambda c: b"", lambda c: c + b"x"]
+)
+def test_a_damaged_state_is_set_aside(storage: Storage, damage: Callable[[bytes], bytes]) -> None:
+    Checkpoints(storage, "k").save(1, b"whole")
+    Checkpoints(storage, "k").save(2, b"state two")
+    newest = storage.names("checkpoints/k")[-1]
+    content = storage.read(f"checkpoints/k/{newest}")
+    storage.write(f"checkpoints/k/{newest}", damage(content))
+    attempt = Checkpoints(storage, "k")
+    assert [content for _, content in attempt.newest_first()] == [b"whole"]
+    assert attempt.notes == [f"checkpoints/k/{newest} is set aside: it is cut short or altered"]
+    assert f"{newest}.damaged" in storage.names("checkpoints/k")
+    assert states(storage) == [b"whole"]
+
+
+def test_states_of_a_finished_trial_are_deleted(storage: Storage) -> None:
+    for key in ("k", "other"):
+        Checkpoints(storage, key).save(1, b"state")
+    delete_checkpoints(storage, "k")
+    delete_checkpoints(storage, "k")
+    assert states(storage) == []
+    assert checkpoint_keys(storage) == ["other"]

@@ -1,15 +1,21 @@
-"""What a trial leaves on storage: its result bundle, on any filesystem that pyarrow knows.
+"""What a trial leaves on storage, on any filesystem that pyarrow knows: saved states and its result bundle.
+
+A saved state is one file `<storage>/checkpoints/<key>/<epoch>-<attempt>`, whole in itself. Several attempts
+at one trial may be at work at once (workers outlive a killed driver by seconds): they write files of
+different names, and a reader takes the newest whole one.
 
 A bundle is one zip file `<storage>/results/<key>.zip`, written by the worker before its last report and
 deleted by the driver once the ledger has all of it. Whoever dies in between, the result is not lost.
 """
 
+import hashlib
 import io
 import json
 import os
 import time
+import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +24,10 @@ from pyarrow import fs
 
 from trainables.history import from_parquet
 from trainables.trial import TrialConfig, TrialResult
+
+KEPT_STATES = 2
+"""The newest, and the one before it in case the newest turns out to be damaged."""
+DAMAGED = ".damaged"
 
 
 class Storage:
@@ -55,8 +65,30 @@ class Storage:
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted; none where the folder does not exist."""
+        return sorted(info.base_name for info in self._listed(folder) if info.is_file)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; none where it does not exist."""
+        return sorted(info.base_name for info in self._listed(folder) if not info.is_file)
+
+    def _listed(self, folder: str) -> list[fs.FileInfo]:
         selector = fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
-        return sorted(info.base_name for info in self._fs.get_file_info(selector) if info.is_file)
+        listed: list[fs.FileInfo] = self._fs.get_file_info(selector)
+        return listed
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a file another name; it may already be gone."""
+        try:
+            self._fs.move(f"{self._root}/{name}", f"{self._root}/{other}")
+        except FileNotFoundError:
+            return
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete a folder with all that is in it; it may already be gone."""
+        try:
+            self._fs.delete_dir(f"{self._root}/{folder}")
+        except FileNotFoundError:
+            return
 
     def delete(self, name: str) -> None:
         """Delete a file; it may already be gone."""
@@ -64,6 +96,71 @@ class Storage:
             self._fs.delete_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return
+
+
+class Checkpoints:
+    """The saved states of one trial, as one attempt at it reads and writes them.
+
+    Attributes:
+        notes: for people, one line a damaged state.
+    """
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        """Touch nothing yet.
+
+        Args:
+            storage: where they lie.
+            key: of the trial.
+        """
+        self._storage = storage
+        self._folder = f"checkpoints/{key}"
+        self._attempt = uuid.uuid4().hex[:8]
+        self._written: list[str] = []
+        self.notes: list[str] = []
+
+    def save(self, epoch: int, content: bytes) -> None:
+        """Write the state after `epoch` epochs, and remove what two whole later ones make useless."""
+        name = f"{epoch:08d}-{self._attempt}"
+        checksum = hashlib.sha256(content).hexdigest().encode()
+        self._storage.write(f"{self._folder}/{name}", checksum + b"\n" + content)
+        self._written.append(name)
+        if len(self._written) >= KEPT_STATES:
+            oldest_needed = self._written[-KEPT_STATES]
+            for other in self._names():
+                if other < oldest_needed:
+                    self._storage.delete(f"{self._folder}/{other}")
+
+    def newest_first(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the saved states. One that is cut short or altered is set aside."""
+        for name in reversed(self._names()):
+            try:
+                checksum, _, content = self._storage.read(f"{self._folder}/{name}").partition(b"\n")
+            except FileNotFoundError:
+                continue  # another attempt has just removed it
+            if hashlib.sha256(content).hexdigest().encode() == checksum:
+                yield name, content
+            else:
+                self.set_aside(name, "it is cut short or altered")
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """Take a damaged state out of the way, under a name that says so, and note why."""
+        self._storage.rename(f"{self._folder}/{name}", f"{self._folder}/{name}{DAMAGED}")
+        self.notes.append(f"{self._folder}/{name} is set aside: {reason}")
+
+    def _names(self) -> list[str]:
+        """Names of the states that are not known to be damaged, oldest first."""
+        names = self._storage.names(self._folder)
+        return [name for name in names if not name.startswith(".") and not name.endswith(DAMAGED)]
+
+
+def checkpoint_keys(storage: Storage) -> list[str]:
+    """Keys of the trials that have saved states."""
+    return storage.folders("checkpoints")
+
+
+def delete_checkpoints(storage: Storage, key: str) -> None:
+    """Delete the saved states of a trial, if there are any."""
+    storage.delete_folder(f"checkpoints/{key}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ class SGD:
         self._momentum = momentum
         self._weight_decay = weight_decay
         self.momentum_buffers: list[Tensor | None] = [None] * len(self._parameters)
+
+    def load(self, momentum_buffers: Sequence[Tensor | None]) -> None:
+        """Go on from these momentum buffers; ValueError where they do not fit the parameters."""
+        for parameter, buffer in zip(self._parameters, momentum_buffers, strict=True):
+            if buffer is not None and buffer.shape != parameter.shape:
+                raise ValueError(f"momentum of shape {tuple(buffer.shape)} for {tuple(parameter.shape)}")
+        self.momentum_buffers = list(momentum_buffers)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
+from trainables.checkpoint import Checkpoints
 from trainables.evaluate import NOTHING, Evaluator, evaluate
 from trainables.history import to_parquet
 from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
@@ -19,6 +20,7 @@ from trainables.models import SiameseNet, build
 from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
 from trainables.splits import UNLABELLED, Indices, training_indices
+from trainables.state import DamagedState, Saver, State, unpack
 from trainables.trial import TrialConfig, TrialResult
 
 EpochRow = dict[str, float]
@@ -36,18 +38,23 @@ def train(
     *,
     device: torch.device | str = "cpu",
     threads: int = 1,
+    checkpoints: Checkpoints | None = None,
+    on_resume: Callable[[Sequence[Mapping[str, float]]], None] = lambda rows: None,
     on_epoch: Callable[[EpochRow], None] = lambda row: None,
 ) -> TrialResult:
     """Train and evaluate one trial.
 
-    The same config gives the same result to the last bit on CPUs of one kind with equal `threads`.
+    The same config gives the same result to the last bit on CPUs of one kind with equal `threads`, whether
+    it was interrupted or not.
 
     Args:
         config: what to train.
         data_dir: where prepared datasets lie; made there if missing.
         device: where to train.
         threads: CPU threads of PyTorch's operators, for the whole process.
-        on_epoch: called after each epoch with its row of the history.
+        checkpoints: where the state is saved between epochs, and an earlier attempt's is gone on from.
+        on_resume: called once, with the rows of the epochs that an earlier attempt has trained.
+        on_epoch: called after each epoch with its row of the history. Where it raises, the state is saved.
 
     Returns:
         Final metrics, history and artifacts.
@@ -64,14 +71,15 @@ def train(
     # Labelled and unlabelled images are shuffled together.
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)
-    net = build(config, num_classes=len(dataset.classes)).to(device)
-    optimizer = SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
+    net, optimizer, state = _begun(config, len(dataset.classes), device, checkpoints)
+    saver = Saver(checkpoints, net, optimizer)
     view_policies = policies(config)
     steps = len(trained_on) // config.batch_size
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
-    history: list[EpochRow] = []
+    history = [dict(row) for row in state.history]
+    on_resume(history)
 
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(state.epoch + 1, config.epochs + 1):
         epoch_started = time.perf_counter()
         net.train()
         sums = torch.zeros(5, device=device)  # loss, ce, bt, labelled views predicted right, labelled views
@@ -100,9 +108,16 @@ def train(
         if len(choice.validation):
             row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NOTHING).accuracy
         history.append(row)
-        on_epoch(row)
+        reached = _reached(state, history, started)
+        saver.save_if_due(reached)
+        try:
+            on_epoch(row)
+        except BaseException:  # this is where Tune ends a trial, with SystemExit
+            saver.save(reached)
+            raise
 
-    train_seconds = time.perf_counter() - started
+    saver.save(_reached(state, history, started))  # evaluating may take longer than many epochs
+    train_seconds = state.seconds + time.perf_counter() - started
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
         # The loss of a step is computed before its update: only this sees the last one.
         raise NonFiniteLoss(f"weights are not finite after epoch {config.epochs} of {config.epochs}")
@@ -111,6 +126,32 @@ def train(
     metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
     artifacts["history.parquet"] = to_parquet(history)
     return TrialResult(metrics=metrics, history=tuple(history), artifacts=artifacts)
+
+
+def _begun(
+    config: TrialConfig, num_classes: int, device: torch.device, checkpoints: Checkpoints | None
+) -> tuple[SiameseNet, SGD, State]:
+    """Network and optimiser at the newest saved state that can be read, else at the start."""
+
+    def start() -> tuple[SiameseNet, SGD]:
+        net = build(config, num_classes).to(device)
+        return net, SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
+
+    net, optimizer = start()
+    if checkpoints is not None:
+        for name, content in checkpoints.newest_first():
+            try:
+                return net, optimizer, unpack(content, net, optimizer)
+            except DamagedState as error:
+                checkpoints.set_aside(name, str(error))
+                net, optimizer = start()
+    return net, optimizer, State(epoch=0, history=(), seconds=0.0)
+
+
+def _reached(start: State, history: Sequence[EpochRow], started: float) -> State:
+    """The state after the epochs in `history`, of an attempt that began at `start`."""
+    seconds = start.seconds + time.perf_counter() - started
+    return State(epoch=len(history), history=tuple(history), seconds=seconds)
 
 
 def _settle_process(threads: int) -> None:

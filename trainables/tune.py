@@ -1,15 +1,16 @@
 """The Ray Tune trainable: a thin adapter around `train`.
 
 What a worker tells the driver, one report each: `started` (the run's tags) with `started_at` (ms since
-1970), `row` (an epoch), then either `bundle` (the key under which the result lies on storage) or `failure`
-and `traceback`.
+1970); `resumed` (the rows of epochs that an earlier attempt has trained) and `notes` (lines for people)
+where there are any; `row` (an epoch); then either `bundle` (the key under which the result lies on storage)
+or `failure` and `traceback`.
 """
 
 import platform
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.checkpoint import Bundle, Storage, write_bundle
+from trainables.checkpoint import Bundle, Checkpoints, Storage, write_bundle
 from trainables.trial import TrialConfig
 
 
@@ -47,20 +48,29 @@ def run_job(job: dict[str, Any]) -> None:
         digest = data.prepare(config.dataset, Path(job["data_dir"]))
         tags = {**job["tags"], **_tags(device, threads), "data.sha256": digest}
         tune.report({"started": tags, "started_at": int(time.time() * 1000)})
+        storage = Storage(job["storage"])
+        checkpoints = Checkpoints(storage, config.key)
         result = train(
             config,
             Path(job["data_dir"]),
             device=device,
             threads=threads,
+            checkpoints=checkpoints,
+            on_resume=lambda rows: _tell_resumed(rows, checkpoints.notes),
             on_epoch=lambda row: tune.report({"row": row}),
         )
-        write_bundle(Storage(job["storage"]), Bundle(config=config, result=result, tags=tags))
+        write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     except Exception as error:
         # Told as a result: Tune would run an exception again that will never succeed.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         tune.report({"failure": reason, "traceback": traceback.format_exc()})
     else:
         tune.report({"bundle": config.key})
+
+
+def _tell_resumed(rows: Sequence[Mapping[str, float]], notes: Sequence[str]) -> None:
+    if rows or notes:
+        tune.report({"resumed": list(rows), "notes": list(notes)})
 
 
 def _granted_device() -> str:
