@@ -1,5 +1,6 @@
 """Interrupted training goes on bit by bit."""
 
+import dataclasses
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables import data
 from trainables import state as state_module
 from trainables.checkpoint import Checkpoints, Storage
 from trainables.history import from_parquet
@@ -21,6 +23,7 @@ from trainables.trial import TrialConfig, TrialResult
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]
 
+HERE = {"data": "digest", "where": "cpu, 1 threads"}
 LONG: dict[str, Any] = {"epochs": 5}
 CLOCK = ("timestamp", "images_per_second")
 
@@ -113,7 +116,7 @@ def test_a_state_of_something_else_is_set_aside_and_the_trial_starts_again(
     config, storage = tiny(), Storage(tmp_path)
     foreign = build(tiny(embedding_dim=3, seed=9), 10)
     optimizer = SGD(foreign.parameters(), momentum=0.9, weight_decay=0)
-    content = pack(State(epoch=1, history=({"epoch": 1},), seconds=1), foreign, optimizer)
+    content = pack(State(epoch=1, history=({"epoch": 1},), seconds=1, **HERE), foreign, optimizer)
     attempt = Checkpoints(storage, config.key)
     attempt.save(1, content)
     attempt.save(2, b"no state at all")
@@ -138,7 +141,9 @@ def test_a_state_goes_through_bytes(tiny: Tiny) -> None:
     for parameter in net.backbone.parameters():  # the others have no gradient and no momentum
         parameter.grad = torch.ones_like(parameter)
     optimizers[0].step(0.1)
-    state = State(epoch=2, history=({"epoch": 1, "lr": 0.1 + 0.2}, {"epoch": 2, "lr": 1 / 3}), seconds=1.5)
+    state = State(
+        epoch=2, history=({"epoch": 1, "lr": 0.1 + 0.2}, {"epoch": 2, "lr": 1 / 3}), seconds=1.5, **HERE
+    )
     assert unpack(pack(state, net, optimizers[0]), other, optimizers[1]) == state
     for parameter, loaded in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(parameter, loaded)
@@ -174,10 +179,37 @@ def test_saving_takes_a_hundredth_of_the_time(
     saver = Saver(counting, net, SGD(net.parameters(), momentum=0.9, weight_decay=0))
     for epoch in range(1, 201):
         clock[0] += 1
-        saver.save_if_due(State(epoch=epoch, history=(), seconds=0))
+        saver.save_if_due(State(epoch=epoch, history=(), seconds=0, **HERE))
     assert counting.epochs[0] == 2  # what it costs is not known yet
     gaps = np.diff(counting.epochs)
     assert set(gaps) <= {every, every + 1}
-    saver.save(State(epoch=200, history=(), seconds=0))
-    saver.save(State(epoch=200, history=(), seconds=0))
+    saver.save(State(epoch=200, history=(), seconds=0, **HERE))
+    saver.save(State(epoch=200, history=(), seconds=0, **HERE))
     assert counting.epochs.count(200) == 1
+
+
+def test_states_of_other_data_are_set_aside(
+    tiny: Tiny, trained: Trained, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, storage = tiny(), Storage(tmp_path)
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda *of: dataclasses.replace(load(*of), sha256="before"))
+    interrupted_after(1, config, data_dir, storage)
+    monkeypatch.undo()
+    checkpoints, resumed = Checkpoints(storage, config.key), []
+    result = train(config, data_dir, checkpoints=checkpoints, on_resume=resumed.extend)
+    assert resumed == []
+    assert [note.partition(" is ")[2] for note in checkpoints.notes] == [
+        "set aside: it was trained on data that have changed since"
+    ]
+    assert untimed(result.metrics) == untimed(trained().metrics)
+
+
+def test_going_on_with_other_threads_is_said(tiny: Tiny, data_dir: Path, tmp_path: Path) -> None:
+    config, storage = tiny(), Storage(tmp_path)
+    interrupted_after(1, config, data_dir, storage)
+    checkpoints = Checkpoints(storage, config.key)
+    train(config, data_dir, threads=2, checkpoints=checkpoints)
+    assert checkpoints.notes == [
+        f"{config.name} goes on on cpu, 2 threads, began on cpu, 1 threads: not bit for bit"
+    ]

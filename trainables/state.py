@@ -5,7 +5,7 @@ Random numbers are no part of it: each comes from (seed, purpose, epoch, step).
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,20 +33,23 @@ class State:
         epoch: epochs trained.
         history: their rows.
         seconds: wall-clock time that they took, over all attempts.
+        data: SHA-256 of the dataset.
+        where: on which kind of device with how many threads: others may round otherwise.
     """
 
     epoch: int
     history: tuple[Mapping[str, float], ...]
     seconds: float
+    data: str
+    where: str
 
 
 def pack(state: State, net: nn.Module, optimizer: SGD) -> bytes:
     """The state with weights and momentum."""
     buffer = io.BytesIO()
     content = {
-        "epoch": state.epoch,
+        **{name: getattr(state, name) for name in ("epoch", "seconds", "data", "where")},
         "history": [dict(row) for row in state.history],
-        "seconds": state.seconds,
         "net": net.state_dict(),
         "momentum": optimizer.momentum_buffers,
     }
@@ -65,8 +68,8 @@ def unpack(content: bytes, net: nn.Module, optimizer: SGD) -> State:
         read: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         net.load_state_dict(read["net"])
         optimizer.load(read["momentum"])
-        history: Sequence[Mapping[str, float]] = read["history"]
-        state = State(epoch=read["epoch"], history=tuple(history), seconds=read["seconds"])
+        about = {name: read[name] for name in ("epoch", "seconds", "data", "where")}
+        state = State(**about, history=tuple(read["history"]))
     except Exception as error:  # what torch.load raises is not documented
         raise DamagedState((str(error).splitlines() or [type(error).__name__])[0]) from error
     if len(state.history) != state.epoch:

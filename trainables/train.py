@@ -1,5 +1,6 @@
 """A trial from its config to its result, in plain PyTorch."""
 
+import dataclasses
 import math
 import time
 import warnings
@@ -71,7 +72,8 @@ def train(
     # Labelled and unlabelled images are shuffled together.
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)
-    net, optimizer, state = _begun(config, len(dataset.classes), device, checkpoints)
+    where = f"{device.type}, {threads} threads"
+    net, optimizer, state = _begun(config, dataset, device, where, checkpoints)
     saver = Saver(checkpoints, net, optimizer)
     view_policies = policies(config)
     steps = len(trained_on) // config.batch_size
@@ -129,29 +131,45 @@ def train(
 
 
 def _begun(
-    config: TrialConfig, num_classes: int, device: torch.device, checkpoints: Checkpoints | None
+    config: TrialConfig,
+    dataset: data.Dataset,
+    device: torch.device,
+    where: str,
+    checkpoints: Checkpoints | None,
 ) -> tuple[SiameseNet, SGD, State]:
-    """Network and optimiser at the newest saved state that can be read, else at the start."""
+    """Network and optimiser at the newest saved state of training on these data, else at the start."""
 
     def start() -> tuple[SiameseNet, SGD]:
-        net = build(config, num_classes).to(device)
+        net = build(config, len(dataset.classes)).to(device)
         return net, SGD(net.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
 
     net, optimizer = start()
     if checkpoints is not None:
         for name, content in checkpoints.newest_first():
             try:
-                return net, optimizer, unpack(content, net, optimizer)
+                state = unpack(content, net, optimizer)
             except DamagedState as error:
                 checkpoints.set_aside(name, str(error))
-                net, optimizer = start()
-    return net, optimizer, State(epoch=0, history=(), seconds=0.0)
+            else:
+                if state.data == dataset.sha256:
+                    if state.where != where:
+                        checkpoints.notes.append(
+                            f"{config.name} goes on on {where}, began on {state.where}: not bit for bit"
+                        )
+                    return net, optimizer, state
+                checkpoints.set_aside(name, "it was trained on data that have changed since")
+            net, optimizer = start()
+    return (
+        net,
+        optimizer,
+        State(epoch=0, history=(), seconds=0.0, data=dataset.sha256, where=where),
+    )
 
 
 def _reached(start: State, history: Sequence[EpochRow], started: float) -> State:
     """The state after the epochs in `history`, of an attempt that began at `start`."""
     seconds = start.seconds + time.perf_counter() - started
-    return State(epoch=len(history), history=tuple(history), seconds=seconds)
+    return dataclasses.replace(start, epoch=len(history), history=tuple(history), seconds=seconds)
 
 
 def _settle_process(threads: int) -> None:
