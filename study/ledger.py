@@ -26,6 +26,8 @@ DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 FINAL = "final/"
 """Prefix of final metrics, apart from those of each epoch."""
 PAGE = 5000
+DATA = "data.sha256"
+"""Tag with the digest of the data that a trial was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,9 @@ class Ledger:
         from mlflow.entities import Param, RunTag
 
         runs = self._runs_of(config.key)
+        for run in [run for run in runs if _of_other_data(run, tags)]:
+            self.retire(run.info.run_id)
+            runs.remove(run)
         if not runs:
             known_by = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
             self.client.create_run(self.experiment_id, started, known_by, config.name)
@@ -140,6 +145,12 @@ class Ledger:
             self.client.delete_tag(run_id, "failure")
         self.client.update_run(run_id, status="RUNNING")
         return run_id
+
+    def retire(self, run_id: str) -> None:
+        """Set a run aside whose data have changed since: it stays to be looked at, but is a trial no more."""
+        self.client.set_tag(run_id, "kind", "stale")
+        if self.client.get_run(run_id).info.status == "RUNNING":
+            self.kill(run_id)
 
     def logged_epochs(self, run_id: str) -> int:
         """The last epoch whose metrics the run has, 0 where there is none."""
@@ -332,6 +343,11 @@ def _record(run: "Run") -> TrialRecord:
         },
         changed=int(info.end_time or info.start_time or 0),
     )
+
+
+def _of_other_data(run: "Run", tags: Mapping[str, str]) -> bool:
+    before, now = run.data.tags.get(DATA), tags.get(DATA)
+    return None not in (before, now) and before != now
 
 
 def _age(run: "Run") -> tuple[int, str]:

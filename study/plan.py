@@ -1,24 +1,27 @@
 """What would run: the trials of a selection against what the ledger has."""
 
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
 from search_spaces.names import arm_labels, varying_fields
-from study.ledger import Ledger, TrialRecord
+from study.ledger import DATA, Ledger, TrialRecord
 from trainables.trial import DEFAULTS, TrialConfig, format_value
 
+NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
 SHOWN_SUBSETS = 8
 """Subsets of augmentations that a line of the plan names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The trials of a selection by what the ledger says of them; each is in one of four groups.
+    """The trials of a selection by what the ledger says of them; each is in one of five groups.
 
     Attributes:
         selection: what was asked for.
         done: finished, with all metrics and artifacts.
+        stale: finished, but on data that have changed since; run again on request only.
         failed: failed for good; run again on request only.
         half_done: begun, then interrupted.
         new: not begun.
@@ -27,14 +30,15 @@ class Plan:
 
     selection: Selection
     done: tuple[TrialConfig, ...]
+    stale: tuple[TrialConfig, ...]
     failed: tuple[TrialConfig, ...]
     half_done: tuple[TrialConfig, ...]
     new: tuple[TrialConfig, ...]
     records: dict[str, TrialRecord]
 
-    def to_run(self, *, retry_failed: bool = False) -> tuple[TrialConfig, ...]:
+    def to_run(self, *, retry_failed: bool = False, rerun_stale: bool = False) -> tuple[TrialConfig, ...]:
         """The trials that a run would train, in the selection's order, half-done ones first."""
-        wanted = {*self.new, *(self.failed if retry_failed else ())}
+        wanted = {*self.new, *(self.failed if retry_failed else ()), *(self.stale if rerun_stale else ())}
         return self.half_done + tuple(trial for trial in self.selection.trials if trial in wanted)
 
     @property
@@ -43,17 +47,26 @@ class Plan:
         return len(self.done) == len(self.selection.trials)
 
 
-def make_plan(selection: Selection, ledger: Ledger) -> Plan:
-    """Hold a selection against the ledger; creates nothing."""
+def make_plan(selection: Selection, ledger: Ledger, digests: Mapping[str, str | None] = NO_DIGESTS) -> Plan:
+    """Hold a selection against the ledger; creates nothing.
+
+    Args:
+        selection: the trials.
+        ledger: what is known of them.
+        digests: SHA-256 of each dataset as it is at hand; of others nothing is stale.
+    """
     records = ledger.trials(trial.key for trial in selection.trials)
 
     def having(*statuses: str | None) -> tuple[TrialConfig, ...]:
         status = {key: record.status for key, record in records.items()}
         return tuple(trial for trial in selection.trials if status.get(trial.key) in statuses)
 
+    finished = having("FINISHED")
+    stale = tuple(t for t in finished if _is_stale(records[t.key], digests.get(t.dataset)))
     return Plan(
         selection=selection,
-        done=having("FINISHED"),
+        done=tuple(trial for trial in finished if trial not in set(stale)),
+        stale=stale,
         failed=having("FAILED"),
         half_done=having("RUNNING", "SCHEDULED", "KILLED"),
         new=having(None),
@@ -61,13 +74,19 @@ def make_plan(selection: Selection, ledger: Ledger) -> Plan:
     )
 
 
-def describe(plan: Plan, *, retry_failed: bool = False) -> list[str]:
+def _is_stale(record: TrialRecord, digest: str | None) -> bool:
+    return digest is not None and record.tags.get(DATA, digest) != digest
+
+
+def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = False) -> list[str]:
     """The plan in a few lines for people."""
     trials = plan.selection.trials
     lines = [*plan.selection.steps, *_cells(trials)]
+    to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
+    stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
     lines.append(
         f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
-        f" failed, {len(plan.new)} new; to run: {len(plan.to_run(retry_failed=retry_failed))}"
+        f" failed{stale}, {len(plan.new)} new; to run: {len(to_run)}"
     )
     return lines
 

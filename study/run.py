@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ledger = ledger_from(args)
         store.probe(ledger.uri)
         if args.plan:
-            print("\n".join(describe(make_plan(selection, ledger), retry_failed=args.retry_failed)))
+            plan = make_plan(selection, ledger, _digests(args, selection))
+            print("\n".join(describe(plan, **_again_which(args))))
             return 0
         _check_before_anything_is_created(args, selection, resources, ledger)
         with driver_lock(args.output.absolute()):
@@ -87,8 +88,7 @@ def _check_before_anything_is_created(
 ) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
     folders = [("--output", args.output), ("reports", REPORTS)]
-    datasets = {trial.dataset for trial in selection.trials}
-    if not all(data.fingerprint(name, args.data_dir) for name in datasets):
+    if not all(data.fingerprint(name, args.data_dir) for name in _datasets(selection)):
         folders.append(("--data-dir", args.data_dir))  # else it may be a shared folder, only for reading
     for option, folder in folders:
         store.check_writable(option, folder)
@@ -111,20 +111,45 @@ def _study(
         from study.writer import log_waiting_bundles
 
         log_waiting_bundles(ledger, args.output.absolute(), say=partial(console.print, markup=False))
-    plan = make_plan(selection, ledger)
-    for line in describe(plan, retry_failed=args.retry_failed):
+    plan = make_plan(selection, ledger, _digests(args, selection, refresh=True))
+    for line in describe(plan, **_again_which(args)):
         console.print(line, markup=False, soft_wrap=True)
     stopped = None
-    if plan.to_run(retry_failed=args.retry_failed):
+    if plan.to_run(**_again_which(args)):
         stopped = _train(args, plan, resources, ledger, console)
         try:
-            plan = make_plan(selection, ledger)
+            now = {name: data.fingerprint(name, args.data_dir) for name in _datasets(selection)}
+            plan = make_plan(selection, ledger, now)
         except LedgerError as error:
             console.print(f"{error}\ngo on:    {_again()}", markup=False, soft_wrap=True)
             return 128 + stopped if stopped else 1
     if stopped is None and plan.records:
         _report(plan, ledger, console)
     return _closing(plan, ledger, console, stopped)
+
+
+def _again_which(args: argparse.Namespace) -> dict[str, bool]:
+    """Which trials that have ended are to be run again."""
+    return {"retry_failed": args.retry_failed, "rerun_stale": args.rerun_stale}
+
+
+def _datasets(selection: Selection) -> list[str]:
+    return list(dict.fromkeys(trial.dataset for trial in selection.trials))
+
+
+def _digests(
+    args: argparse.Namespace, selection: Selection, *, refresh: bool = False
+) -> dict[str, str | None]:
+    """The digest of each dataset as it is at hand.
+
+    None where it is not prepared, or its images have changed since; with `refresh`, these are prepared again.
+    """
+    digests = {}
+    for name in _datasets(selection):
+        digests[name] = data.fingerprint(name, args.data_dir, look_at_source=True)
+        if digests[name] is None and refresh and data.fingerprint(name, args.data_dir) is not None:
+            digests[name] = data.prepare(name, args.data_dir, look_at_source=True, progress=True)
+    return digests
 
 
 def _train(
@@ -136,7 +161,7 @@ def _train(
     from trainables.checkpoint import Storage
 
     output, data_dir = args.output.absolute(), args.data_dir.absolute()
-    trials = plan.to_run(retry_failed=args.retry_failed)
+    trials = plan.to_run(**_again_which(args))
     code = _code_tags()
     progress = Progress(trials, console)
     writer = LedgerWriter(
@@ -154,7 +179,7 @@ def _train(
     datasets = list(dict.fromkeys(trial.dataset for trial in trials))
     for name in datasets:
         if name not in data.EMBEDDED:
-            data.prepare(name, data_dir, look_at_source=True, progress=True)
+            data.prepare(name, data_dir, progress=True)
     errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
     errands += [partial(data.prepare, name, data_dir) for name in datasets if name in data.EMBEDDED]
     patience = 2.0  # where an error or a second Ctrl-C ends this at once
@@ -188,8 +213,11 @@ def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
     from analysis.trials import cell_labels
 
     folder = REPORTS / plan.selection.space
+    # What was trained on other data is missing here, never averaged with the rest.
+    stale = {trial.key for trial in plan.stale}
+    records = {key: record for key, record in plan.records.items() if key not in stale}
     with console.status("rendering the report"):
-        rendered = render(plan.selection, plan.records, ledger, folder)
+        rendered = render(plan.selection, records, ledger, folder)
     summary = summarise(rendered.trials)
     labels = cell_labels(rendered.trials)
     for cell, title in list(labels.items())[:SHOWN_CELLS]:
@@ -213,7 +241,8 @@ def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
 
 def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signals | None) -> int:
     """Say what is missing and what to type next; returns the exit code."""
-    total, done, failed = len(plan.selection.trials), len(plan.done), len(plan.failed)
+    done, failed, stale = len(plan.done), len(plan.failed), len(plan.stale)
+    total = len(plan.selection.trials) - stale
     lines = _where_to_look(ledger) if plan.records else []
     if stopped is not None:
         lines.append(f"stopped by {stopped.name}: {total - done} of {total} trials are missing")
@@ -227,6 +256,9 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
         lines.append(f"go on:    {_again()}")
     if failed:
         lines.append(f"again:    {_again('--retry-failed')}")
+    if stale:
+        lines.append(f"stale:    the data of {stale} trials have changed since they were trained")
+        lines.append(f"again:    {_again('--rerun-stale')}")
     if plan.complete:
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {_again('--seeds', str(2 * seeds))}")
@@ -282,6 +314,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")
     parser.add_argument("--plan", action="store_true", help="say what would run, create nothing, exit")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    parser.add_argument(
+        "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
+    )
     add_ledger_arguments(parser)
     parser.add_argument(
         "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"

@@ -218,3 +218,20 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
         check_writable("--output", tmp_path / "file" / "runs")
     check_writable("--output", tmp_path / "new" / "runs")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_on_data_that_have_changed_is_set_aside(ledger: Ledger, config: TrialConfig) -> None:
+    """Its epochs must not be mixed with those of the new data."""
+    first = ledger.begin(config, {"data.sha256": "old"})
+    ledger.log_epochs(first, [row(1)])
+    assert ledger.begin(config, {"data.sha256": "old"}) == first
+    second = ledger.begin(config, {"data.sha256": "new"})
+    assert second != first
+    assert ledger.logged_epochs(second) == 0
+    assert {record.run_id for record in ledger.trials().values()} == {second}
+    old = ledger.client.get_run(first)
+    assert (old.data.tags["kind"], old.info.status) == ("stale", "KILLED")
+    ledger.finish(second, {}, {}, 1)
+    third = ledger.begin(config, {"data.sha256": "newer"})
+    assert ledger.client.get_run(second).info.status == "FINISHED"
+    assert {record.run_id for record in ledger.trials().values()} == {third}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from search_spaces import SPACES
 from study.ledger import Ledger, TrialRecord
@@ -222,6 +223,42 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, study: Path) -> None:
             if "second" not in metric:
                 assert value == undisturbed[name].metrics[metric], metric
         assert len(ledger(tmp_path).client.get_metric_history(record.run_id, "train/loss")) == 3
+
+
+def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request(tmp_path: Path) -> None:
+    chance = np.random.RandomState(0)
+    for split, count in (("train", 30), ("test", 10)):
+        for name in ("a", "b"):
+            for i in range(count):
+                path = tmp_path / f"data/mine/{split}/{name}/{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(chance.randint(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--set", "dataset=folder:mine"]
+    arguments += ["--set", "train_size=none"]
+    first = run(tmp_path, *arguments)
+    assert first.returncode == 0, first.stderr
+    before = records(tmp_path)["ce/s0"]
+
+    changed = tmp_path / "data/mine/test/a/0.png"
+    changed.write_bytes((tmp_path / "data/mine/test/b/0.png").read_bytes())
+    again = run(tmp_path, *arguments)
+    assert again.returncode == 1
+    assert (
+        "0 done, 0 half-done, 0 failed, 1 stale (their data have changed), 0 new; to run: 0" in again.stdout
+    )
+    assert "stale:    the data of 1 trials have changed since they were trained\nagain:" in again.stdout
+    assert "(0 of 1)" in (tmp_path / "reports/quickstart/tables/tables.md").read_text()
+    assert records(tmp_path)["ce/s0"] == before
+
+    plan = run(tmp_path, *arguments, "--plan", "--rerun-stale")
+    assert "1 stale (their data have changed), 0 new; to run: 1" in plan.stdout
+    rerun = run(tmp_path, *arguments, "--rerun-stale")
+    assert rerun.returncode == 0, rerun.stderr
+    after = records(tmp_path)["ce/s0"]
+    assert after.tags["data.sha256"] != before.tags["data.sha256"]
+    assert after.metrics["test_ce"] != before.metrics["test_ce"]
+    old = ledger(tmp_path).client.get_run(before.run_id)
+    assert (old.data.tags["kind"], old.info.status) == ("stale", "FINISHED")
 
 
 def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
