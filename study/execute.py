@@ -28,9 +28,6 @@ from trainables.tune import run_job
 # it they are the processes that Ray has already started, seconds sooner.
 getattr(sys.modules.get("ray.tune.execution.class_cache"), "DEFAULT_ENV_VARS", {}).clear()
 
-MAX_FAILURES = 2
-"""How often a trial whose process is lost is started again."""
-
 Job = tuple[TrialConfig, dict[str, Any]]
 
 
@@ -40,6 +37,7 @@ def execute(
     tune_dir: Path,
     on_event: Callable[[Event], None],
     *,
+    max_failures: int,
     max_concurrent: int | None = None,
 ) -> signal.Signals | None:
     """Run all jobs with Ray Tune; to be called within a `cluster.session`, in the main thread.
@@ -51,12 +49,13 @@ def execute(
         request: Ray's resource request of each trial.
         tune_dir: absolute folder for Tune's own files.
         on_event: gets what happens, in the calling thread; must return at once.
+        max_failures: how often a trial whose process is lost is started again, from its last saved state.
         max_concurrent: trials at once; None: as many as fit.
 
     Returns:
         The signal that stopped it early, None where none did.
     """
-    callback = _Events([config for config, _ in jobs], on_event)
+    callback = _Events([config for config, _ in jobs], on_event, attempts=max_failures + 1)
     tuner = tune.Tuner(
         tune.with_resources(run_job, dict(request)),
         tune_config=tune.TuneConfig(
@@ -70,7 +69,7 @@ def execute(
             name="tune",
             storage_path=str(tune_dir),
             callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
             verbose=0,
         ),
     )
@@ -136,7 +135,10 @@ class _Jobs(Searcher):
 class _Events(tune.Callback):
     """Turns what Tune reports into events."""
 
-    def __init__(self, configs: Sequence[TrialConfig], on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, configs: Sequence[TrialConfig], on_event: Callable[[Event], None], *, attempts: int
+    ) -> None:
+        self._attempts = attempts
         self._open = {config.key: config for config in configs}
         self._started: set[str] = set()
         self._on_event = on_event
@@ -169,7 +171,7 @@ class _Events(tune.Callback):
         path = Path(trial.error_file) if trial.error_file else None
         text = path.read_text() if path and path.exists() else ""
         last = text.strip().splitlines()[-1:] or ["its process was lost"]
-        self._end(Failed(config, f"after {MAX_FAILURES + 1} attempts: {last[0]}", text))
+        self._end(Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
 
     def interrupt_rest(self) -> None:
         """Tell of all that began and neither succeeded nor failed."""

@@ -26,6 +26,8 @@ DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 FINAL = "final/"
 """Prefix of final metrics, apart from those of each epoch."""
 PAGE = 5000
+MOST_METRICS = 1000
+"""That one request may carry."""
 DATA = "data.sha256"
 """Tag with the digest of the data that a trial was trained on."""
 
@@ -161,14 +163,20 @@ class Ledger:
         """Log rows of a history: each metric at step = epoch, at the row's own time."""
         from mlflow.entities import Metric
 
-        metrics = [
-            Metric(name, float(value), int(row["timestamp"]), int(row["epoch"]))
-            for row in rows
-            for name, value in row.items()
-            if name not in ("epoch", "timestamp")
-        ]
-        for start in range(0, len(metrics), 1000):  # the most that one request may carry
-            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+        batch: list[Metric] = []
+        for row in rows:
+            points = [
+                Metric(name, float(value), int(row["timestamp"]), int(row["epoch"]))
+                for name, value in row.items()
+                if name not in ("epoch", "timestamp")
+            ]
+            # An epoch is logged in one request or not at all: `logged_epochs` looks at one metric only.
+            if len(batch) + len(points) > MOST_METRICS:
+                self.client.log_batch(run_id, metrics=batch)
+                batch = []
+            batch += points
+        if batch:
+            self.client.log_batch(run_id, metrics=batch)
 
     def finish(
         self, run_id: str, metrics: Mapping[str, float], artifacts: Mapping[str, bytes], timestamp: int

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         resources = cluster.Resources(
             cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
         )
+        if args.max_failures < 0:
+            raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
         data.check(selection.trials, args.data_dir)
         backbones.check(selection.trials, args.data_dir)
     except (ValueError, DataError) as error:
@@ -195,7 +197,12 @@ def _train(
                     jobs.append((trial, job(trial, data_dir=data_dir, storage=str(output), tags=labels)))
                 request = cluster.request(resources, args.address)
                 stopped = execute(
-                    jobs, request, output / "ray", on_event, max_concurrent=resources.max_concurrent
+                    jobs,
+                    request,
+                    output / "ray",
+                    on_event,
+                    max_failures=args.max_failures,
+                    max_concurrent=resources.max_concurrent,
                 )
             patience = 10.0 if stopped else 60.0
         finally:
@@ -333,6 +340,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--gpus-per-trial", metavar="F", type=float, help="GPUs a trial, 0.25 packs four (default: 1 if any)"
+    )
+    group.add_argument(
+        "--max-failures",
+        metavar="N",
+        type=int,
+        default=2,
+        help="how often a trial whose process is lost is started again (default: 2)",
     )
     group.add_argument("--max-concurrent", metavar="N", type=int, help="trials at once (default: what fits)")
     return parser

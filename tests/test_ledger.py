@@ -235,3 +235,25 @@ def test_a_run_on_data_that_have_changed_is_set_aside(ledger: Ledger, config: Tr
     third = ledger.begin(config, {"data.sha256": "newer"})
     assert ledger.client.get_run(second).info.status == "FINISHED"
     assert {record.run_id for record in ledger.trials().values()} == {third}
+
+
+def test_an_epoch_is_logged_in_one_request(
+    ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who dies between two requests leaves no epoch with some of its metrics."""
+    run_id = ledger.begin(config, {})
+    sizes, before = [], ledger.client.log_batch
+    monkeypatch.setattr(
+        ledger.client,
+        "log_batch",
+        lambda *a, metrics: (sizes.append(len(metrics)), before(*a, metrics=metrics)),
+    )
+    names = [f"m{i}" for i in range(7)]
+    rows = [{"epoch": e, "timestamp": e, "train/loss": e, **dict.fromkeys(names, 1.0)} for e in range(1, 301)]
+    ledger.log_epochs(run_id, rows)
+    assert sizes == [1000, 1000, 400]
+    rows = [{**row, "epoch": row["epoch"] + 300, "m7": 1.0} for row in rows]
+    ledger.log_epochs(run_id, rows)
+    assert sizes[3:] == [999, 999, 702]
+    assert ledger.logged_epochs(run_id) == 600
+    assert len(ledger.client.get_metric_history(run_id, "m0")) == 600

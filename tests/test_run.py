@@ -326,6 +326,7 @@ def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
         ("--space quickstart --data-dir file/data", "--data-dir: got 'file/data', but "),
         ("--space quickstart --cpus-per-trial 1000", "--cpus-per-trial: got 1000; allowed: at most the "),
         ("--space quickstart --gpus-per-trial 1.5", "--gpus-per-trial: got 1.5; allowed: 0 to 1, or a whole"),
+        ("--space quickstart --max-failures -1", "--max-failures: got -1; allowed: an integer >= 0"),
         ("--space quickstart --max-concurrent 0", "--max-concurrent: got 0; allowed: an integer >= 1"),
     ],
 )
