@@ -1,5 +1,6 @@
 """What would run: the trials of a selection against what the ledger has."""
 
+import itertools
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from study.ledger import DATA, Ledger, TrialRecord
 from trainables.trial import DEFAULTS, TrialConfig, format_value
 
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
+LEVEL = 0.05
+"""The usual level of significance, which says how many seeds are enough."""
 SHOWN_SUBSETS = 8
 """Subsets of augmentations that a line of the plan names one by one."""
 
@@ -82,6 +85,7 @@ def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = Fals
     """The plan in a few lines for people."""
     trials = plan.selection.trials
     lines = [*plan.selection.steps, *_cells(trials)]
+    lines += _smallest_p(trials)
     to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
     stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
     lines.append(
@@ -114,6 +118,28 @@ def _cells(trials: Sequence[TrialConfig]) -> list[str]:
         groups.setdefault((where, what), []).append(format_value(first.augmentations))
     count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"
     return [count, *(f"  {where}/{_subsets(subsets)}: {what}" for (where, what), subsets in groups.items())]
+
+
+def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
+    """How small a p-value the seeds allow where an arm is compared with `ce`, and which number allows 0.05.
+
+    Of the exact sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and
+    m times that after Holm over m arms.
+    """
+    cells: dict[tuple[object, ...], dict[str, set[int]]] = {}
+    for trial in trials:
+        cells.setdefault(trial.cell, {}).setdefault(trial.arm, set()).add(trial.seed)
+    compared = [arms for arms in cells.values() if "ce" in arms and len(arms) > 1]
+    if not compared:
+        return []
+    m = max(len(arms) for arms in compared) - 1
+    n = min(len(seeds) for arms in compared for seeds in arms.values())
+    enough = next(count for count in itertools.count(1) if m * 2 / 2**count <= LEVEL)
+    floor = f"{min(1, m * 2 / 2**n):.2g}"
+    holm = f" after Holm over {m} arms" if m > 1 else ""
+    needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
+    seeds = "1 seed allows" if n == 1 else f"{n} seeds allow"
+    return [f"{seeds} an exact sign-flip p of {floor} at best{holm}{needed}"]
 
 
 def _of_all_arms(members: Sequence[TrialConfig]) -> list[str]:

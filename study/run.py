@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(describe(plan, **_again_which(args))))
             return 0
         _check_before_anything_is_created(args, selection, resources, ledger)
-        with driver_lock(args.output.absolute()):
+        say = partial(console.print, markup=False, soft_wrap=True) if args.wait else None
+        with driver_lock(args.output.absolute(), wait=say):
             return _study(args, selection, resources, ledger, console)
     except (cluster.ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(str(error))
@@ -323,6 +324,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument(
         "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="where another driver works on --output, wait until it has ended"
     )
     add_ledger_arguments(parser)
     parser.add_argument(

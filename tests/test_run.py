@@ -180,6 +180,23 @@ def test_a_second_driver_is_told_who_works(study: Path) -> None:
         second = run(study, *TINY, *ARMS)
     assert second.returncode == 2
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in second.stderr
+    assert "wait for it with --wait, or take another folder" in second.stderr
+
+
+def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
+    from study.lock import driver_lock
+
+    with driver_lock(study / "runs"):
+        second = start(study, *TINY, *ARMS, "--seeds", "2", "--wait")
+        assert second.stdout is not None
+        line = second.stdout.readline()
+        assert f"is in use by process {os.getpid()}" in line
+        assert line.endswith(": waiting\n")
+        time.sleep(1)
+        assert second.poll() is None
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert "to run: 0" in out
 
 
 def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> None:
