@@ -1,6 +1,6 @@
 """A study that is killed again and again ends like one that was left alone.
 
-`KILLS=50 python -m pytest tests/test_kills.py` kills it more often.
+`KILLS=50 python -m pytest tests/test_kills.py` kills it more often than is good for every day.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from test_run import ARMS, TINY, ledger, records, run, start
 
 from study.ledger import TrialRecord
 
-KILLS = int(os.environ.get("KILLS", "10"))
-STUDY = [*TINY, "--set", "epochs=240", *ARMS, "--seeds", "2"]
+KILLS = int(os.environ.get("KILLS", "4"))
+STUDY = [*TINY, "--set", "epochs=200", *ARMS, "--seeds", "2"]
 """Four trials of some ten seconds each."""
 UNTIMED = ("train/loss", "train/ce", "train/bt", "train/acc", "val/acc", "lr")
 
@@ -124,7 +124,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
     done = run(tmp_path, *STUDY)
     assert done.returncode == 0, done.stderr
     check_equal(tmp_path, undisturbed)
-    assert at_work >= 3, "the study was over too soon: this test tests nothing"
+    assert at_work >= 2, "the study was over too soon: this test tests nothing"
     print(f"{kills} kills, {at_work} of them soon after a state was saved")
 
 

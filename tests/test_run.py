@@ -220,28 +220,6 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> No
     assert "1 failed, 0 new; to run: 0" in again.stdout
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path, study: Path) -> None:
-    """kill -9 of the driver during training: the same command completes, one run a trial, equal results."""
-    arguments = [*TINY, *ARMS, "--seeds", "2"]
-    process = start(tmp_path, *arguments)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/4]"):
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    time.sleep(4)  # its workers notice within seconds
-    assert run(tmp_path, *arguments).returncode == 0
-    found, undisturbed = records(tmp_path), records(study)
-    assert found.keys() <= undisturbed.keys()
-    for name, record in found.items():
-        assert record.status == "FINISHED"
-        for metric, value in record.metrics.items():
-            if "second" not in metric:
-                assert value == undisturbed[name].metrics[metric], metric
-        assert len(ledger(tmp_path).client.get_metric_history(record.run_id, "train/loss")) == 3
-
-
 def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request(tmp_path: Path) -> None:
     chance = np.random.RandomState(0)
     for split, count in (("train", 30), ("test", 10)):

@@ -174,7 +174,7 @@ def _meta(folder: Path) -> dict[str, Any] | None:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         sizes = {name: (folder / name).stat().st_size for name in ARRAYS}
         return meta if meta["layout"] == LAYOUT and meta["bytes"] == sizes else None
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
