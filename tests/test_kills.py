@@ -152,4 +152,5 @@ def test_ctrl_c_and_then_a_lost_worker(tmp_path: Path, undisturbed: Path) -> Non
     assert process.returncode == 0, err
     check_equal(tmp_path, undisturbed)
     attempts = [int(r.tags["attempts"]) for r in records(tmp_path).values()]
-    assert max(attempts) == 3, "interrupted, lost, and gone on with"
+    # How many trials had begun when Ctrl-C came is chance; the lost worker's is begun once more in any case.
+    assert sum(attempts) > len(attempts), "no worker was lost: this test tests nothing"
