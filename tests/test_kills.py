@@ -109,13 +109,16 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
     """The whole process tree, with -9, while it starts, trains, logs, evaluates or renders."""
     chance = random.Random(0)  # noqa: S311  # not for secrets
     kills = at_work = 0
+    complete = False
     while kills < KILLS:
         process = start(tmp_path, *STUDY)
-        if kills % 2:
+        if kills % 2 or complete:
             time.sleep(chance.uniform(1, 16))
         elif wait_for_a_saved_state(process, tmp_path):
             at_work += 1
             time.sleep(chance.uniform(0, 4))
+        else:
+            complete = True  # from here on only what starts, looks and renders is killed
         if process.poll() is None:
             kill_tree(process)
             kills += 1
