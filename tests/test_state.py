@@ -90,8 +90,16 @@ def test_time_of_all_attempts_is_counted(tiny: Tiny, data_dir: Path, tmp_path: P
     (_, content) = next(checkpoints.newest_first())
     net = build(config, 10)
     saved = unpack(content, net, SGD(net.parameters(), momentum=0.9, weight_decay=0))
-    result = train(config, data_dir, checkpoints=checkpoints)
-    assert result.metrics["train_seconds"] > saved.seconds > 0
+    assert saved.seconds > 0
+    # As if those epochs had taken long: they count as training, not as evaluation.
+    long = dataclasses.replace(saved, epoch=2, seconds=1000.0)
+    checkpoints.save(2, pack(long, net, SGD(net.parameters(), momentum=0.9, weight_decay=0)))
+    for path in sorted((tmp_path / "checkpoints" / config.key).iterdir()):
+        if not path.name.endswith(checkpoints._attempt):
+            path.unlink()
+    metrics = train(config, data_dir, checkpoints=checkpoints).metrics
+    assert 1000 < metrics["train_seconds"] < 1100
+    assert 0 < metrics["evaluate_seconds"] < 100
 
 
 def test_a_damaged_state_costs_the_epochs_since_the_one_before(

@@ -41,6 +41,6 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
         raise ValueError(
             f"backbone: {', '.join(dict.fromkeys(n for n, *_ in unknown))} cannot be tried ({reason})"
         )
-    complaints = [text for text in json.loads(done.stdout) if text]
+    complaints = list(dict.fromkeys(text for text in json.loads(done.stdout) if text))
     if complaints:
         raise ValueError("; ".join(complaints))

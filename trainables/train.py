@@ -20,7 +20,7 @@ from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
 from trainables.models import SiameseNet, build
 from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
-from trainables.splits import UNLABELLED, Indices, training_indices
+from trainables.splits import UNLABELLED, Choice, Indices, training_indices
 from trainables.state import DamagedState, Saver, State, unpack
 from trainables.trial import TrialConfig, TrialResult
 
@@ -120,12 +120,21 @@ def train(
 
     saver.save(_reached(state, history, started))  # evaluating may take longer than many epochs
     train_seconds = state.seconds + time.perf_counter() - started
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+    return _evaluated(evaluator, choice, history, train_seconds)
+
+
+def _evaluated(
+    evaluator: Evaluator, choice: Choice, history: Sequence[EpochRow], train_seconds: float
+) -> TrialResult:
+    """The result of a trial whose training has ended."""
+    started = time.perf_counter()
+    config = evaluator.config
+    if not all(parameter.isfinite().all() for parameter in evaluator.net.parameters()):
         # The loss of a step is computed before its update: only this sees the last one.
         raise NonFiniteLoss(f"weights are not finite after epoch {config.epochs} of {config.epochs}")
     metrics, artifacts = evaluate(evaluator, choice.train, choice.validation)
     metrics["train_seconds"] = train_seconds
-    metrics["evaluate_seconds"] = time.perf_counter() - started - train_seconds
+    metrics["evaluate_seconds"] = time.perf_counter() - started
     artifacts["history.parquet"] = to_parquet(history)
     return TrialResult(metrics=metrics, history=tuple(history), artifacts=artifacts)
 
