@@ -1,16 +1,17 @@
 """The connection to Ray: a Ray of one's own, or a cluster that is already there."""
 
 import contextlib
-import glob
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from trainables import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE_SECONDS = 5
@@ -44,6 +45,48 @@ class Resources:
             raise ClusterError(f"--max-concurrent: got {self.max_concurrent}; allowed: an integer >= 1")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grant:
+    """What a trial is expected to get, on which kind of device.
+
+    Attributes:
+        device: as in the tag; None where it is not known: a GPU's name, or anything on a cluster.
+        threads: of PyTorch.
+        gpus: share of a GPU, or number of them; 0: a CPU; None: not known.
+        slots: trials at once; None: not known.
+    """
+
+    device: str | None
+    threads: int
+    gpus: float | None
+    slots: int | None
+
+    def made(self, tags: Mapping[str, str]) -> bool:
+        """Whether a run with these tags was made with such a grant."""
+        device = tags.get("device", "")
+        if self.device is not None and device != self.device:
+            return False
+        on_cpu = device.startswith("cpu ")
+        if on_cpu:
+            return not self.gpus and tags.get("threads") == str(self.threads)
+        return self.gpus is None or tags.get("gpus", "1") == f"{self.gpus:g}"
+
+
+def expected(resources: Resources, address: str | None) -> Grant:
+    """What trials will be granted, as far as it is known before Ray is asked."""
+    threads = max(1, int(resources.cpus))
+    if not is_own(address):
+        return Grant(device=None, threads=threads, gpus=resources.gpus, slots=resources.max_concurrent)
+    here = machine.gpus()
+    gpus = resources.gpus if resources.gpus is not None else float(min(1, here))
+    slots = int((os.cpu_count() or 1) / resources.cpus)
+    if gpus:
+        slots = min(slots, int(here / gpus))
+    slots = max(1, min(slots, resources.max_concurrent or slots))
+    device = None if gpus else machine.device_name("cpu")
+    return Grant(device=device, threads=threads, gpus=gpus, slots=slots)
+
+
 def is_own(address: str | None) -> bool:
     """Whether `address` means a Ray of one's own on this machine."""
     return address in (None, "", "local")
@@ -72,7 +115,7 @@ def check(address: str | None, resources: Resources) -> None:
             raise ClusterError(
                 f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores here"
             )
-        if (resources.gpus or 0) > 0 and not _has_gpu():
+        if (resources.gpus or 0) > 0 and not machine.gpus():
             raise ClusterError(f"--gpus-per-trial: got {resources.gpus:g}; allowed: 0, there is no GPU here")
         return
     address = resolve(address)
@@ -125,10 +168,6 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         for errand in errands:
             errand.result()
         yield
-
-
-def _has_gpu() -> bool:
-    return any(glob.glob(pattern) for pattern in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg"))
 
 
 def request(resources: Resources, address: str | None) -> dict[str, float]:

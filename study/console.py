@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.writer import EpochDone, Event, Failed, Resumed, Started
+from study.forecast import shown
+from study.writer import EpochDone, Event, Failed, Repeated, Resumed, Started
 from trainables.checkpoint import Bundle
 from trainables.trial import TrialConfig
 
@@ -71,6 +72,8 @@ class Progress:
                 self.note(f"{event.config.name} goes on after epoch {len(event.rows)}")
             for line in event.notes:
                 self.note(line)
+        if isinstance(event, Repeated):
+            self.note(f"{event.config.name}: {event.reason}")
         if isinstance(event, Failed):
             self.failed(event.config, event.reason)
 
@@ -79,7 +82,7 @@ class Progress:
         metrics = bundle.result.metrics
         seconds = metrics["train_seconds"] + metrics["evaluate_seconds"]
         validation = f", validation {metrics['val_acc']:.1%}" if "val_acc" in metrics else ""
-        self._end(bundle.config, f"test {metrics['test_acc']:.1%}{validation}, {_duration(seconds)}")
+        self._end(bundle.config, f"test {metrics['test_acc']:.1%}{validation}, {shown(seconds)}")
 
     def failed(self, trial: TrialConfig, reason: str) -> None:
         """A trial has no result and will not get one in this run."""
@@ -130,14 +133,4 @@ class Progress:
             return "time left not known yet"
         elapsed = time.monotonic() - self._began
         left = elapsed * (self._epochs - epochs) / (epochs - before)
-        return f"{_duration(elapsed)} elapsed, about {_duration(left)} left"
-
-
-def _duration(seconds: float) -> str:
-    """`8.3 s`, `4 min 10 s`, `5 h 02 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return f"{shown(elapsed)} elapsed, about {shown(left)} left"

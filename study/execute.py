@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # _StopSignals has its own
 from ray import tune
 from ray.tune.search import Searcher
 
-from study.writer import EpochDone, Event, Failed, Interrupted, Resumed, Started, Succeeded
+from study.writer import EpochDone, Event, Failed, Interrupted, Repeated, Resumed, Started, Succeeded
 from trainables.trial import TrialConfig
-from trainables.tune import run_job
+from trainables.tune import resources, run_job
 
 # Tune gives its workers an environment of their own for another library's sake (PyTorch Lightning). Without
 # it they are the processes that Ray has already started, seconds sooner.
@@ -31,39 +33,76 @@ getattr(sys.modules.get("ray.tune.execution.class_cache"), "DEFAULT_ENV_VARS", {
 Job = tuple[TrialConfig, dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a study ended before all of its trials had; nothing where they had.
+
+    Attributes:
+        received: the signal that stopped it.
+        reason: what stopped it where no signal did, in words for people.
+    """
+
+    received: signal.Signals | None = None
+    reason: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials have ended."""
+        return self.received is None and self.reason is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How long a study may take.
+
+    Attributes:
+        deadline: when its trials are stopped, s since 1970.
+        seconds: how long a trial is expected to take; None: not known.
+        shown: as it was given.
+    """
+
+    deadline: float
+    seconds: Callable[[TrialConfig], float | None]
+    shown: str
+
+    def latest_start(self, trial: TrialConfig) -> float:
+        """The last moment at which a trial may begin, s since 1970."""
+        return self.deadline - (self.seconds(trial) or 0.0)
+
+
 def execute(
     jobs: Sequence[Job],
-    request: Mapping[str, float],
     tune_dir: Path,
     on_event: Callable[[Event], None],
     *,
     max_failures: int,
     max_concurrent: int | None = None,
-) -> signal.Signals | None:
+    budget: Budget | None = None,
+) -> Ending:
     """Run all jobs with Ray Tune; to be called within a `cluster.session`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C or SIGTERM: what has not ended then is Interrupted.
+    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget:
+    what has begun and not ended then is Interrupted.
 
     Args:
         jobs: each trial with what `trainables.tune.job` made of it, in the order of running.
-        request: Ray's resource request of each trial.
         tune_dir: absolute folder for Tune's own files.
         on_event: gets what happens, in the calling thread; must return at once.
         max_failures: how often a trial whose process is lost is started again, from its last saved state.
         max_concurrent: trials at once; None: as many as fit.
-
-    Returns:
-        The signal that stopped it early, None where none did.
+        budget: no trial is begun that would not fit into what is left of it; None: no limit.
     """
-    callback = _Events([config for config, _ in jobs], on_event, attempts=max_failures + 1)
+    stop = _Stop()
+    queue = _Jobs(jobs, budget)
+    callback = _Events(queue, on_event, stop, attempts=max_failures + 1, budget=budget)
     tuner = tune.Tuner(
-        tune.with_resources(run_job, dict(request)),
+        tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
-            search_alg=_Jobs([job for _, job in jobs]),
-            num_samples=len(jobs),
+            search_alg=queue,
+            num_samples=-1,  # until the queue says that it is over
             max_concurrent_trials=max_concurrent,
             reuse_actors=True,  # a fresh process a trial costs seconds to import PyTorch
-            trial_dirname_creator=lambda trial: trial.config["key"],
+            trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -73,23 +112,25 @@ def execute(
             verbose=0,
         ),
     )
-    stop = _StopSignals()
     try:
         with stop:
             tuner.fit()
     finally:
         callback.interrupt_rest()
-    return stop.received
+    if budget is not None and stop.received is None and stop.reason is None and queue.left:
+        stop.reason = f"the budget of {budget.shown} has no room for the rest"
+    return Ending(stop.received, stop.reason)
 
 
-class _StopSignals:
-    """Within this context the first Ctrl-C or SIGTERM lets Tune stop in order; the second stops at once.
+class _Stop:
+    """Within this context Tune can be stopped in order, and the first Ctrl-C or SIGTERM does so.
 
-    Entered after Ray has started, which sets a handler of its own for SIGTERM.
+    The second signal stops at once. Entered after Ray has started, which sets its own handler for SIGTERM.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.reason: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -100,30 +141,61 @@ class _StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def ask(self, reason: str) -> None:
+        """Stop in order, for this reason unless there is one already."""
+        if self.reason is None and self.received is None:
+            self.reason = reason
+            _end_tune()
+
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         first = self.received is None
         self.received = signal.Signals(number)
-        # Tune ends its loop on SIGUSR1, once it has set its handler for it.
-        if first and callable(signal.getsignal(signal.SIGUSR1)):
-            signal.raise_signal(signal.SIGUSR1)
-        else:
+        if not (first and _end_tune()):
             raise KeyboardInterrupt
 
 
-class _Jobs(Searcher):
-    """Hands out the jobs one after the other; nothing is searched."""
+def _end_tune() -> bool:
+    """Let Tune end its loop, which it does on SIGUSR1 once it has set its handler for it."""
+    ready = callable(signal.getsignal(signal.SIGUSR1))
+    if ready:
+        signal.raise_signal(signal.SIGUSR1)
+    return ready
 
-    def __init__(self, jobs: Sequence[dict[str, Any]]) -> None:
+
+class _Jobs(Searcher):
+    """Hands out the jobs one after the other, some of them again; nothing is searched."""
+
+    def __init__(self, jobs: Sequence[Job], budget: Budget | None) -> None:
         super().__init__()
-        self._waiting = list(reversed(jobs))
+        self.configs = {config.key: config for config, _ in jobs}
+        self._waiting = [job for _, job in jobs]
+        self._budget = budget
+        self._handed_out: dict[str, dict[str, Any]] = {}
+
+    @property
+    def left(self) -> int:
+        """Jobs that have not been handed out."""
+        return len(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
-        return self._waiting.pop() if self._waiting else Searcher.FINISHED
+        for position, job in enumerate(self._waiting):
+            config = self.configs[job["key"]]
+            latest = self._budget.latest_start(config) if self._budget else None
+            if latest is None or time.time() <= latest:
+                del self._waiting[position]
+                self._handed_out[trial_id] = job | ({} if latest is None else {"latest_start": latest})
+                return self._handed_out[trial_id]
+        # One that is at work may come back, or show that others are faster than was thought.
+        return None if self._handed_out else Searcher.FINISHED
+
+    def again(self, job: dict[str, Any]) -> None:
+        """Put a job back, as the next one."""
+        self._waiting.insert(0, job)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        pass  # a list learns nothing from results
+        self._handed_out.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         pass  # never restored
@@ -133,18 +205,31 @@ class _Jobs(Searcher):
 
 
 class _Events(tune.Callback):
-    """Turns what Tune reports into events."""
+    """Turns what Tune reports into events, and ends the study where that is called for."""
 
     def __init__(
-        self, configs: Sequence[TrialConfig], on_event: Callable[[Event], None], *, attempts: int
+        self,
+        jobs: _Jobs,
+        on_event: Callable[[Event], None],
+        stop: _Stop,
+        *,
+        attempts: int,
+        budget: Budget | None,
     ) -> None:
+        self._jobs = jobs
         self._attempts = attempts
-        self._open = {config.key: config for config in configs}
+        self._open = dict(jobs.configs)
         self._started: set[str] = set()
         self._on_event = on_event
+        self._stop = stop
+        self._budget = budget
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks for a restore that never happens; ours hold threads
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._budget is not None and time.time() > self._budget.deadline:
+            self._stop.ask(f"the budget of {self._budget.shown} is used up")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -161,8 +246,26 @@ class _Events(tune.Callback):
             self._on_event(EpochDone(config, result["row"]))
         elif "bundle" in result:
             self._end(Succeeded(config))
+        elif "late" in result:
+            self._jobs.again({k: v for k, v in trial.config.items() if k != "latest_start"})
+        elif "out_of_memory" in result:
+            self._enlarge(config, trial.config, result["out_of_memory"], result["traceback"])
+        elif "disk_full" in result:
+            self._stop.ask(f"there is no room for results: {result['disk_full']}")
         elif "failure" in result:
             self._end(Failed(config, result["failure"], result["traceback"]))
+
+    def _enlarge(self, config: TrialConfig, job: dict[str, Any], reason: str, traceback: str) -> None:
+        """Run a trial again with twice its share of a GPU, and up to a whole one."""
+        share = job["request"]["gpu"]
+        if share >= 1:
+            self._end(Failed(config, f"a whole GPU has not enough memory: {reason}", traceback))
+            return
+        request = {**job["request"], "gpu": min(1.0, 2 * share)}
+        self._jobs.again({**job, "request": request})
+        self._on_event(
+            Repeated(config, f"{share:g} GPU has not enough memory, goes on with {request['gpu']:g}")
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         config = self._open.get(trial.config["key"])

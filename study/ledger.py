@@ -55,6 +55,21 @@ class TrialRecord:
     changed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A driver that works on the experiment, or asks to.
+
+    Attributes:
+        run_id: of its MLflow run.
+        started: by its own clock, ms since 1970.
+        tags: of the run.
+    """
+
+    run_id: str
+    started: int
+    tags: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Ledger:
     """An experiment in an MLflow store. Creating this object touches nothing.
@@ -98,7 +113,13 @@ class Ledger:
             store.create_sqlite(file)
         if self._find_experiment() is None:
             location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
-            self._experiment_id = self.client.create_experiment(self.experiment, location)
+            try:
+                self._experiment_id = self.client.create_experiment(self.experiment, location)
+            except Exception:
+                # Made in this moment by another driver, or by ourselves: the client repeats a request whose
+                # answer was lost.
+                if self._find_experiment() is None:
+                    raise
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""
@@ -209,6 +230,32 @@ class Ledger:
     def kill(self, run_id: str) -> None:
         """Mark the run KILLED: interrupted, to be gone on with."""
         self.client.set_terminated(run_id, "KILLED")
+
+    def create_lock(self, tags: Mapping[str, str]) -> str:
+        """Make a run of `kind=lock` with these tags; returns its id."""
+        with self._asking():
+            about = {"kind": "lock", **tags}
+            run = self.client.create_run(self.experiment_id, tags=about, run_name="driver at work")
+        return str(run.info.run_id)
+
+    def locks(self) -> list[Lock]:
+        """The runs of `kind=lock`."""
+        runs = self._search("tags.kind = 'lock'")
+        return [Lock(run.info.run_id, int(run.info.start_time), run.data.tags) for run in runs]
+
+    def touch_lock(self, run_id: str, tags: Mapping[str, str]) -> bool:
+        """Set tags of a lock; False where it was deleted. LedgerError where the store does not answer."""
+        with self._asking():
+            if self.client.get_run(run_id).info.lifecycle_stage != "active":
+                return False
+            for name, value in tags.items():
+                self.client.set_tag(run_id, name, value)
+        return True
+
+    def delete_lock(self, run_id: str) -> None:
+        """Delete a lock."""
+        with self._asking():
+            self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts to the space's run of `kind=study`, which is made if there is none.

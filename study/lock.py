@@ -1,54 +1,208 @@
-"""One driver an experiment at a time, on one machine."""
+"""One driver an experiment at a time, on one machine and through a remote store."""
 
 import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from study.ledger import Ledger, Lock
+from study.store import LedgerError, sqlite_file
+
+HEARTBEAT = 5.0
+"""Seconds between two signs of life of who holds a lease."""
+DEAD_AFTER = 45.0
+"""Seconds without a sign of life after which a holder counts as dead."""
+SETTLE = 1.0
+"""Seconds after which two drivers that ask at the same moment see each other."""
+
 
 class LockHeld(ValueError):
-    """Another driver works on the same output folder."""
+    """Another driver works on the same output folder or experiment."""
 
 
 @contextlib.contextmanager
-def driver_lock(output: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock of an output folder; it goes with the process, however that ends.
+def driver_locks(
+    ledger: Ledger,
+    output: Path,
+    *,
+    wait: Callable[[str], None] | None = None,
+    on_lost: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Be the only driver of an output folder and of a ledger.
 
     Args:
-        output: the folder, made where missing.
-        wait: where another process has the lock, gets a line that says which, and then the lock is waited
-            for; None: not waited for.
+        ledger: a local database is locked with a file beside it, anything else with a lease in the
+            experiment, which is made where it is missing.
+        output: absolute; made where missing.
+        wait: where another driver has one of them, gets a line that says which, and then it is waited for;
+            None: not waited for.
+        on_lost: called, from another thread, where the lease is lost: another driver took this one for dead.
+
+    Raises:
+        LockHeld: another driver has one of them; the message says which.
+        LedgerError: the ledger does not answer.
+    """
+    database = sqlite_file(ledger.uri)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file_lock(output / ".driver.lock", f"--output: {output}", wait=wait))
+        if database is None:
+            stack.enter_context(lease(ledger, wait=wait, on_lost=on_lost))
+        elif database.parent != output:
+            beside = database.with_name(f".{database.name}.driver.lock")
+            stack.enter_context(file_lock(beside, f"--tracking-uri: {database}", wait=wait))
+        yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a lock on this machine (or a shared folder); it goes with the process, however that ends.
+
+    Args:
+        path: of the lock's file; its folder is made where missing.
+        what: is locked, for messages: an option, a colon, and its value.
+        wait: as of `driver_locks`.
 
     Raises:
         LockHeld: another process has it; the message says which.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / ".driver.lock")
-    about = output / ".driver.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    about = path.with_suffix(".json")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        held = f"{output} is in use by {_holder(about)}"
+        held = f"{what} is in use by {_holder(about)}"
         if wait is None:
-            raise LockHeld(f"--output: {held}; wait for it with --wait, or take another folder") from None
+            raise LockHeld(f"{held}; wait for it with --wait, or take another") from None
         wait(f"{held}: waiting")
         lock.acquire()
     try:
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        about.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
+        about.write_text(json.dumps(_myself()))
         yield
     finally:
         lock.release()
 
 
+@contextlib.contextmanager
+def lease(
+    ledger: Ledger,
+    *,
+    wait: Callable[[str], None] | None = None,
+    on_lost: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Hold the lease of an experiment: a run of `kind=lock` that shows signs of life.
+
+    Who wants it writes a run, waits, and reads: the holder stays, else the oldest wins. Whether a rival is
+    alive is seen from its signs of life, not from clocks, which differ. Arguments and errors as of
+    `driver_locks`.
+    """
+    ledger.open()
+    mine = ledger.create_lock({"lock.state": "asking", "lock.beat": "0", "lock.by": json.dumps(_myself())})
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(ledger, mine, stop, on_lost), name="lease", daemon=True)
+    heart.start()
+    try:
+        _win(ledger, mine, wait)
+        yield
+    finally:
+        stop.set()
+        heart.join()
+        with contextlib.suppress(Exception):  # the store is away: the lease expires
+            ledger.delete_lock(mine)
+
+
+def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[], None]) -> None:
+    """Show signs of life until told to stop; the store may be away for a while."""
+    count = 0
+    while not stop.wait(HEARTBEAT):
+        count += 1
+        try:
+            alive = ledger.touch_lock(mine, {"lock.beat": str(count)})
+        except LedgerError:
+            continue
+        if not alive:
+            on_lost()
+            return
+
+
+def _win(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
+    """Return once the lease is ours; the dead are removed on the way."""
+    told = False
+    while True:
+        time.sleep(SETTLE)
+        rival = _before(ledger.locks(), mine)
+        if rival is None:
+            ledger.touch_lock(mine, {"lock.state": "held"})
+            rival = _before(ledger.locks(), mine)
+            if rival is None:
+                return
+            ledger.touch_lock(mine, {"lock.state": "asking"})
+        if not _lives(ledger, rival):
+            ledger.delete_lock(rival.run_id)
+            continue
+        held = f"--experiment: {ledger.experiment} is in use by {_described(rival.tags.get('lock.by', '{}'))}"
+        if wait is None:
+            raise LockHeld(f"{held}; wait for it with --wait, or take another")
+        if not told:
+            wait(f"{held}: waiting")
+            told = True
+
+
+def _before(locks: list[Lock], mine: str) -> Lock | None:
+    """Who goes before us: a holder where we are none, else whoever is older in the same state."""
+    ours = next((lock for lock in locks if lock.run_id == mine), None)
+    if ours is None:
+        raise LockHeld("--experiment: another driver took this one for dead and works on it now")
+
+    def rank(lock: Lock) -> tuple[bool, int, str]:
+        return (lock.tags.get("lock.state") != "held", lock.started, lock.run_id)
+
+    first = min(locks, key=rank)
+    return None if first.run_id == mine else first
+
+
+def _lives(ledger: Ledger, rival: Lock) -> bool:
+    """Whether a rival shows a sign of life, or is gone already, before it counts as dead."""
+    by = json.loads(rival.tags.get("lock.by", "{}"))
+    here = by.get("namespace") and by["namespace"] == _myself()["namespace"]
+    if here and not Path(f"/proc/{by.get('pid')}").exists():
+        return False
+    deadline = time.monotonic() + DEAD_AFTER
+    while time.monotonic() < deadline:
+        time.sleep(SETTLE)
+        now = next((lock for lock in ledger.locks() if lock.run_id == rival.run_id), None)
+        if now is None or now.tags.get("lock.beat") != rival.tags.get("lock.beat"):
+            return True
+    return False
+
+
+def _myself() -> dict[str, object]:
+    """Who we are, for other drivers; `namespace` is where our process number means something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        namespace = None
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "namespace": namespace}
+
+
 def _holder(about: Path) -> str:
     try:
-        known = json.loads(about.read_text())
-    except (OSError, ValueError):  # it has only just begun
+        return _described(about.read_text())
+    except OSError:  # it has only just begun
+        return _described("{}")
+
+
+def _described(text: str) -> str:
+    try:
+        known = json.loads(text)
+    except ValueError:
         known = {}
     return f"process {known.get('pid', '?')} on {known.get('host', '?')} since {known.get('since', '?')}"

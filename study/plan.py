@@ -2,12 +2,12 @@
 
 import itertools
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
 from search_spaces.names import arm_labels, varying_fields
-from study.ledger import DATA, Ledger, TrialRecord
+from study.ledger import DATA, TrialRecord
 from trainables.trial import DEFAULTS, TrialConfig, format_value
 
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
@@ -50,15 +50,20 @@ class Plan:
         return len(self.done) == len(self.selection.trials)
 
 
-def make_plan(selection: Selection, ledger: Ledger, digests: Mapping[str, str | None] = NO_DIGESTS) -> Plan:
-    """Hold a selection against the ledger; creates nothing.
+def make_plan(
+    selection: Selection,
+    ledger: Mapping[str, TrialRecord],
+    digests: Mapping[str, str | None] = NO_DIGESTS,
+) -> Plan:
+    """Hold a selection against the ledger.
 
     Args:
         selection: the trials.
-        ledger: what is known of them.
+        ledger: what it has, by key; of these trials, or of more.
         digests: SHA-256 of each dataset as it is at hand; of others nothing is stale.
     """
-    records = ledger.trials(trial.key for trial in selection.trials)
+    keys = (trial.key for trial in selection.trials)
+    records = {key: ledger[key] for key in keys if key in ledger}
 
     def having(*statuses: str | None) -> tuple[TrialConfig, ...]:
         status = {key: record.status for key, record in records.items()}
@@ -84,9 +89,9 @@ def _is_stale(record: TrialRecord, digest: str | None) -> bool:
 def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = False) -> list[str]:
     """The plan in a few lines for people."""
     trials = plan.selection.trials
-    lines = [*plan.selection.steps, *_cells(trials)]
-    lines += _smallest_p(trials)
     to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
+    lines = [*plan.selection.steps, *_cells(plan, to_run)]
+    lines += _smallest_p(trials)
     stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
     lines.append(
         f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
@@ -95,18 +100,27 @@ def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = Fals
     return lines
 
 
-def _cells(trials: Sequence[TrialConfig]) -> list[str]:
-    """A line for all cells that differ in their augmentations alone and have the same arms and seeds.
+def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
+    """A line for all cells that differ in their augmentations alone and have the same arms, seeds and state.
 
     Besides dataset, backbone and epochs a line names the fields in which the cells of the selection differ.
     """
+    trials = plan.selection.trials
+    states = {
+        "planned": set(trials),
+        "done": set(plan.done),
+        "half-done": set(plan.half_done),
+        "failed": set(plan.failed),
+        "stale": set(plan.stale),
+        "to run": set(to_run),
+    }
     cells: dict[tuple[object, ...], list[TrialConfig]] = {}
     for trial in trials:
         cells.setdefault(trial.cell, []).append(trial)
     always = ("dataset", "backbone", "augmentations", "epochs")
     varying = varying_fields(trials, besides=always)
     labels = arm_labels(trials)
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for members in cells.values():
         first = members[0]
         arms = ", ".join(_distinct(labels[trial] for trial in members))
@@ -115,9 +129,14 @@ def _cells(trials: Sequence[TrialConfig]) -> list[str]:
         settings += _of_all_arms(members)
         what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
         where = f"{first.dataset}/{first.backbone}"
-        groups.setdefault((where, what), []).append(format_value(first.augmentations))
-    count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"
-    return [count, *(f"  {where}/{_subsets(subsets)}: {what}" for (where, what), subsets in groups.items())]
+        counts = {name: sum(trial in having for trial in members) for name, having in states.items()}
+        state = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        groups.setdefault((where, what, state), []).append(format_value(first.augmentations))
+    lines = [f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"]
+    for (where, what, state), subsets in groups.items():
+        each = "each " if len(subsets) > 1 else ""
+        lines.append(f"  {where}/{_subsets(subsets)}: {what}: {each}{state}")
+    return lines
 
 
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:

@@ -13,10 +13,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # this project's packages, not this folder's modules
@@ -24,14 +28,20 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 from rich.console import Console
 
-from search_spaces import SPACES, Selection, add_selection_arguments, selection_from, tags
-from study import cluster, store
-from study.ledger import Ledger, add_ledger_arguments, ledger_from
-from study.lock import LockHeld, driver_lock
+from search_spaces import SPACES, Selection, selection_from, tags
+from study import cluster, forecast, options, store
+from study.forecast import Forecast
+from study.ledger import Ledger, ledger_from
+from study.lock import LockHeld, driver_locks
 from study.plan import Plan, describe, make_plan
 from study.store import LedgerError
 from trainables import backbones, data
 from trainables.sources import DataError
+from trainables.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from study.execute import Ending
+    from trainables.checkpoint import Storage
 
 REPORTS = Path("reports")
 SHOWN_CELLS = 4
@@ -42,9 +52,68 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, outside of training; there, Ray Tune is stopped in order."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """One call of the command line, understood and checked."""
+
+    args: argparse.Namespace
+    selection: Selection
+    sizes: dict[TrialConfig, data.Sizes]
+    resources: cluster.Resources
+    ledger: Ledger
+    storage: "Storage"
+    console: Console
+    began: float
+    """When it was typed, s since 1970."""
+    lease_lost: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def output(self) -> Path:
+        return Path(self.args.output).absolute()
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.args.data_dir).absolute()
+
+    @property
+    def grant(self) -> cluster.Grant:
+        return cluster.expected(self.resources, self.args.address)
+
+    @property
+    def again_which(self) -> dict[str, bool]:
+        """Which trials that have ended are to be run again."""
+        return {"retry_failed": self.args.retry_failed, "rerun_stale": self.args.rerun_stale}
+
+    @property
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(trial.dataset for trial in self.selection.trials))
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prospect:
+    """What would run, and how long it would take."""
+
+    plan: Plan
+    to_run: dict[TrialConfig, int]
+    """Each with the epochs that are trained already."""
+    forecast: Forecast
+    lines: list[str]
+    """For people."""
+
+    def wall_seconds(self, slots: int) -> float | None:
+        """Of all that would run, `slots` trials at once; None where a trial's time is not known."""
+        expected = [self.forecast.seconds(trial, done) for trial, done in self.to_run.items()]
+        known = [seconds for seconds in expected if seconds is not None]
+        return forecast.wall_seconds(known, slots) if len(known) == len(expected) else None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a study from its command line; returns the exit code."""
-    parser = _parser()
+    began = time.time()
+    parser = options.parser()
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     if args.list_spaces:
@@ -53,126 +122,172 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        selection = selection_from(args)
-        resources = cluster.Resources(
-            cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
-        )
-        if args.max_failures < 0:
-            raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
-        data.check(selection.trials, args.data_dir)
-        backbones.check(selection.trials, args.data_dir)
+        call = _understood(args, console, began)
     except (ValueError, DataError) as error:
         parser.error(str(error))
     try:
-        ledger = ledger_from(args)
-        store.probe(ledger.uri)
+        store.probe(call.ledger.uri)
         if args.plan:
-            plan = make_plan(selection, ledger, _digests(args, selection))
-            print("\n".join(describe(plan, **_again_which(args))))
+            print("\n".join(_prospect(call, probe=args.probe).lines))
             return 0
-        _check_before_anything_is_created(args, selection, resources, ledger)
-        say = partial(console.print, markup=False, soft_wrap=True) if args.wait else None
-        with driver_lock(args.output.absolute(), wait=say):
-            return _study(args, selection, resources, ledger, console)
+        _check_before_anything_is_created(call)
+        with driver_locks(
+            call.ledger,
+            call.output,
+            wait=call.say if args.wait else None,
+            on_lost=partial(_end_without_lease, call),
+        ):
+            return _study(call)
     except (cluster.ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
-        console.print(f"\nstopped by {number.name}\ngo on:    {_again()}", markup=False, soft_wrap=True)
+        call.say(f"\nstopped by {number.name}\ngo on:    {_again()}")
         return 128 + number
+
+
+def _understood(args: argparse.Namespace, console: Console, began: float) -> _Call:
+    """What the options mean; raises ValueError or DataError for what cannot be meant."""
+    from trainables.checkpoint import Storage
+
+    selection = selection_from(args)
+    resources = cluster.Resources(
+        cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
+    )
+    if args.max_failures < 0:
+        raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
+    if args.probe and not args.plan:
+        raise ValueError("--probe: allowed with --plan only")
+    sizes = data.check(selection.trials, args.data_dir)
+    backbones.check(selection.trials, args.data_dir)
+    return _Call(
+        args=args,
+        selection=selection,
+        sizes=sizes,
+        resources=resources,
+        ledger=ledger_from(args),
+        storage=Storage(options.storage_uri(args)),
+        console=console,
+        began=began,
+    )
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _check_before_anything_is_created(
-    args: argparse.Namespace, selection: Selection, resources: cluster.Resources, ledger: Ledger
-) -> None:
+def _end_without_lease(call: _Call) -> None:
+    """From the lease's own thread: another driver works on the experiment now."""
+    call.lease_lost.set()
+    call.say("another driver took this one for dead and works on the experiment now: this one ends")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _check_before_anything_is_created(call: _Call) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
-    folders = [("--output", args.output), ("reports", REPORTS)]
-    if not all(data.fingerprint(name, args.data_dir) for name in _datasets(selection)):
-        folders.append(("--data-dir", args.data_dir))  # else it may be a shared folder, only for reading
+    folders = [("--output", call.output), ("reports", REPORTS)]
+    if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
+        folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
+    storage = options.storage_uri(call.args)
+    if "://" not in storage:
+        folders.append(("--storage", Path(storage)))
     for option, folder in folders:
         store.check_writable(option, folder)
-    database = store.sqlite_file(ledger.uri)
+    try:
+        call.storage.names("results")
+    except OSError as error:
+        raise LedgerError(f"--storage: {storage} does not answer: {str(error).splitlines()[0]}") from None
+    database = store.sqlite_file(call.ledger.uri)
     if database is not None:
         store.check_writable("--tracking-uri", database.parent)
-    ledger.exists()  # a store that cannot be read is told here
-    cluster.check(args.address, resources)
+    call.ledger.exists()  # a store that cannot be read is told here
+    cluster.check(call.args.address, call.resources)
 
 
-def _study(
-    args: argparse.Namespace,
-    selection: Selection,
-    resources: cluster.Resources,
-    ledger: Ledger,
-    console: Console,
-) -> int:
+def _study(call: _Call) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
-    if any((args.output / folder).exists() for folder in ("results", "checkpoints")):
-        from study.writer import log_waiting_bundles
+    from study.writer import log_waiting_bundles
 
-        log_waiting_bundles(ledger, args.output.absolute(), say=partial(console.print, markup=False))
-    plan = make_plan(selection, ledger, _digests(args, selection, refresh=True))
-    for line in describe(plan, **_again_which(args)):
-        console.print(line, markup=False, soft_wrap=True)
-    stopped = None
-    if plan.to_run(**_again_which(args)):
-        stopped = _train(args, plan, resources, ledger, console)
+    log_waiting_bundles(call.ledger, call.storage, say=call.say)
+    prospect = _prospect(call, refresh=True)
+    for line in prospect.lines:
+        call.say(line)
+    plan, ending = prospect.plan, None
+    lines = describe(plan)
+    if prospect.to_run:
+        expected = prospect.wall_seconds(call.grant.slots) if call.grant.slots else None
+        started = time.monotonic()
+        ending = _train(call, prospect)
+        if expected is not None and ending.complete:
+            lines.append(forecast.compare(expected, time.monotonic() - started))
+            call.say(lines[-1])
         try:
-            now = {name: data.fingerprint(name, args.data_dir) for name in _datasets(selection)}
-            plan = make_plan(selection, ledger, now)
+            now = {name: data.fingerprint(name, call.data_dir) for name in call.datasets}
+            plan = make_plan(call.selection, call.ledger.trials(), now)
         except LedgerError as error:
-            console.print(f"{error}\ngo on:    {_again()}", markup=False, soft_wrap=True)
-            return 128 + stopped if stopped else 1
-    if stopped is None and plan.records:
-        _report(plan, ledger, console)
-    return _closing(plan, ledger, console, stopped)
+            call.say(f"{error}\ngo on:    {_again()}")
+            return 128 + ending.received if ending.received else 1
+    if plan.records and not (ending and ending.received):
+        _report(call, plan, lines)
+    return _closing(call, plan, ending)
 
 
-def _again_which(args: argparse.Namespace) -> dict[str, bool]:
-    """Which trials that have ended are to be run again."""
-    return {"retry_failed": args.retry_failed, "rerun_stale": args.rerun_stale}
+def _prospect(call: _Call, *, refresh: bool = False, probe: bool = False) -> _Prospect:
+    """Hold the selection against the ledger; with `probe`, measure what no finished trial tells."""
+    from trainables.checkpoint import saved_epoch
+
+    records = call.ledger.trials()
+    plan = make_plan(call.selection, records, _digests(call, refresh=refresh))
+    begun = set(plan.half_done)
+    to_run = {
+        trial: min(saved_epoch(call.storage, trial.key), trial.epochs) if trial in begun else 0
+        for trial in plan.to_run(**call.again_which)
+    }
+    known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)
+    lines = describe(plan, **call.again_which)
+    if probe:
+        lines += forecast.probe(known, list(to_run), call.grant, call.data_dir)
+    lines += forecast.describe(known, to_run, call.grant, call.args.budget)
+    return _Prospect(plan=plan, to_run=to_run, forecast=known, lines=lines)
 
 
-def _datasets(selection: Selection) -> list[str]:
-    return list(dict.fromkeys(trial.dataset for trial in selection.trials))
-
-
-def _digests(
-    args: argparse.Namespace, selection: Selection, *, refresh: bool = False
-) -> dict[str, str | None]:
+def _digests(call: _Call, *, refresh: bool = False) -> dict[str, str | None]:
     """The digest of each dataset as it is at hand.
 
     None where it is not prepared, or its images have changed since; with `refresh`, these are prepared again.
     """
     digests = {}
-    for name in _datasets(selection):
-        digests[name] = data.fingerprint(name, args.data_dir, look_at_source=True)
-        if digests[name] is None and refresh and data.fingerprint(name, args.data_dir) is not None:
-            digests[name] = data.prepare(name, args.data_dir, look_at_source=True, progress=True)
+    for name in call.datasets:
+        digests[name] = data.fingerprint(name, call.data_dir, look_at_source=True)
+        if digests[name] is None and refresh and data.fingerprint(name, call.data_dir) is not None:
+            digests[name] = data.prepare(name, call.data_dir, look_at_source=True, progress=True)
     return digests
 
 
-def _train(
-    args: argparse.Namespace, plan: Plan, resources: cluster.Resources, ledger: Ledger, console: Console
-) -> signal.Signals | None:
-    """Train what is missing; returns the signal that stopped it early, None where none did."""
+def _train(call: _Call, prospect: _Prospect) -> "Ending":
+    """Train what is missing; returns why it ended early, if it did."""
     from study.console import Progress
     from study.writer import Event, LedgerWriter
-    from trainables.checkpoint import Storage
+    from trainables.checkpoint import Bundle
 
-    output, data_dir = args.output.absolute(), args.data_dir.absolute()
-    trials = plan.to_run(**_again_which(args))
+    trials = list(prospect.to_run)
     code = _code_tags()
-    progress = Progress(trials, console)
+    progress = Progress(trials, call.console)
+
+    def on_finished(bundle: Bundle) -> None:
+        progress.finished(bundle)
+        size = call.sizes.get(bundle.config)
+        if size is not None:
+            seconds = (bundle.result.metrics[f"{part}_seconds"] for part in ("train", "evaluate"))
+            prospect.forecast.learn(bundle.config, size, *seconds)
+
     writer = LedgerWriter(
-        ledger,
-        Storage(output),
-        on_finished=progress.finished,
+        call.ledger,
+        call.storage,
+        on_finished=on_finished,
         on_lost=progress.failed,
         on_trouble=progress.note,
+        may_write=lambda: not call.lease_lost.is_set(),
     )
 
     def on_event(event: Event) -> None:
@@ -182,44 +297,63 @@ def _train(
     datasets = list(dict.fromkeys(trial.dataset for trial in trials))
     for name in datasets:
         if name not in data.EMBEDDED:
-            data.prepare(name, data_dir, progress=True)
+            data.prepare(name, call.data_dir, progress=True)
     errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
-    errands += [partial(data.prepare, name, data_dir) for name in datasets if name in data.EMBEDDED]
+    errands += [partial(data.prepare, name, call.data_dir) for name in datasets if name in data.EMBEDDED]
     patience = 2.0  # where an error or a second Ctrl-C ends this at once
     with progress:
         try:
-            with cluster.session(args.address, meanwhile=errands):
-                from study.execute import execute
+            with cluster.session(call.args.address, meanwhile=errands):
+                from study.execute import Budget, execute
                 from trainables.tune import job
 
+                request = cluster.request(call.resources, call.args.address)
                 jobs = []
                 for trial in trials:
-                    labels = {**tags(plan.selection.space, trial), **code}
-                    jobs.append((trial, job(trial, data_dir=data_dir, storage=str(output), tags=labels)))
-                request = cluster.request(resources, args.address)
-                stopped = execute(
+                    labels = {**tags(call.selection.space, trial), **code}
+                    jobs.append(
+                        (
+                            trial,
+                            job(
+                                trial,
+                                data_dir=call.data_dir,
+                                storage=options.storage_uri(call.args),
+                                tags=labels,
+                                request=request,
+                            ),
+                        )
+                    )
+                budget = None
+                if call.args.budget is not None:
+                    budget = Budget(
+                        deadline=call.began + call.args.budget,
+                        seconds=lambda trial: prospect.forecast.seconds(trial, prospect.to_run[trial]),
+                        shown=forecast.shown(call.args.budget),
+                    )
+                ending = execute(
                     jobs,
-                    request,
-                    output / "ray",
+                    call.output / "ray",
                     on_event,
-                    max_failures=args.max_failures,
-                    max_concurrent=resources.max_concurrent,
+                    max_failures=call.args.max_failures,
+                    max_concurrent=call.resources.max_concurrent,
+                    budget=budget,
                 )
-            patience = 10.0 if stopped else 60.0
+            patience = 60.0 if ending.complete else 10.0
         finally:
             writer.close(patience)
             if writer.lost:
-                waiting = output / "results"
+                waiting = f"{options.storage_uri(call.args)}/results"
                 progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
-    return stopped
+    return ending
 
 
-def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
+def _report(call: _Call, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
     from analysis.report import forget, render
     from analysis.tables import caption, cell_table, summarise, to_terminal
     from analysis.trials import cell_labels
 
+    ledger, console = call.ledger, call.console
     folder = REPORTS / plan.selection.space
     # What was trained on other data is missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
@@ -236,31 +370,33 @@ def _report(plan: Plan, ledger: Ledger, console: Console) -> None:
     if rendered.files:
         files = {
             rendered.path.name: rendered.path.read_bytes(),
-            "plan.txt": "\n".join(describe(plan)).encode(),
+            "plan.txt": "\n".join(lines).encode(),
         }
         try:
             ledger.log_study(plan.selection.space, files)
         except LedgerError as error:
             forget(folder)
-            console.print(f"the report was not logged: {error}", markup=False, soft_wrap=True)
+            call.say(f"the report was not logged: {error}")
     state = "" if rendered.files else " (unchanged)"
     console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
 
 
-def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signals | None) -> int:
+def _closing(call: _Call, plan: Plan, ending: "Ending | None") -> int:
     """Say what is missing and what to type next; returns the exit code."""
     done, failed, stale = len(plan.done), len(plan.failed), len(plan.stale)
     total = len(plan.selection.trials) - stale
-    lines = _where_to_look(ledger) if plan.records else []
-    if stopped is not None:
-        lines.append(f"stopped by {stopped.name}: {total - done} of {total} trials are missing")
-    elif total - done - failed:
-        lines.append(f"{total - done - failed} of {total} trials are missing")
+    missing = total - done - failed
+    lines = _where_to_look(call.ledger) if plan.records else []
+    reason = ending and (f"stopped by {ending.received.name}" if ending.received else ending.reason)
+    if reason:
+        lines.append(f"{reason}: {missing} of {total} trials are missing")
+    elif missing:
+        lines.append(f"{missing} of {total} trials are missing")
     for trial in plan.failed:
         lines.append(
             f"failed:   {trial.name}: {plan.records[trial.key].tags.get('failure', 'unknown reason')}"
         )
-    if total - done - failed:
+    if missing:
         lines.append(f"go on:    {_again()}")
     if failed:
         lines.append(f"again:    {_again('--retry-failed')}")
@@ -271,9 +407,9 @@ def _closing(plan: Plan, ledger: Ledger, console: Console, stopped: signal.Signa
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {_again('--seeds', str(2 * seeds))}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-    if stopped is not None:
-        return 128 + stopped
+        call.say(line)
+    if ending and ending.received:
+        return 128 + ending.received
     return 0 if plan.complete else 1
 
 
@@ -298,62 +434,18 @@ def _again(*changes: str) -> str:
 
 def _code_tags() -> dict[str, str]:
     """Which code runs: version of this project and of Ray, and its commit where it lies in a git checkout."""
-    tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
+    known = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
     try:
         commit = _git("rev-parse", "HEAD").strip()
-        tags |= {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain"))).lower()}
+        known |= {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain"))).lower()}
     except (OSError, subprocess.CalledProcessError):
-        return tags  # installed from a package: the version says it
-    return tags
+        return known  # installed from a package: the version says it
+    return known
 
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="study/run.py",
-        description="Train what is missing of a space, then render its report.",
-        allow_abbrev=False,
-    )
-    add_selection_arguments(parser)
-    parser.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")
-    parser.add_argument("--plan", action="store_true", help="say what would run, create nothing, exit")
-    parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
-    parser.add_argument(
-        "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="where another driver works on --output, wait until it has ended"
-    )
-    add_ledger_arguments(parser)
-    parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
-    )
-    group = parser.add_argument_group("where it runs")
-    group.add_argument(
-        "--address",
-        metavar="ADDR",
-        default=os.environ.get("RAY_ADDRESS"),
-        help="Ray cluster (default: RAY_ADDRESS, else a Ray of its own on this machine)",
-    )
-    group.add_argument(
-        "--cpus-per-trial", metavar="F", type=float, default=1.0, help="CPUs and threads a trial (default: 1)"
-    )
-    group.add_argument(
-        "--gpus-per-trial", metavar="F", type=float, help="GPUs a trial, 0.25 packs four (default: 1 if any)"
-    )
-    group.add_argument(
-        "--max-failures",
-        metavar="N",
-        type=int,
-        default=2,
-        help="how often a trial whose process is lost is started again (default: 2)",
-    )
-    group.add_argument("--max-concurrent", metavar="N", type=int, help="trials at once (default: what fits)")
-    return parser
 
 
 if __name__ == "__main__":

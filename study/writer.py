@@ -13,7 +13,6 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from study.ledger import Ledger
 from trainables.checkpoint import (
@@ -83,9 +82,17 @@ class Interrupted:
     config: TrialConfig
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The trial will be begun again, otherwise."""
+
+    config: TrialConfig
+    reason: str
+
+
 NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
 
-Event = Started | Resumed | EpochDone | Succeeded | Failed | Interrupted
+Event = Started | Resumed | EpochDone | Succeeded | Failed | Interrupted | Repeated
 
 
 class LedgerWriter:
@@ -97,6 +104,7 @@ class LedgerWriter:
         on_finished: called from the thread when the ledger has all of a trial.
         on_lost: called from the thread with a trial whose bundle cannot be read, and why.
         on_trouble: called from the thread with a line for people, once each time the store stops answering.
+        may_write: asked from the thread before it writes; where it says no, all the rest is given up.
     """
 
     def __init__(
@@ -107,6 +115,7 @@ class LedgerWriter:
         on_finished: Callable[[Bundle], None] = lambda bundle: None,
         on_lost: Callable[[TrialConfig, str], None] = lambda config, reason: None,
         on_trouble: Callable[[str], None] = lambda line: None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start the thread."""
         self._ledger = ledger
@@ -114,6 +123,7 @@ class LedgerWriter:
         self._on_finished = on_finished
         self._on_lost = on_lost
         self._on_trouble = on_trouble
+        self._may_write = may_write
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
         self._logged: dict[str, int] = {}
@@ -149,7 +159,7 @@ class LedgerWriter:
     def _persist(self, batch: list[Event]) -> None:
         """Write events of one trial, trying again until it works or the deadline is over."""
         pause = FIRST_PAUSE
-        while not self.lost:  # given up once is given up
+        while not self.lost and self._may_write():  # given up once is given up
             try:
                 if not self._opened:
                     self._ledger.open()
@@ -185,6 +195,8 @@ class LedgerWriter:
             case Interrupted(config):
                 if config.key in self._runs:
                     self._ledger.kill(self._runs[config.key])
+            case Repeated():
+                pass  # its run stays as it is: the next attempt begins in a moment
 
     def _know(self, config: TrialConfig, run_id: str) -> str:
         self._logged[run_id] = self._ledger.logged_epochs(run_id)
@@ -229,21 +241,20 @@ class LedgerWriter:
             delete_bundle(self._storage, config.key)
             reason = str(error)
         else:
-            reason = f"results/{config.key}.zip is not there: all nodes must see --output as the same folder"
+            reason = f"results/{config.key}.zip is not there: all nodes must see --storage as the same folder"
         _tell(self._on_lost, config, reason)
 
 
-def log_waiting_bundles(ledger: Ledger, storage_uri: Path, say: Callable[[str], None]) -> None:
+def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], None]) -> None:
     """Log results that were trained but not logged, because a driver died or the ledger was away.
 
     For the driver that holds the lock, before it plans.
 
     Args:
         ledger: gets them.
-        storage_uri: absolute folder of the bundles' storage.
+        storage: where bundles are.
         say: gets a line for people for each.
     """
-    storage = Storage(storage_uri)
     waiting, saved = bundle_keys(storage), checkpoint_keys(storage)
     if not (waiting or saved):
         return

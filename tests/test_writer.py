@@ -202,7 +202,7 @@ def test_a_bundle_that_is_not_there_is_told_unless_its_run_is_finished(storage: 
     writer.close()
     assert [call for call in ledger.calls if call[0] == "kill"] == [("kill", "run-0")]
     assert lost == [
-        f"results/{trial(0).key}.zip is not there: all nodes must see --output as the same folder"
+        f"results/{trial(0).key}.zip is not there: all nodes must see --storage as the same folder"
     ]
 
 

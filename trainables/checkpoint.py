@@ -126,13 +126,13 @@ class Checkpoints:
         self._written.append(name)
         if len(self._written) >= KEPT_STATES:
             oldest_needed = self._written[-KEPT_STATES]
-            for other in self._names():
+            for other in self.names():
                 if other < oldest_needed:
                     self._storage.delete(f"{self._folder}/{other}")
 
     def newest_first(self) -> Iterator[tuple[str, bytes]]:
         """Name and content of the saved states. One that is cut short or altered is set aside."""
-        for name in reversed(self._names()):
+        for name in reversed(self.names()):
             try:
                 checksum, _, content = self._storage.read(f"{self._folder}/{name}").partition(b"\n")
             except FileNotFoundError:
@@ -147,7 +147,7 @@ class Checkpoints:
         self._storage.rename(f"{self._folder}/{name}", f"{self._folder}/{name}{DAMAGED}")
         self.notes.append(f"{self._folder}/{name} is set aside: {reason}")
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of the states that are not known to be damaged, oldest first."""
         names = self._storage.names(self._folder)
         return [name for name in names if not name.startswith(".") and not name.endswith(DAMAGED)]
@@ -156,6 +156,11 @@ class Checkpoints:
 def checkpoint_keys(storage: Storage) -> list[str]:
     """Keys of the trials that have saved states."""
     return storage.folders("checkpoints")
+
+
+def saved_epoch(storage: Storage, key: str) -> int:
+    """The epoch after which a trial will go on, 0 where nothing is saved; takes the file for whole."""
+    return max((int(name.partition("-")[0]) for name in Checkpoints(storage, key).names()), default=0)
 
 
 def delete_checkpoints(storage: Storage, key: str) -> None:

@@ -60,6 +60,23 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How many images a trial works on.
+
+    Attributes:
+        epoch: that an epoch trains on, labelled or not.
+        train: labelled ones to train on.
+        validation: held out.
+        test: of the test split.
+    """
+
+    epoch: int
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
     """A prepared dataset.
 
@@ -178,19 +195,35 @@ def _meta(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
-    """Raise, before anything is downloaded or prepared, for trials that their datasets cannot serve.
+def check(trials: Iterable[TrialConfig], data_dir: Path) -> dict[TrialConfig, Sizes]:
+    """How many images each trial works on, whether its dataset is prepared or not.
+
+    Before anything is downloaded or prepared, it finds trials that their datasets cannot serve.
 
     Raises:
         ValueError: a trial asks for more images than its dataset has.
         DataError: a folder of images is missing, or not laid out as it must be.
     """
     size_fields = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
-    labels: dict[str, Labels] = {}
-    for trial in {tuple(getattr(t, name) for name in size_fields): t for t in trials}.values():
-        if trial.dataset not in labels:
-            labels[trial.dataset] = _known_labels(trial.dataset, data_dir)
-        training_indices(trial, labels[trial.dataset])
+    known: dict[str, tuple[Labels, int]] = {}
+    sizes: dict[tuple[object, ...], Sizes] = {}
+    found = {}
+    for trial in trials:
+        fields = tuple(getattr(trial, name) for name in size_fields)
+        if fields not in sizes:
+            if trial.dataset not in known:
+                known[trial.dataset] = _known_labels(trial.dataset, data_dir)
+            labels, test = known[trial.dataset]
+            choice = training_indices(trial, labels)
+            steps = (len(choice.train) + len(choice.unlabelled)) // trial.batch_size
+            sizes[fields] = Sizes(
+                epoch=steps * trial.batch_size,
+                train=len(choice.train),
+                validation=len(choice.validation),
+                test=test,
+            )
+        found[trial] = sizes[fields]
+    return found
 
 
 def image_size(name: str, data_dir: Path) -> int:
@@ -224,12 +257,13 @@ def _only_prepared(name: str, data_dir: Path) -> bool:
     return gone and fingerprint(name, data_dir) is not None
 
 
-def _known_labels(name: str, data_dir: Path) -> Labels:
-    """Labels of the training split, whether it is prepared or not."""
+def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int]:
+    """Labels of the training split and the number of test images, whether it is prepared or not."""
     if _only_prepared(name, data_dir):
-        labels: Labels = np.load(_folder(name, data_dir) / "train_labels.npy")
-        return labels
-    return source(name, data_dir).labels
+        folder = _folder(name, data_dir)
+        return np.load(folder / "train_labels.npy"), len(np.load(folder / "test_labels.npy"))
+    origin = source(name, data_dir)
+    return origin.labels, origin.test_images
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def folder(name: str, root: Path, *, size: int | None) -> Source:
     contents = Contents(train=part("train"), test=part("test"), image_size=side, classes=tuple(train))
     return Source(
         labels=labels["train"],
+        test_images=len(labels["test"]),
         image_size=side,
         state=_state(root, files["train"] + files["test"]),
         read=lambda _: contents,

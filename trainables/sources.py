@@ -69,12 +69,14 @@ class Source:
 
     Attributes:
         labels: of the training split.
+        test_images: how many the test split has.
         image_size: height and width, in pixels.
         state: changes when the images do; empty for datasets that never change.
         read: the contents, given a folder for temporary files that outlives the reading.
     """
 
     labels: Labels
+    test_images: int
     image_size: int
     state: str
     read: Callable[[Path], Contents]
@@ -89,7 +91,11 @@ def digits(data_dir: Path) -> Source:
     """scikit-learn's handwritten digits, enlarged and repeated to three channels."""
     contents = _digits()
     return Source(
-        labels=contents.train.labels, image_size=contents.image_size, state="", read=lambda _: contents
+        labels=contents.train.labels,
+        test_images=len(contents.test.labels),
+        image_size=contents.image_size,
+        state="",
+        read=lambda _: contents,
     )
 
 
@@ -97,6 +103,7 @@ def cifar10(data_dir: Path) -> Source:
     """CIFAR-10 (Krizhevsky 2009) through torchvision."""
     return Source(
         labels=np.repeat(np.arange(10), 5000),
+        test_images=10_000,
         image_size=32,
         state="",
         read=lambda scratch: _cifar10(data_dir, scratch),
@@ -107,6 +114,7 @@ def stl10(data_dir: Path) -> Source:
     """STL-10 (Coates et al. 2011), with its unlabelled images, through torchvision."""
     return Source(
         labels=np.concatenate([np.repeat(np.arange(10), 500), np.full(100_000, UNLABELLED)]),
+        test_images=8_000,
         image_size=96,
         state="",
         read=lambda scratch: _stl10(data_dir, scratch),

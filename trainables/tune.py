@@ -2,10 +2,12 @@
 
 What a worker tells the driver, one report each: `started` (the run's tags) with `started_at` (ms since
 1970); `resumed` (the rows of epochs that an earlier attempt has trained) and `notes` (lines for people)
-where there are any; `row` (an epoch); then either `bundle` (the key under which the result lies on storage)
-or `failure` and `traceback`.
+where there are any; `row` (an epoch); then one of `ENDINGS`, each but the first two with a `traceback`.
 """
 
+import errno
+import gc
+import math
 import platform
 import socket
 import time
@@ -19,10 +21,23 @@ import ray
 from ray import tune
 
 from trainables.checkpoint import Bundle, Checkpoints, Storage, write_bundle
+from trainables.machine import device_name
 from trainables.trial import TrialConfig
 
+ENDINGS = ("bundle", "late", "failure", "out_of_memory", "disk_full")
+"""How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as
+there is no time left for it; it can never succeed; a GPU's share was too small; or there is no room to save
+anything. The last three come with a line that says what happened."""
 
-def job(config: TrialConfig, *, data_dir: Path, storage: str, tags: Mapping[str, str]) -> dict[str, Any]:
+
+def job(
+    config: TrialConfig,
+    *,
+    data_dir: Path,
+    storage: str,
+    tags: Mapping[str, str],
+    request: Mapping[str, float],
+) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
     Args:
@@ -30,42 +45,84 @@ def job(config: TrialConfig, *, data_dir: Path, storage: str, tags: Mapping[str,
         data_dir: absolute folder of datasets, on the worker's machine.
         storage: where the result bundle goes.
         tags: what the driver knows of the run, such as the commit; they stay with the result.
+        request: `cpu` and `gpu`, of Ray.
     """
-    where = {"data_dir": str(data_dir), "storage": storage}
+    where = {"data_dir": str(data_dir), "storage": storage, "request": dict(request)}
     return {"key": config.key, "params": config.to_params(), "tags": dict(tags), **where}
 
 
+def resources(job: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What Ray is to grant a job."""
+    return tune.PlacementGroupFactory([{kind.upper(): amount for kind, amount in job["request"].items()}])
+
+
 def run_job(job: dict[str, Any]) -> None:
-    """Train one trial in a Ray worker. An exception becomes a report: only lost processes are retried."""
+    """Train one trial in a Ray worker. An exception becomes a report: only lost processes are retried.
+
+    Args:
+        job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that.
+    """
+    if time.time() > job.get("latest_start", math.inf):
+        tune.report({"late": job["key"]})
+        return
+    try:
+        ending = {"bundle": _trained(job)}
+    except Exception as error:
+        # Told as a result: Tune would run an exception again that will never succeed.
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        ending = {_kind(error): line, "traceback": traceback.format_exc()}
+    _free_gpu_memory()
+    tune.report(ending)
+
+
+def _trained(job: Mapping[str, Any]) -> str:
+    """Train a trial and put its result on storage; returns the key under which it lies there."""
     from trainables import data
     from trainables.train import train
 
     config = TrialConfig.from_params(job["params"])
-    cpus = tune.get_context().get_trial_resources().required_resources.get("CPU", 1)
-    threads = max(1, int(cpus))
+    threads = max(1, int(job["request"]["cpu"]))
     device = _granted_device()
-    try:
-        digest = data.prepare(config.dataset, Path(job["data_dir"]))
-        tags = {**job["tags"], **_tags(device, threads), "data.sha256": digest}
-        tune.report({"started": tags, "started_at": int(time.time() * 1000)})
-        storage = Storage(job["storage"])
-        checkpoints = Checkpoints(storage, config.key)
-        result = train(
-            config,
-            Path(job["data_dir"]),
-            device=device,
-            threads=threads,
-            checkpoints=checkpoints,
-            on_resume=lambda rows: _tell_resumed(rows, checkpoints.notes),
-            on_epoch=lambda row: tune.report({"row": row}),
-        )
-        write_bundle(storage, Bundle(config=config, result=result, tags=tags))
-    except Exception as error:
-        # Told as a result: Tune would run an exception again that will never succeed.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        tune.report({"failure": reason, "traceback": traceback.format_exc()})
-    else:
-        tune.report({"bundle": config.key})
+    digest = data.prepare(config.dataset, Path(job["data_dir"]))
+    gpus = {"gpus": f"{job['request']['gpu']:g}"} if job["request"]["gpu"] else {}
+    tags = {**job["tags"], **_tags(device, threads), **gpus, "data.sha256": digest}
+    tune.report({"started": tags, "started_at": int(time.time() * 1000)})
+    storage = Storage(job["storage"])
+    checkpoints = Checkpoints(storage, config.key)
+    result = train(
+        config,
+        Path(job["data_dir"]),
+        device=device,
+        threads=threads,
+        checkpoints=checkpoints,
+        on_resume=lambda rows: _tell_resumed(rows, checkpoints.notes),
+        on_epoch=lambda row: tune.report({"row": row}),
+    )
+    write_bundle(storage, Bundle(config=config, result=result, tags=tags))
+    return config.key
+
+
+def _kind(error: BaseException) -> str:
+    """Which of `ENDINGS` an exception means."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):  # of a GPU; that of a machine's memory is another
+        return "out_of_memory"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "disk_full"
+        cause = cause.__cause__
+    return "failure"
+
+
+def _free_gpu_memory() -> None:
+    """What this process keeps of a trial that has ended its neighbours on the same GPU could use."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _tell_resumed(rows: Sequence[Mapping[str, float]], notes: Sequence[str]) -> None:
@@ -81,23 +138,10 @@ def _granted_device() -> str:
 
 
 def _tags(device: str, threads: int) -> dict[str, str]:
-    import torch
-
-    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu {_processor()}"
     return {
-        "device": name,
+        "device": device_name(device),
         "threads": str(threads),
         "host": socket.gethostname(),
         "version.torch": version("torch"),
         "version.python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    """Model name of the processor, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

@@ -1,0 +1,118 @@
+"""Measure for a few seconds what trials would take, without training them: `study/run.py --plan --probe`.
+
+Reads one JSON object from standard input (`threads`, `gpu`: whether to use one, `trials`: `params` and
+`data_dir` of each) and prints one line for each trial, a JSON object as `Probe` has it. A process of its own:
+whoever asks has no PyTorch loaded.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainables import data
+from trainables.evaluate import NOTHING, Evaluator, evaluate
+from trainables.machine import device_name
+from trainables.models import build
+from trainables.splits import stratified_choice, training_indices
+from trainables.train import EpochRow, train
+from trainables.trial import TrialConfig
+
+SECONDS = 3.0
+"""Of training that is measured, after the first epoch, which is slower."""
+EPOCHS = 3
+"""That are trained at least, the first one included."""
+BATCHES = 2
+"""Of an epoch."""
+EVALUATED = 200
+"""Images of each split that are evaluated, at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What was measured.
+
+    Attributes:
+        device: as in the tag.
+        images_per_second: trained.
+        evaluate_seconds: for all final metrics, of `labelled` training and `test` test images.
+        labelled: see above.
+        test: see above.
+    """
+
+    device: str
+    images_per_second: float
+    evaluate_seconds: float
+    labelled: int
+    test: int
+
+
+class _Enough(Exception):
+    """Training has been measured for long enough."""
+
+
+def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> Probe:
+    """Train a few batches of a trial, and evaluate the untrained network on some images.
+
+    Args:
+        config: of the trial.
+        data_dir: with its dataset prepared.
+        device: where it would be trained.
+        threads: of PyTorch.
+    """
+    dataset = data.load(config.dataset, data_dir)
+    whole = training_indices(config, dataset.train.labels).train
+    few = min(len(whole), max(BATCHES * config.batch_size, len(dataset.classes)))
+    shorter = config.replace(train_size=few, unlabeled_size=0, val_fraction=0, epochs=10**6)
+    rows: list[EpochRow] = []
+    started = time.monotonic()
+
+    def on_epoch(row: EpochRow) -> None:
+        nonlocal started
+        rows.append(row)
+        if len(rows) == 1:
+            started = time.monotonic()
+        elif len(rows) >= EPOCHS and time.monotonic() - started > SECONDS:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        train(shorter, data_dir, device=device, threads=threads, on_epoch=on_epoch)
+    images = few // config.batch_size * config.batch_size * (len(rows) - 1)
+    training = sum(row["epoch_seconds"] for row in rows[1:])
+
+    some = stratified_choice(dataset.train.labels[whole], EVALUATED)
+    tested = stratified_choice(dataset.test.labels, EVALUATED)
+    smaller = dataclasses.replace(
+        dataset,
+        test=data.Split(images=dataset.test.images[tested], labels=dataset.test.labels[tested]),
+    )
+    net = build(config, len(dataset.classes)).to(device)
+    evaluator = Evaluator(config=shorter, net=net, dataset=smaller, device=torch.device(device))
+    started = time.monotonic()
+    evaluate(evaluator, whole[some], NOTHING)
+    return Probe(
+        device=device_name(device),
+        images_per_second=images / training,
+        evaluate_seconds=time.monotonic() - started,
+        labelled=len(some),
+        test=len(tested),
+    )
+
+
+def main() -> None:
+    """Answer what is asked on standard input."""
+    asked = json.load(sys.stdin)
+    device = "cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu"
+    for trial in asked["trials"]:
+        config = TrialConfig.from_params(trial["params"])
+        measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
+        print(json.dumps(dataclasses.asdict(measured)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
