@@ -1,5 +1,6 @@
 """Ray Tune runs the trials that are missing."""
 
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ from study.writer import EpochDone, Event, Failed, Interrupted, Repeated, Resume
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
+# It complains at length where its own files cannot be written; nobody reads them.
+logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
 # Tune gives its workers an environment of their own for another library's sake (PyTorch Lightning). Without
 # it they are the processes that Ray has already started, seconds sooner.
 getattr(sys.modules.get("ray.tune.execution.class_cache"), "DEFAULT_ENV_VARS", {}).clear()

@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
         "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
     )
     options.add_argument(
+        "--no-report", action="store_true", help="train only; analysis/report.py renders the report later"
+    )
+    options.add_argument(
         "--wait",
         action="store_true",
         help="where another driver works on the same output or experiment, wait until it has ended",

@@ -227,20 +227,23 @@ def _study(call: _Call) -> int:
         except LedgerError as error:
             call.say(f"{error}\ngo on:    {_again()}")
             return 128 + ending.received if ending.received else 1
-    if plan.records and not (ending and ending.received):
-        _report(call, plan, lines)
+    if plan.records and not (ending and ending.received) and not call.args.no_report:
+        try:
+            _report(call, plan, lines)
+        except OSError as error:
+            call.say(f"the report was not rendered: {error}")
     return _closing(call, plan, ending)
 
 
 def _prospect(call: _Call, *, refresh: bool = False, probe: bool = False) -> _Prospect:
     """Hold the selection against the ledger; with `probe`, measure what no finished trial tells."""
-    from trainables.checkpoint import saved_epoch
+    from trainables.checkpoint import checkpoint_keys, saved_epoch
 
     records = call.ledger.trials()
     plan = make_plan(call.selection, records, _digests(call, refresh=refresh))
-    begun = set(plan.half_done)
+    saved = set(checkpoint_keys(call.storage))
     to_run = {
-        trial: min(saved_epoch(call.storage, trial.key), trial.epochs) if trial in begun else 0
+        trial: min(saved_epoch(call.storage, trial.key), trial.epochs) if trial.key in saved else 0
         for trial in plan.to_run(**call.again_which)
     }
     known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)

@@ -1,11 +1,14 @@
 """What several test modules share: prepared digits, a tiny trial, and its results, each made once."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+from studies import STUDY, run
 
 from trainables import data
 from trainables.trial import TrialConfig, TrialResult
@@ -30,7 +33,7 @@ TINY: dict[str, Any] = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: the others fill the time beside them."""
-    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_run"))
+    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_faults", "test_run"))
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +63,17 @@ def trained(tiny: Callable[..., TrialConfig], data_dir: Path) -> Callable[..., T
 
     result = functools.cache(lambda config: train(config, data_dir))
     return lambda **changes: result(tiny(**changes))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `STUDY` was run and left alone, once for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "whole").exists():
+            done = run(folder, *STUDY)
+            assert done.returncode == 0, done.stderr
+            (folder / "whole").touch()
+    return folder

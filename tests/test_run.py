@@ -15,50 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from studies import ARMS, ROOT, TINY, ledger, records, run, start
 
 from search_spaces import SPACES
-from study.ledger import Ledger, TrialRecord
 from trainables.trial import TrialConfig
-
-ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
-TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
-ARMS = ["--only", "arm=ce,siamese-0.01"]
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command line in `folder`, in a process group of its own."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
-    return subprocess.Popen(
-        [sys.executable, ROOT / "study/run.py", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def ledger(folder: Path) -> Ledger:
-    return Ledger(
-        uri=f"sqlite:///{folder}/runs/mlflow.db",
-        experiment="siamese-barlow-twins",
-        artifact_root=folder / "runs/mlartifacts",
-    )
-
-
-def records(folder: Path) -> dict[str, TrialRecord]:
-    found = list(ledger(folder).trials().values())
-    by_name = {f"{r.tags['arm']}/s{r.params['seed']}": r for r in found}
-    assert len(by_name) == len(found), "a trial has two runs"
-    return by_name
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +28,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(folder, *TINY, *ARMS, "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
-    assert "1 cell:\n  digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs\n" in done.stdout
+    cell = "digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs: 4 planned, 4 to run"
+    assert f"1 cell:\n  {cell}\n" in done.stdout
     assert "digits · convnet · rrc+solarize" in done.stdout
     assert "report:   reports/quickstart/report.html" in done.stdout
     assert "complete: 4 trials. More seeds: python " in done.stdout
@@ -174,19 +135,19 @@ def test_analysis_scripts_answer_alone(study: Path) -> None:
 
 
 def test_a_second_driver_is_told_who_works(study: Path) -> None:
-    from study.lock import driver_lock
+    from study.lock import file_lock
 
-    with driver_lock(study / "runs"):
+    with file_lock(study / "runs/.driver.lock", "--output: runs"):
         second = run(study, *TINY, *ARMS)
     assert second.returncode == 2
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in second.stderr
-    assert "wait for it with --wait, or take another folder" in second.stderr
+    assert "wait for it with --wait, or take another" in second.stderr
 
 
 def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
-    from study.lock import driver_lock
+    from study.lock import file_lock
 
-    with driver_lock(study / "runs"):
+    with file_lock(study / "runs/.driver.lock", "--output: runs"):
         second = start(study, *TINY, *ARMS, "--seeds", "2", "--wait")
         assert second.stdout is not None
         line = second.stdout.readline()

@@ -1,0 +1,309 @@
+"""What a cluster, a disk and a tracking server do to a study of weeks; its ledger must not show it."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from studies import (
+    STUDY,
+    TINY,
+    check_equal,
+    kill_tree,
+    records,
+    run,
+    saved_states,
+    start,
+    wait_for_a_saved_state,
+)
+
+from study.ledger import Ledger
+from trainables.trial import TrialConfig
+
+AWAY = float(os.environ.get("AWAY", "60"))
+"""Seconds without a tracking server."""
+
+RUNS_OUT_OF_MEMORY = '''
+"""Found by every Python process of the cluster: training raises what a full GPU raises."""
+import importlib.abc, importlib.util, os, sys
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "trainables.train":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+
+            def train(config, *arguments, **options):
+                import ray, torch
+
+                share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+                with open(os.environ["SHARES"], "a") as file:
+                    print(config.key, share, config.batch_size, file=file)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried 20 MiB.")
+
+            module.train = train
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[..., object]]:
+    """Makes a Ray cluster of several nodes on this machine, from the resources of each."""
+    from ray.cluster_utils import Cluster
+
+    made = []
+
+    def make(*nodes: dict[str, float]) -> Cluster:
+        made.append(Cluster(initialize_head=True, head_node_args=nodes[0]))
+        for node in nodes[1:]:
+            made[0].add_node(**node)
+        return made[0]
+
+    yield make
+    for one in made:
+        one.shutdown()
+
+
+def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
+    tmp_path: Path, cluster: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(RUNS_OUT_OF_MEMORY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("SHARES", str(tmp_path / "shares"))
+    gpus = cluster({"num_cpus": 2, "num_gpus": 1})
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--gpus-per-trial", "0.25"]
+    done = run(tmp_path, *arguments, "--address", gpus.address)
+    assert done.returncode == 1, done.stderr
+    record = records(tmp_path)["ce/s0"]
+    tried = [line.split() for line in (tmp_path / "shares").read_text().splitlines()]
+    assert tried == [[record.key, share, "25"] for share in ("0.25", "0.5", "1.0")]
+    assert record.status == "FAILED"
+    reason = "OutOfMemoryError: CUDA out of memory. Tried 20 MiB."
+    assert record.tags["failure"] == f"a whole GPU has not enough memory: {reason}"
+    assert (record.tags["attempts"], record.tags["gpus"]) == ("3", "1")
+    assert record.params["batch_size"] == "25"
+    assert "ce/s0: 0.25 GPU has not enough memory, goes on with 0.5" in done.stdout
+    assert "again:    python " in done.stdout
+
+
+def test_a_node_is_lost(tmp_path: Path, cluster: Callable[..., object], undisturbed: Path) -> None:
+    """Its trial goes on elsewhere, from its last saved state."""
+    nodes = cluster({"num_cpus": 0}, {"num_cpus": 1})
+    lost = nodes.add_node(num_cpus=1)
+    process = start(tmp_path, *STUDY, "--address", nodes.address)
+    deadline = time.monotonic() + 90
+    while len({path.parent for path in saved_states(tmp_path)}) < 2:  # one trial on each node
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    nodes.remove_node(lost, allow_graceful=False)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "goes on after epoch" in out
+    check_equal(tmp_path, undisturbed)
+    assert sum(int(r.tags["attempts"]) for r in records(tmp_path).values()) == 5
+
+
+class Server:
+    """An MLflow tracking server on loopback, with SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "server-artifacts")]
+        with open(self.folder / "server.log", "a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, text=True, start_new_session=True
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        if self.process is not None:
+            kill_tree(self.process)
+            self.process = None
+
+    def ledger(self, experiment: str, *, uri: str | None = None) -> Ledger:
+        return Ledger(uri=uri or self.uri, experiment=experiment, artifact_root=self.folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server at work; each test has an experiment of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    server = Server(folder)
+    # Its store is made first: processes that migrate one database at once get into each other's way.
+    Ledger(uri=f"sqlite:///{folder}/server.db", experiment="other", artifact_root=folder).open()
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_two_drivers_and_a_server_that_goes_away(tmp_path: Path, server: Server, undisturbed: Path) -> None:
+    """Started together on two folders, one works and the other says who does; then the server is away."""
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    arguments = [*STUDY, "--tracking-uri", server.uri, "--experiment", "two drivers"]
+    drivers = [start(folder, *arguments) for folder in folders]
+    deadline = time.monotonic() + 60
+    while all(driver.poll() is None for driver in drivers):
+        assert time.monotonic() < deadline, "both work"
+        time.sleep(0.1)
+    second = next(driver for driver in drivers if driver.poll() is not None)
+    process = next(driver for driver in drivers if driver is not second)
+    folder = folders[drivers.index(process)]
+    _, err = second.communicate()
+    assert second.returncode == 2, err
+    assert f"--experiment: two drivers is in use by process {process.pid} on " in err
+
+    assert wait_for_a_saved_state(process, folder)
+    server.kill()
+    time.sleep(AWAY)
+    assert process.poll() is None
+    server.start()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert out.count("the ledger does not take results, trying again") == 1
+    check_equal(folder, undisturbed, of=server.ledger("two drivers"))
+    assert server.ledger("two drivers").locks() == []
+
+
+def test_the_lease_of_a_killed_driver_is_taken_over_at_once(tmp_path: Path, server: Server) -> None:
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--no-report"]
+    arguments += ["--tracking-uri", server.uri, "--experiment", "killed"]
+    process = start(tmp_path, *arguments, "--set", "epochs=2000")
+    assert wait_for_a_saved_state(process, tmp_path)
+    kill_tree(process)
+    assert len(server.ledger("killed").locks()) == 1
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert server.ledger("killed").locks() == []
+
+
+class Swallowing(BaseHTTPRequestHandler):
+    """Hands requests on to a server; the first answer to a request for a new run is never given."""
+
+    port: int
+    swallowed: list[str]
+
+    def do_POST(self) -> None:
+        self._hand_on()
+
+    def do_GET(self) -> None:
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with contextlib.closing(HTTPConnection("127.0.0.1", self.port)) as connection:
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+        if self.path.endswith("/runs/create") and not self.swallowed:
+            self.swallowed.append(self.path)
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_run_whose_creation_was_answered_into_the_void_is_one_run(server: Server) -> None:
+    """MLflow's client asks again, which makes a second run; the ledger keeps one."""
+    handler = type("Handler", (Swallowing,), {"port": server.port, "swallowed": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        behind = server.ledger("void", uri=f"http://127.0.0.1:{proxy.server_port}")
+        behind.open()
+        config = TrialConfig(
+            dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=3, seed=0
+        )
+        run_id = behind.begin(config, {"space": "test"}, started=1)
+        proxy.shutdown()
+    assert handler.swallowed, "nothing was swallowed: this test tests nothing"
+    straight = server.ledger("void")
+    found = straight.client.search_runs([straight.experiment_id])
+    assert [run.info.run_id for run in found] == [run_id]
+    assert found[0].data.params["epochs"] == "3"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 32 megabytes: a tmpfs, which takes the right to mount one (in CI: as root)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["/bin/umount", "-l", folder], check=True)
+
+
+def test_a_full_disk(tmp_path: Path, small_disk: Path, undisturbed: Path) -> None:
+    """The study ends in order and says so; with room again it goes on."""
+    storage = small_disk / "storage"
+    arguments = [*STUDY, "--storage", str(storage)]
+    filler = small_disk / "filler"
+    process = start(tmp_path, *arguments)
+    deadline = time.monotonic() + 90
+    while not list(storage.glob("checkpoints/*/[0-9]*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while True:  # until the last page
+        try:
+            with open(filler, "ab", buffering=0) as file:
+                file.write(bytes(2**12))
+        except OSError:
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert re.search(
+        r"there is no room for results: OSError: \[Errno 28\] No space left on device.*: \d of 4", out
+    )
+    assert "go on:    python " in out
+    assert {r.status for r in records(tmp_path).values()} <= {"KILLED", "FINISHED"}
+
+    filler.unlink()
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(storage, tmp_path / "runs", dirs_exist_ok=True)  # where nothing may be left
+    check_equal(tmp_path, undisturbed)
