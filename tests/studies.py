@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
 ARMS = ["--only", "arm=ce,siamese-0.01"]
-STUDY = [*TINY, "--set", "epochs=120", *ARMS, "--seeds", "2", "--no-report"]
+STUDY = [*TINY, "--set", "epochs=100", *ARMS, "--seeds", "2", "--no-report"]
 """Four trials of some ten seconds each."""
 UNTIMED = ("train/loss", "train/ce", "train/bt", "train/acc", "val/acc", "lr")
 
