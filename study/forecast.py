@@ -212,11 +212,11 @@ def describe(
         if grant.slots:
             together = f"{grant.slots} trials at once" if grant.slots > 1 else "one trial at a time"
             text = f"forecast: {shown(wall_seconds(known, grant.slots))}, {together}; {text[10:]}"
-        lines.append(f"{text} (measured on {forecast.count(trials)} trials like these)")
+        lines.append(f"{text} (from {forecast.count(trials)} that were measured)")
     if unknown := forecast.unknown(trials):
         kinds = ", ".join(dict.fromkeys("/".join(map(str, _group(trial))) for trial in unknown))
         lines.append(
-            f"no forecast for {len(unknown)} trials: none of {kinds} has been measured on such a machine;"
+            f"no forecast for {len(unknown)} of them: none of {kinds} has been measured on such a machine;"
             " --plan --probe does it"
         )
     if budget and known and grant.slots:

@@ -231,6 +231,16 @@ class Ledger:
         """Mark the run KILLED: interrupted, to be gone on with."""
         self.client.set_terminated(run_id, "KILLED")
 
+    def stale_runs(self) -> list[str]:
+        """Ids of the runs whose data have changed since, and that were trained again."""
+        return [run.info.run_id for run in self._search("tags.kind = 'stale'")] if self.exists() else []
+
+    def delete_runs(self, run_ids: Iterable[str]) -> None:
+        """Delete runs; MLflow can restore them until it collects its garbage."""
+        with self._asking():
+            for run_id in run_ids:
+                self.client.delete_run(run_id)
+
     def create_lock(self, tags: Mapping[str, str]) -> str:
         """Make a run of `kind=lock` with these tags; returns its id."""
         with self._asking():
@@ -251,11 +261,6 @@ class Ledger:
             for name, value in tags.items():
                 self.client.set_tag(run_id, name, value)
         return True
-
-    def delete_lock(self, run_id: str) -> None:
-        """Delete a lock."""
-        with self._asking():
-            self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts to the space's run of `kind=study`, which is made if there is none.

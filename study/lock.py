@@ -114,7 +114,7 @@ def lease(
         stop.set()
         heart.join()
         with contextlib.suppress(Exception):  # the store is away: the lease expires
-            ledger.delete_lock(mine)
+            ledger.delete_runs([mine])
 
 
 def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[], None]) -> None:
@@ -144,7 +144,7 @@ def _win(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
                 return
             ledger.touch_lock(mine, {"lock.state": "asking"})
         if not _lives(ledger, rival):
-            ledger.delete_lock(rival.run_id)
+            ledger.delete_runs([rival.run_id])
             continue
         held = f"--experiment: {ledger.experiment} is in use by {_described(rival.tags.get('lock.by', '{}'))}"
         if wait is None:

@@ -43,12 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="where another driver works on the same output or experiment, wait until it has ended",
     )
     add_ledger_arguments(options)
-    options.add_argument(
-        "--storage",
-        metavar="URI",
-        help="saved states and results on their way to the ledger: a folder that all nodes see, or a URI"
-        " such as s3://bucket/folder (default: --output)",
-    )
+    add_storage_argument(options)
     options.add_argument(
         "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
     )
@@ -74,6 +69,16 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--max-concurrent", metavar="N", type=int, help="trials at once (default: what fits)")
     return options
+
+
+def add_storage_argument(options: argparse.ArgumentParser) -> None:
+    """`--storage`, which `storage_uri` reads."""
+    options.add_argument(
+        "--storage",
+        metavar="URI",
+        help="saved states and results on their way to the ledger: a folder that all nodes see, or a URI"
+        " such as s3://bucket/folder (default: --output)",
+    )
 
 
 def duration(text: str) -> float:

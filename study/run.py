@@ -6,19 +6,14 @@ not have, and closes with the table, the report and what to type next. `--plan` 
 Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
 """
 
-import argparse
 import importlib
 import os
-import shlex
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,68 +23,29 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 from rich.console import Console
 
-from search_spaces import SPACES, Selection, selection_from, tags
+from search_spaces import SPACES, tags
 from study import cluster, forecast, options, store
+from study.call import REPORTS, Call, check_before_anything_is_created, check_storage, understood
+from study.closing import again, closing
 from study.forecast import Forecast
-from study.ledger import Ledger, ledger_from
 from study.lock import LockHeld, driver_locks
 from study.plan import Plan, describe, make_plan
 from study.store import LedgerError
-from trainables import backbones, data
+from study.version import code_tags
+from trainables import data
+from trainables.checkpoint import Bundle, checkpoint_keys, saved_epoch
 from trainables.sources import DataError
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.execute import Ending
-    from trainables.checkpoint import Storage
 
-REPORTS = Path("reports")
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, outside of training; there, Ray Tune is stopped in order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Call:
-    """One call of the command line, understood and checked."""
-
-    args: argparse.Namespace
-    selection: Selection
-    sizes: dict[TrialConfig, data.Sizes]
-    resources: cluster.Resources
-    ledger: Ledger
-    storage: "Storage"
-    console: Console
-    began: float
-    """When it was typed, s since 1970."""
-    lease_lost: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def output(self) -> Path:
-        return Path(self.args.output).absolute()
-
-    @property
-    def data_dir(self) -> Path:
-        return Path(self.args.data_dir).absolute()
-
-    @property
-    def grant(self) -> cluster.Grant:
-        return cluster.expected(self.resources, self.args.address)
-
-    @property
-    def again_which(self) -> dict[str, bool]:
-        """Which trials that have ended are to be run again."""
-        return {"retry_failed": self.args.retry_failed, "rerun_stale": self.args.rerun_stale}
-
-    @property
-    def datasets(self) -> list[str]:
-        return list(dict.fromkeys(trial.dataset for trial in self.selection.trials))
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        call = _understood(args, console, began)
+        call = understood(args, console, began)
     except (ValueError, DataError) as error:
         parser.error(str(error))
     try:
         store.probe(call.ledger.uri)
+        check_storage(call)
         if args.plan:
             print("\n".join(_prospect(call, probe=args.probe).lines))
             return 0
-        _check_before_anything_is_created(call)
+        check_before_anything_is_created(call)
         with driver_locks(
             call.ledger,
             call.output,
@@ -142,69 +99,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
-        call.say(f"\nstopped by {number.name}\ngo on:    {_again()}")
+        call.say(f"\nstopped by {number.name}\ngo on:    {again()}")
         return 128 + number
-
-
-def _understood(args: argparse.Namespace, console: Console, began: float) -> _Call:
-    """What the options mean; raises ValueError or DataError for what cannot be meant."""
-    from trainables.checkpoint import Storage
-
-    selection = selection_from(args)
-    resources = cluster.Resources(
-        cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
-    )
-    if args.max_failures < 0:
-        raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
-    if args.probe and not args.plan:
-        raise ValueError("--probe: allowed with --plan only")
-    sizes = data.check(selection.trials, args.data_dir)
-    backbones.check(selection.trials, args.data_dir)
-    return _Call(
-        args=args,
-        selection=selection,
-        sizes=sizes,
-        resources=resources,
-        ledger=ledger_from(args),
-        storage=Storage(options.storage_uri(args)),
-        console=console,
-        began=began,
-    )
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _end_without_lease(call: _Call) -> None:
+def _end_without_lease(call: Call) -> None:
     """From the lease's own thread: another driver works on the experiment now."""
     call.lease_lost.set()
     call.say("another driver took this one for dead and works on the experiment now: this one ends")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _check_before_anything_is_created(call: _Call) -> None:
-    """Raise LedgerError or ClusterError for what could never work."""
-    folders = [("--output", call.output), ("reports", REPORTS)]
-    if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
-        folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
-    storage = options.storage_uri(call.args)
-    if "://" not in storage:
-        folders.append(("--storage", Path(storage)))
-    for option, folder in folders:
-        store.check_writable(option, folder)
-    try:
-        call.storage.names("results")
-    except OSError as error:
-        raise LedgerError(f"--storage: {storage} does not answer: {str(error).splitlines()[0]}") from None
-    database = store.sqlite_file(call.ledger.uri)
-    if database is not None:
-        store.check_writable("--tracking-uri", database.parent)
-    call.ledger.exists()  # a store that cannot be read is told here
-    cluster.check(call.args.address, call.resources)
-
-
-def _study(call: _Call) -> int:
+def _study(call: Call) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
     from study.writer import log_waiting_bundles
 
@@ -225,20 +135,18 @@ def _study(call: _Call) -> int:
             now = {name: data.fingerprint(name, call.data_dir) for name in call.datasets}
             plan = make_plan(call.selection, call.ledger.trials(), now)
         except LedgerError as error:
-            call.say(f"{error}\ngo on:    {_again()}")
+            call.say(f"{error}\ngo on:    {again()}")
             return 128 + ending.received if ending.received else 1
     if plan.records and not (ending and ending.received) and not call.args.no_report:
         try:
             _report(call, plan, lines)
         except OSError as error:
             call.say(f"the report was not rendered: {error}")
-    return _closing(call, plan, ending)
+    return closing(call, plan, ending)
 
 
-def _prospect(call: _Call, *, refresh: bool = False, probe: bool = False) -> _Prospect:
+def _prospect(call: Call, *, refresh: bool = False, probe: bool = False) -> _Prospect:
     """Hold the selection against the ledger; with `probe`, measure what no finished trial tells."""
-    from trainables.checkpoint import checkpoint_keys, saved_epoch
-
     records = call.ledger.trials()
     plan = make_plan(call.selection, records, _digests(call, refresh=refresh))
     saved = set(checkpoint_keys(call.storage))
@@ -254,7 +162,7 @@ def _prospect(call: _Call, *, refresh: bool = False, probe: bool = False) -> _Pr
     return _Prospect(plan=plan, to_run=to_run, forecast=known, lines=lines)
 
 
-def _digests(call: _Call, *, refresh: bool = False) -> dict[str, str | None]:
+def _digests(call: Call, *, refresh: bool = False) -> dict[str, str | None]:
     """The digest of each dataset as it is at hand.
 
     None where it is not prepared, or its images have changed since; with `refresh`, these are prepared again.
@@ -267,14 +175,13 @@ def _digests(call: _Call, *, refresh: bool = False) -> dict[str, str | None]:
     return digests
 
 
-def _train(call: _Call, prospect: _Prospect) -> "Ending":
+def _train(call: Call, prospect: _Prospect) -> "Ending":
     """Train what is missing; returns why it ended early, if it did."""
     from study.console import Progress
     from study.writer import Event, LedgerWriter
-    from trainables.checkpoint import Bundle
 
     trials = list(prospect.to_run)
-    code = _code_tags()
+    code = code_tags()
     progress = Progress(trials, call.console)
 
     def on_finished(bundle: Bundle) -> None:
@@ -311,21 +218,16 @@ def _train(call: _Call, prospect: _Prospect) -> "Ending":
                 from trainables.tune import job
 
                 request = cluster.request(call.resources, call.args.address)
-                jobs = []
-                for trial in trials:
-                    labels = {**tags(call.selection.space, trial), **code}
-                    jobs.append(
-                        (
-                            trial,
-                            job(
-                                trial,
-                                data_dir=call.data_dir,
-                                storage=options.storage_uri(call.args),
-                                tags=labels,
-                                request=request,
-                            ),
-                        )
+                jobs = [
+                    job(
+                        trial,
+                        data_dir=call.data_dir,
+                        storage=call.storage_uri,
+                        tags={**tags(call.selection.space, trial), **code},
+                        request=request,
                     )
+                    for trial in trials
+                ]
                 budget = None
                 if call.args.budget is not None:
                     budget = Budget(
@@ -334,7 +236,7 @@ def _train(call: _Call, prospect: _Prospect) -> "Ending":
                         shown=forecast.shown(call.args.budget),
                     )
                 ending = execute(
-                    jobs,
+                    list(zip(trials, jobs, strict=True)),
                     call.output / "ray",
                     on_event,
                     max_failures=call.args.max_failures,
@@ -345,12 +247,12 @@ def _train(call: _Call, prospect: _Prospect) -> "Ending":
         finally:
             writer.close(patience)
             if writer.lost:
-                waiting = f"{options.storage_uri(call.args)}/results"
+                waiting = f"{call.storage_uri}/results"
                 progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
     return ending
 
 
-def _report(call: _Call, plan: Plan, lines: Sequence[str]) -> None:
+def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
     from analysis.report import forget, render
     from analysis.tables import caption, cell_table, summarise, to_terminal
@@ -382,73 +284,6 @@ def _report(call: _Call, plan: Plan, lines: Sequence[str]) -> None:
             call.say(f"the report was not logged: {error}")
     state = "" if rendered.files else " (unchanged)"
     console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
-
-
-def _closing(call: _Call, plan: Plan, ending: "Ending | None") -> int:
-    """Say what is missing and what to type next; returns the exit code."""
-    done, failed, stale = len(plan.done), len(plan.failed), len(plan.stale)
-    total = len(plan.selection.trials) - stale
-    missing = total - done - failed
-    lines = _where_to_look(call.ledger) if plan.records else []
-    reason = ending and (f"stopped by {ending.received.name}" if ending.received else ending.reason)
-    if reason:
-        lines.append(f"{reason}: {missing} of {total} trials are missing")
-    elif missing:
-        lines.append(f"{missing} of {total} trials are missing")
-    for trial in plan.failed:
-        lines.append(
-            f"failed:   {trial.name}: {plan.records[trial.key].tags.get('failure', 'unknown reason')}"
-        )
-    if missing:
-        lines.append(f"go on:    {_again()}")
-    if failed:
-        lines.append(f"again:    {_again('--retry-failed')}")
-    if stale:
-        lines.append(f"stale:    the data of {stale} trials have changed since they were trained")
-        lines.append(f"again:    {_again('--rerun-stale')}")
-    if plan.complete:
-        seeds = len({trial.seed for trial in plan.selection.trials})
-        lines.append(f"complete: {done} trials. More seeds: {_again('--seeds', str(2 * seeds))}")
-    for line in lines:
-        call.say(line)
-    if ending and ending.received:
-        return 128 + ending.received
-    return 0 if plan.complete else 1
-
-
-def _where_to_look(ledger: Ledger) -> list[str]:
-    """How to open the experiment in MLflow's UI."""
-    address = store.shown(ledger.uri)
-    page = f"/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
-    if address.startswith("http"):
-        return [f"compare:  {address.rstrip('/')}{page}"]
-    command = shlex.join(["mlflow", "ui", "--backend-store-uri", address])
-    return [f"compare:  {command}", f"          then http://127.0.0.1:5000{page}"]
-
-
-def _again(*changes: str) -> str:
-    """The command that was typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
-    typed = ["python", *sys.orig_argv[1:]]
-    if changes and changes[0] in typed:
-        at = typed.index(changes[0])
-        del typed[at : at + len(changes)]
-    return shlex.join([*typed, *changes])
-
-
-def _code_tags() -> dict[str, str]:
-    """Which code runs: version of this project and of Ray, and its commit where it lies in a git checkout."""
-    known = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
-    try:
-        commit = _git("rev-parse", "HEAD").strip()
-        known |= {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain"))).lower()}
-    except (OSError, subprocess.CalledProcessError):
-        return known  # installed from a package: the version says it
-    return known
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

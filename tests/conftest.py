@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 from studies import STUDY, run
 
+from study.ledger import Ledger
 from trainables import data
 from trainables.trial import TrialConfig, TrialResult
 
@@ -77,3 +78,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.returncode == 0, done.stderr
             (folder / "whole").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the experiment and nothing in it; making one takes seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("store")
+    Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "artifacts").open()
+    return folder / "mlflow.db"

@@ -11,14 +11,6 @@ from study.store import LedgerError, check_writable, probe, shown
 from trainables.trial import TrialConfig
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the experiment and nothing in it; making one takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("store")
-    Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "artifacts").open()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def ledger(empty_store: Path, tmp_path: Path) -> Ledger:
     shutil.copy(empty_store, tmp_path / "mlflow.db")

@@ -283,6 +283,13 @@ def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
         ("--space quickstart --cpus-per-trial 1000", "--cpus-per-trial: got 1000; allowed: at most the "),
         ("--space quickstart --gpus-per-trial 1.5", "--gpus-per-trial: got 1.5; allowed: 0 to 1, or a whole"),
         ("--space quickstart --max-failures -1", "--max-failures: got -1; allowed: an integer >= 0"),
+        ("--space quickstart --budget 2", "argument --budget: got '2'; allowed: a time such as 90s, 30m, 2h"),
+        ("--space quickstart --probe", "--probe: allowed with --plan only"),
+        (
+            "--space quickstart --storage x3://bucket",
+            "storage: got 'x3://bucket'; allowed: an absolute",
+        ),
+        ("--space quickstart --storage file/x", "--storage: got '"),
         ("--space quickstart --max-concurrent 0", "--max-concurrent: got 0; allowed: an integer >= 1"),
     ],
 )
@@ -329,3 +336,16 @@ def test_list_spaces(tmp_path: Path) -> None:
     done = run(tmp_path, "--list-spaces")
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == list(SPACES)
     assert done.stdout.startswith("quickstart: One cell on scikit-learn's digits")
+
+
+def test_a_budget_ends_a_study_in_order(tmp_path: Path) -> None:
+    arguments = [*TINY, *ARMS, "--seeds", "1", "--set", "epochs=3000", "--no-report"]
+    began = time.monotonic()
+    ended = run(tmp_path, *arguments, "--budget", "25s")
+    assert 25 <= time.monotonic() - began < 60
+    assert ended.returncode == 1, ended.stderr
+    assert "the budget of 25.0 s is used up: 2 of 2 trials are missing\ngo on:    python " in ended.stdout
+    assert {r.status for r in records(tmp_path).values()} == {"KILLED"}
+    plan = run(tmp_path, *arguments, "--plan")
+    assert "2 planned: 0 done, 2 half-done, 0 failed, 0 new; to run: 2" in plan.stdout
+    assert len(list(tmp_path.glob("runs/checkpoints/*/0*"))) >= 2

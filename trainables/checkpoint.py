@@ -67,6 +67,10 @@ class Storage:
         """Names of the files in a folder, sorted; none where the folder does not exist."""
         return sorted(info.base_name for info in self._listed(folder) if info.is_file)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file in a folder; none where it does not exist."""
+        return {info.base_name: info.size for info in self._listed(folder) if info.is_file}
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; none where it does not exist."""
         return sorted(info.base_name for info in self._listed(folder) if not info.is_file)

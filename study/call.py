@@ -1,0 +1,117 @@
+"""One call of the command line, understood and checked before anything is created."""
+
+import argparse
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from search_spaces import Selection, selection_from
+from study import cluster, options, store
+from study.ledger import Ledger, ledger_from
+from study.store import LedgerError
+from trainables import backbones, data
+from trainables.checkpoint import Storage
+from trainables.trial import TrialConfig
+
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of the command line, understood and checked."""
+
+    args: argparse.Namespace
+    selection: Selection
+    sizes: dict[TrialConfig, data.Sizes]
+    resources: cluster.Resources
+    ledger: Ledger
+    storage: Storage
+    console: Console
+    began: float
+    """When it was typed, s since 1970."""
+    lease_lost: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def output(self) -> Path:
+        """Absolute folder of `--output`."""
+        return Path(self.args.output).absolute()
+
+    @property
+    def storage_uri(self) -> str:
+        """Of `storage`."""
+        return options.storage_uri(self.args)
+
+    @property
+    def data_dir(self) -> Path:
+        """Absolute folder of datasets."""
+        return Path(self.args.data_dir).absolute()
+
+    @property
+    def grant(self) -> cluster.Grant:
+        """What each trial will be granted, as far as it is known before Ray is asked."""
+        return cluster.expected(self.resources, self.args.address)
+
+    @property
+    def again_which(self) -> dict[str, bool]:
+        """Which trials that have ended are to be run again."""
+        return {"retry_failed": self.args.retry_failed, "rerun_stale": self.args.rerun_stale}
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of all datasets of the selection."""
+        return list(dict.fromkeys(trial.dataset for trial in self.selection.trials))
+
+    def say(self, line: str) -> None:
+        """Print a line for people."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+
+def understood(args: argparse.Namespace, console: Console, began: float) -> Call:
+    """What the options mean; raises ValueError or DataError for what cannot be meant."""
+    selection = selection_from(args)
+    resources = cluster.Resources(
+        cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
+    )
+    if args.max_failures < 0:
+        raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
+    if args.probe and not args.plan:
+        raise ValueError("--probe: allowed with --plan only")
+    sizes = data.check(selection.trials, args.data_dir)
+    backbones.check(selection.trials, args.data_dir)
+    return Call(
+        args=args,
+        selection=selection,
+        sizes=sizes,
+        resources=resources,
+        ledger=ledger_from(args),
+        storage=Storage(options.storage_uri(args)),
+        console=console,
+        began=began,
+    )
+
+
+def check_before_anything_is_created(call: Call) -> None:
+    """Raise LedgerError or ClusterError for what could never work."""
+    folders = [("--output", call.output), ("reports", REPORTS)]
+    if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
+        folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
+    if "://" not in call.storage_uri:
+        folders.append(("--storage", Path(call.storage_uri)))
+    for option, folder in folders:
+        store.check_writable(option, folder)
+    database = store.sqlite_file(call.ledger.uri)
+    if database is not None:
+        store.check_writable("--tracking-uri", database.parent)
+    call.ledger.exists()  # a store that cannot be read is told here
+    cluster.check(call.args.address, call.resources)
+
+
+def check_storage(call: Call) -> None:
+    """Raise LedgerError where saved states and results cannot be read."""
+    try:
+        call.storage.names("results")
+    except OSError as error:
+        line = str(error).splitlines()[0]
+        raise LedgerError(f"--storage: {call.storage_uri} does not answer: {line}") from None

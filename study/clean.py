@@ -1,0 +1,146 @@
+"""Remove what a study no longer needs; never finished work.
+
+`python study/clean.py` says what there is; `python study/clean.py leftovers tune` deletes these two.
+
+Exit codes: 0; 2 wrong usage, or a driver is at work.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # this project's packages, not this folder's modules
+    sys.path[0] = str(ROOT)
+
+from study import options, store
+from study.ledger import Ledger, add_ledger_arguments, ledger_from
+from study.lock import LockHeld, driver_locks
+from study.store import LedgerError
+from trainables.trial import nearest
+
+if TYPE_CHECKING:
+    from trainables.checkpoint import Storage
+
+KINDS = {
+    "leftovers": "what is left of trials that the ledger has finished; damaged and half-written files",
+    "tune": "Ray Tune's own files, which nothing is ever read from",
+    "stale": "runs on data that have changed since; `mlflow runs restore` brings one back until `mlflow gc`",
+    "unfinished": "saved states of trials that are not finished, which then begin again from epoch 1",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waste:
+    """What could be deleted of one kind.
+
+    Attributes:
+        count: of files, folders or runs.
+        size: in bytes; None where it is not known.
+        delete: does it.
+    """
+
+    count: int
+    size: int | None
+    delete: Callable[[], None]
+
+
+def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
+    """What there is of each of `KINDS`.
+
+    Args:
+        ledger: says which trials are finished.
+        storage: of saved states and results.
+        output: absolute folder with Tune's files.
+    """
+    from trainables.checkpoint import DAMAGED, bundle_keys, checkpoint_keys
+
+    finished = {key for key, record in ledger.trials().items() if record.status == "FINISHED"}
+    leftovers: dict[str, int] = {}
+    unfinished: dict[str, int] = {}
+    for key in checkpoint_keys(storage):
+        for name, size in storage.sizes(f"checkpoints/{key}").items():
+            of_no_use = key in finished or name.startswith(".") or name.endswith(DAMAGED)
+            (leftovers if of_no_use else unfinished)[f"checkpoints/{key}/{name}"] = size
+    whole = {f"{key}.zip" for key in bundle_keys(storage)}
+    for name, size in storage.sizes("results").items():
+        # A result that the ledger does not have is finished work: the next call of run.py logs it.
+        if name not in whole or name.removesuffix(".zip") in finished:
+            leftovers[f"results/{name}"] = size
+    tune = output / "ray"
+    files = [path for path in tune.rglob("*") if path.is_file()]
+    stale = ledger.stale_runs()
+    return {
+        "leftovers": _files(storage, leftovers),
+        "tune": Waste(
+            count=len(files),
+            size=sum(path.stat().st_size for path in files),
+            delete=lambda: shutil.rmtree(tune, ignore_errors=True),
+        ),
+        "stale": Waste(count=len(stale), size=None, delete=lambda: ledger.delete_runs(stale)),
+        "unfinished": _files(storage, unfinished),
+    }
+
+
+def _files(storage: "Storage", sizes: dict[str, int]) -> Waste:
+    def delete() -> None:
+        for name in sizes:
+            storage.delete(name)
+        for folder in {name.rpartition("/")[0] for name in sizes} - {"results"}:
+            if not storage.sizes(folder):
+                storage.delete_folder(folder)
+
+    return Waste(count=len(sizes), size=sum(sizes.values()), delete=delete)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Clean up from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="study/clean.py",
+        description="Say what a study no longer needs, and delete what is named; never finished work.",
+        epilog="\n".join(f"{name}: {meaning}." for name, meaning in KINDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"to delete: {', '.join(KINDS)}")
+    add_ledger_arguments(parser)
+    options.add_storage_argument(parser)
+    args = parser.parse_args(argv)
+    for kind in args.kinds:
+        if kind not in KINDS:
+            parser.error(f"KIND: got {kind!r}{nearest(kind, KINDS)}; allowed: {', '.join(KINDS)}")
+    output = args.output.absolute()
+    if not output.exists():
+        parser.error(f"--output: {args.output} does not exist")
+    try:
+        from trainables.checkpoint import Storage
+
+        ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
+        store.probe(ledger.uri)
+        if not args.kinds:
+            for name, waste in find(ledger, storage, output).items():
+                print(f"{name:10}  {_shown(waste):>20}  {KINDS[name]}")
+            print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
+            return 0
+        with driver_locks(ledger, output):
+            found = find(ledger, storage, output)
+            for name in dict.fromkeys(args.kinds):
+                found[name].delete()
+                print(f"deleted: {name}, {_shown(found[name])}")
+    except (LedgerError, LockHeld, ValueError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def _shown(waste: Waste) -> str:
+    if waste.size is None:
+        return f"{waste.count} runs"
+    return f"{waste.count} files, {waste.size / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

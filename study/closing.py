@@ -1,0 +1,64 @@
+"""What people read at the end of a call: what is missing, where to look, what to type next."""
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from study import store
+from study.call import Call
+from study.ledger import Ledger
+from study.plan import Plan
+
+if TYPE_CHECKING:
+    from study.execute import Ending
+
+
+def closing(call: Call, plan: Plan, ending: "Ending | None") -> int:
+    """Say what is missing and what to type next; returns the exit code."""
+    done, failed, stale = len(plan.done), len(plan.failed), len(plan.stale)
+    total = len(plan.selection.trials) - stale
+    missing = total - done - failed
+    lines = _where_to_look(call.ledger) if plan.records else []
+    reason = ending and (f"stopped by {ending.received.name}" if ending.received else ending.reason)
+    if reason:
+        lines.append(f"{reason}: {missing} of {total} trials are missing")
+    elif missing:
+        lines.append(f"{missing} of {total} trials are missing")
+    for trial in plan.failed:
+        lines.append(
+            f"failed:   {trial.name}: {plan.records[trial.key].tags.get('failure', 'unknown reason')}"
+        )
+    if missing:
+        lines.append(f"go on:    {again()}")
+    if failed:
+        lines.append(f"again:    {again('--retry-failed')}")
+    if stale:
+        lines.append(f"stale:    the data of {stale} trials have changed since they were trained")
+        lines.append(f"again:    {again('--rerun-stale')}")
+    if plan.complete:
+        seeds = len({trial.seed for trial in plan.selection.trials})
+        lines.append(f"complete: {done} trials. More seeds: {again('--seeds', str(2 * seeds))}")
+    for line in lines:
+        call.say(line)
+    if ending and ending.received:
+        return 128 + ending.received
+    return 0 if plan.complete else 1
+
+
+def _where_to_look(ledger: Ledger) -> list[str]:
+    """How to open the experiment in MLflow's UI."""
+    address = store.shown(ledger.uri)
+    page = f"/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
+    if address.startswith("http"):
+        return [f"compare:  {address.rstrip('/')}{page}"]
+    command = shlex.join(["mlflow", "ui", "--backend-store-uri", address])
+    return [f"compare:  {command}", f"          then http://127.0.0.1:5000{page}"]
+
+
+def again(*changes: str) -> str:
+    """The command that was typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
+    typed = ["python", *sys.orig_argv[1:]]
+    if changes and changes[0] in typed:
+        at = typed.index(changes[0])
+        del typed[at : at + len(changes)]
+    return shlex.join([*typed, *changes])

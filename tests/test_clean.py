@@ -1,0 +1,97 @@
+"""Clean-up on a real ledger: what is named goes, finished work never."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from study.clean import main
+from study.ledger import Ledger
+from trainables.checkpoint import Checkpoints, Storage
+from trainables.trial import TrialConfig
+
+
+def trial(seed: int) -> TrialConfig:
+    return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", seed=seed)
+
+
+@pytest.fixture
+def output(empty_store: Path, tmp_path: Path) -> Path:
+    """Trial 0 is finished, 1 interrupted, 2 finished but not in the ledger yet, 3 of other data."""
+    output = tmp_path / "runs"
+    output.mkdir()
+    shutil.copy(empty_store, output / "mlflow.db")
+    ledger = Ledger(uri=f"sqlite:///{output}/mlflow.db", experiment="test", artifact_root=output / "a")
+    ledger.finish(ledger.begin(trial(0), {}), {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
+    ledger.kill(ledger.begin(trial(1), {}))
+    ledger.retire(ledger.begin(trial(3), {}))
+    storage = Storage(output)
+    for seed in (0, 1):
+        Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
+    storage.write(f"checkpoints/{trial(1).key}/.00000006-abc-1-2", b"half")
+    storage.write(f"checkpoints/{trial(1).key}/00000004-abc.damaged", b"half")
+    for seed in (0, 2):
+        storage.write(f"results/{trial(seed).key}.zip", b"a result")
+    storage.write("ray/tune/tuner.pkl", b"Tune's")
+    return output
+
+
+def files(output: Path) -> set[str]:
+    found = (path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    return {str(path) for path in found if path.parts[0] in ("checkpoints", "results", "ray")}
+
+
+def call(output: Path, *kinds: str) -> int:
+    return main([*kinds, "--output", str(output), "--experiment", "test"])
+
+
+def test_without_a_name_nothing_is_deleted(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(output)
+    assert call(output) == 0
+    assert files(output) == before
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[:4]]
+    assert lines == [
+        ["leftovers", "4", "files,"],
+        ["tune", "1", "files,"],
+        ["stale", "1", "runs"],
+        ["unfinished", "1", "files,"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["leftovers", "tune", "stale", "unfinished"])
+def test_what_is_named_goes_and_nothing_else(output: Path, kind: str) -> None:
+    before = files(output)
+    saved = next(name for name in before if name.startswith(f"checkpoints/{trial(1).key}/00000005"))
+    gone = {
+        "leftovers": before - {saved, f"results/{trial(2).key}.zip", "ray/tune/tuner.pkl"},
+        "tune": {"ray/tune/tuner.pkl"},
+        "stale": set(),
+        "unfinished": {saved},
+    }[kind]
+    assert call(output, kind) == 0
+    assert before - files(output) == gone
+    ledger = Ledger(uri=f"sqlite:///{output}/mlflow.db", experiment="test", artifact_root=output / "a")
+    assert {r.status for r in ledger.trials().values()} == {"FINISHED", "KILLED"}
+    assert len(ledger.stale_runs()) == (0 if kind == "stale" else 1)
+
+
+def test_all_at_once_leaves_the_work(output: Path) -> None:
+    assert call(output, "unfinished", "leftovers", "tune", "stale") == 0
+    assert files(output) == {f"results/{trial(2).key}.zip"}
+    assert list((output / "checkpoints").iterdir()) == []
+
+
+def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from study.lock import file_lock
+
+    before = files(output)
+    with pytest.raises(SystemExit, match="2"):
+        call(output, "leftover")
+    assert "KIND: got 'leftover' (did you mean 'leftovers'?); allowed: leftovers," in capsys.readouterr().err
+    with file_lock(output / ".driver.lock", "--output: runs"), pytest.raises(SystemExit, match="2"):
+        call(output, "leftovers")
+    assert "is in use by process" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        call(output / "none", "leftovers")
+    assert "none does not exist" in capsys.readouterr().err
+    assert files(output) == before

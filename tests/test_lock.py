@@ -1,0 +1,165 @@
+"""Leases in a real store; other drivers are threads or runs that somebody left."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from study import lock
+from study.ledger import Ledger
+from study.lock import LockHeld, driver_locks, lease
+from study.store import LedgerError
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("HEARTBEAT", 0.1), ("DEAD_AFTER", 1.5), ("SETTLE", 0.1)):
+        monkeypatch.setattr(lock, name, seconds)
+
+
+@pytest.fixture
+def ledger(empty_store: Path, tmp_path: Path) -> Ledger:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return same(tmp_path)
+
+
+def same(folder: Path) -> Ledger:
+    """The same ledger, as another driver sees it."""
+    return Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "a")
+
+
+def left_behind(ledger: Ledger, **who: object) -> str:
+    """The lease of a driver that is not there any more."""
+    about = {"pid": 1, "host": "elsewhere", "since": "yesterday", "namespace": "other", **who}
+    return ledger.create_lock({"lock.state": "held", "lock.beat": "7", "lock.by": json.dumps(about)})
+
+
+def test_a_lease_is_one_run_while_it_is_held(ledger: Ledger) -> None:
+    with lease(ledger):
+        (held,) = ledger.locks()
+        assert held.tags["lock.state"] == "held"
+        assert json.loads(held.tags["lock.by"])["pid"] == os.getpid()
+        assert ledger.trials() == {}
+    assert ledger.locks() == []
+
+
+def test_a_second_driver_is_told_who_works(ledger: Ledger, tmp_path: Path) -> None:
+    with lease(ledger):
+        time.sleep(0.5)
+        with (
+            pytest.raises(
+                LockHeld, match=rf"^--experiment: test is in use by process {os.getpid()} on .*--wait"
+            ),
+            lease(same(tmp_path)),
+        ):
+            pytest.fail("two drivers at work")
+        assert len(ledger.locks()) == 1
+    with lease(same(tmp_path)):
+        pass
+
+
+def test_a_second_driver_waits_if_asked_to(ledger: Ledger, tmp_path: Path) -> None:
+    at_work, told, done = [], [], threading.Event()
+
+    def second() -> None:
+        with lease(same(tmp_path), wait=told.append):
+            at_work.append("second")
+            done.set()
+
+    with lease(ledger):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(1.5)
+        assert at_work == []
+    assert done.wait(10)
+    thread.join()
+    (line,) = told
+    assert line.endswith(": waiting")
+
+
+def test_of_many_that_ask_at_once_one_works(ledger: Ledger, tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    together = threading.Barrier(4)
+
+    def driver() -> None:
+        mine = same(tmp_path)
+        mine.exists()
+        together.wait()
+        try:
+            with lease(mine):
+                outcomes.append("works")
+                time.sleep(4)
+        except (LockHeld, LedgerError):
+            outcomes.append("is told")
+
+    threads = [threading.Thread(target=driver) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["is told"] * 3 + ["works"]
+    assert ledger.locks() == []
+
+
+def test_a_dead_driver_on_another_machine_is_waited_for_and_removed(ledger: Ledger) -> None:
+    left_behind(ledger)
+    began = time.monotonic()
+    with lease(ledger):
+        assert time.monotonic() - began >= lock.DEAD_AFTER
+        assert len(ledger.locks()) == 1
+
+
+def test_a_dead_driver_on_this_machine_is_removed_at_once(ledger: Ledger) -> None:
+    left_behind(ledger, pid=2**22 + 1, namespace=lock._myself()["namespace"])  # beyond Linux's largest
+    began = time.monotonic()
+    with lease(ledger):
+        assert time.monotonic() - began < lock.DEAD_AFTER
+
+
+def test_who_was_taken_for_dead_is_told(ledger: Ledger) -> None:
+    lost = threading.Event()
+    with lease(ledger, on_lost=lost.set):
+        ledger.delete_runs([ledger.locks()[0].run_id])
+        assert lost.wait(5)
+
+
+def test_a_store_that_is_away_for_a_while_loses_no_lease(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, away = threading.Event(), threading.Event()
+    touch = ledger.client.get_run
+
+    def get_run(run_id: str) -> object:
+        if away.is_set():
+            raise ConnectionError("nobody answers")
+        return touch(run_id)
+
+    monkeypatch.setattr(ledger.client, "get_run", get_run)
+    with lease(ledger, on_lost=lost.set):
+        away.set()
+        time.sleep(0.5)
+        away.clear()
+        before = ledger.locks()[0].tags["lock.beat"]
+        time.sleep(1)
+        assert ledger.locks()[0].tags["lock.beat"] != before
+    assert not lost.is_set()
+
+
+def test_one_database_under_two_output_folders(ledger: Ledger, tmp_path: Path) -> None:
+    with driver_locks(ledger, tmp_path / "a"):
+        with (
+            pytest.raises(LockHeld, match=r"--tracking-uri: .*mlflow.db is in use by process"),
+            driver_locks(ledger, tmp_path / "b"),
+        ):
+            pytest.fail("two drivers at work")
+        with (
+            pytest.raises(LockHeld, match=r"--output: .*/a is in use by process"),
+            driver_locks(ledger, tmp_path / "a"),
+        ):
+            pytest.fail("two drivers at work")
+    with driver_locks(ledger, tmp_path / "b"):
+        pass
