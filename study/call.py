@@ -94,7 +94,7 @@ def understood(args: argparse.Namespace, console: Console, began: float) -> Call
 
 def check_before_anything_is_created(call: Call) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
-    folders = [("--output", call.output), ("reports", REPORTS)]
+    folders = [("--output", call.args.output), ("reports", REPORTS)]
     if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
         folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
     if "://" not in call.storage_uri:

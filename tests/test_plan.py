@@ -50,7 +50,33 @@ def test_cells_that_differ_in_augmentations_alone_are_one_line() -> None:
     ]
     few = planned("ablations", only=["dataset=stl10", "backbone=vgg16", "augmentations=rrc,none"], seeds=3)
     arms = "ce, siamese-0, siamese-0.0001, siamese-0.001, siamese-0.01"
-    assert few[-3] == f"  stl10/vgg16/{{none, rrc}}: {arms} x seeds 0-2, 1000 epochs, unlabeled_size 5000"
+    settings = f"{arms} x seeds 0-2, 1000 epochs, unlabeled_size 5000"
+    assert few[-3] == f"  stl10/vgg16/{{none, rrc}}: {settings}: each 15 planned, 15 to run"
+
+
+def test_each_cell_has_its_counts() -> None:
+    chosen = select("ablations", only=["dataset=stl10", "backbone=vgg16", "arm=ce"], seeds=2)
+    of = {str(trial.augmentations): trial for trial in chosen.trials if trial.seed == 0}
+    first, second, third, fourth = list(of.values())[:4]
+    plan = Plan(
+        selection=chosen,
+        done=(first,),
+        stale=(fourth,),
+        failed=(second,),
+        half_done=(third,),
+        new=tuple(t for t in chosen.trials if t not in {first, second, third, fourth}),
+        records={},
+    )
+    counts = [line.rpartition(": ")[2] for line in describe(plan) if line.startswith("  ")]
+    assert counts == [
+        "2 planned, 1 done, 1 to run",
+        "2 planned, 1 failed, 1 to run",
+        "2 planned, 1 half-done, 2 to run",
+        "2 planned, 1 stale, 1 to run",
+        "each 2 planned, 2 to run",
+    ]
+    again = [line.rpartition(": ")[2] for line in describe(plan, retry_failed=True) if line.startswith("  ")]
+    assert again[1] == "2 planned, 1 failed, 2 to run"
 
 
 def test_a_line_says_what_all_arms_share_and_what_tells_them_apart() -> None:
