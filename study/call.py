@@ -4,6 +4,7 @@ import argparse
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,8 +13,10 @@ from study import cluster, options, store
 from study.ledger import Ledger, ledger_from
 from study.store import LedgerError
 from trainables import backbones, data
-from trainables.checkpoint import Storage
 from trainables.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from trainables.checkpoint import Storage
 
 REPORTS = Path("reports")
 
@@ -27,7 +30,7 @@ class Call:
     sizes: dict[TrialConfig, data.Sizes]
     resources: cluster.Resources
     ledger: Ledger
-    storage: Storage
+    storage: "Storage"
     console: Console
     began: float
     """When it was typed, s since 1970."""
@@ -70,6 +73,8 @@ class Call:
 
 def understood(args: argparse.Namespace, console: Console, began: float) -> Call:
     """What the options mean; raises ValueError or DataError for what cannot be meant."""
+    from trainables.checkpoint import Storage
+
     selection = selection_from(args)
     resources = cluster.Resources(
         cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent

@@ -33,12 +33,12 @@ from study.plan import Plan, describe, make_plan
 from study.store import LedgerError
 from study.version import code_tags
 from trainables import data
-from trainables.checkpoint import Bundle, checkpoint_keys, saved_epoch
 from trainables.sources import DataError
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.execute import Ending
+    from trainables.checkpoint import Bundle
 
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
@@ -147,6 +147,8 @@ def _study(call: Call) -> int:
 
 def _prospect(call: Call, *, refresh: bool = False, probe: bool = False) -> _Prospect:
     """Hold the selection against the ledger; with `probe`, measure what no finished trial tells."""
+    from trainables.checkpoint import checkpoint_keys, saved_epoch
+
     records = call.ledger.trials()
     plan = make_plan(call.selection, records, _digests(call, refresh=refresh))
     saved = set(checkpoint_keys(call.storage))
@@ -184,7 +186,7 @@ def _train(call: Call, prospect: _Prospect) -> "Ending":
     code = code_tags()
     progress = Progress(trials, call.console)
 
-    def on_finished(bundle: Bundle) -> None:
+    def on_finished(bundle: "Bundle") -> None:
         progress.finished(bundle)
         size = call.sizes.get(bundle.config)
         if size is not None:
