@@ -56,9 +56,7 @@ def main() -> None:
         logging = _seconds_an_epoch(ledger, history)
     training, epochs = record.metrics["train_seconds"], history["epoch_seconds"].sum()
     gaps = history["timestamp"].diff().dropna() / 1000 - history["epoch_seconds"].iloc[1:]
-    print(
-        f"trial on {record.tags['device']}, {record.tags['threads']} thread, torch {record.tags['version.torch']}"
-    )
+    print(", ".join(f"{name} {record.tags[name]}" for name in ("device", "threads", "version.torch")))
     print(f"training            {training:8.1f} s, of which epochs {epochs:.1f} s")
     print(f"outside of epochs   {training - epochs:8.1f} s, {(training - epochs) / training:.2%} of training")
     print(f"  between epochs    {gaps.sum():8.1f} s, {gaps.sum() / training:.2%} (saving and reporting)")
