@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "artifacts").open()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def blank_store(empty_store: Path, tmp_path: Path) -> None:
+    """A database in `tmp_path`'s output folder, for studies that need not take seconds to make one."""
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs/mlflow.db")

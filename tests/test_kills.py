@@ -1,6 +1,6 @@
 """A study that is killed again and again ends like one that was left alone.
 
-`KILLS=50 python -m pytest tests/test_kills.py` kills it more often than is good for every day.
+`KILLS=50 EPOCHS=500 python -m pytest -s tests/test_kills.py` kills a longer one more often.
 """
 
 import os
@@ -72,6 +72,7 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     process.terminate()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
+    assert re.search(r"stopped by SIGTERM: \d of 4 trials are missing\ngo on:    python ", out)
     assert f"{cut.parent.name}/{cut.name} is set aside: it is cut short or altered" in before + out
 
     done = run(tmp_path, *STUDY)

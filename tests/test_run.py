@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -181,6 +180,7 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> No
     assert "1 failed, 0 new; to run: 0" in again.stdout
 
 
+@pytest.mark.usefixtures("blank_store")
 def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request(tmp_path: Path) -> None:
     chance = np.random.RandomState(0)
     for split, count in (("train", 30), ("test", 10)):
@@ -215,19 +215,6 @@ def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request
     assert after.metrics["test_ce"] != before.metrics["test_ce"]
     old = ledger(tmp_path).client.get_run(before.run_id)
     assert (old.data.tags["kind"], old.info.status) == ("stale", "FINISHED")
-
-
-def test_stopped_by_sigterm_it_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path, *TINY, "--set", "epochs=500", *ARMS, "--seeds", "1")
-    deadline = time.monotonic() + 60
-    while not (started := (tmp_path / "runs/mlflow.db").exists()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert started
-    process.terminate()
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM: 2 of 2 trials are missing\ngo on:    python " in out
-    assert {r.status for r in ledger(tmp_path).trials().values()} <= {"KILLED"}
 
 
 @pytest.mark.parametrize(
@@ -338,14 +325,15 @@ def test_list_spaces(tmp_path: Path) -> None:
     assert done.stdout.startswith("quickstart: One cell on scikit-learn's digits")
 
 
+@pytest.mark.usefixtures("blank_store")
 def test_a_budget_ends_a_study_in_order(tmp_path: Path) -> None:
-    arguments = [*TINY, *ARMS, "--seeds", "1", "--set", "epochs=3000", "--no-report"]
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--set", "epochs=3000", "--no-report"]
     began = time.monotonic()
-    ended = run(tmp_path, *arguments, "--budget", "25s")
-    assert 25 <= time.monotonic() - began < 60
+    ended = run(tmp_path, *arguments, "--budget", "40s")
+    assert 40 <= time.monotonic() - began < 80
     assert ended.returncode == 1, ended.stderr
-    assert "the budget of 25.0 s is used up: 2 of 2 trials are missing\ngo on:    python " in ended.stdout
+    assert "the budget of 40.0 s is used up: 1 of 1 trials are missing\ngo on:    python " in ended.stdout
     assert {r.status for r in records(tmp_path).values()} == {"KILLED"}
     plan = run(tmp_path, *arguments, "--plan")
-    assert "2 planned: 0 done, 2 half-done, 0 failed, 0 new; to run: 2" in plan.stdout
-    assert len(list(tmp_path.glob("runs/checkpoints/*/0*"))) >= 2
+    assert "1 planned: 0 done, 1 half-done, 0 failed, 0 new; to run: 1" in plan.stdout
+    assert list(tmp_path.glob("runs/checkpoints/*/0*"))
