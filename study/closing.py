@@ -19,8 +19,10 @@ def closing(call: Call, plan: Plan, ending: "Ending | None") -> int:
     total = len(plan.selection.trials) - stale
     missing = total - done - failed
     lines = _where_to_look(call.ledger) if plan.records else []
-    reason = ending and (f"stopped by {ending.received.name}" if ending.received else ending.reason)
-    if reason:
+    received, reason = (ending.received, ending.reason) if ending else (None, None)
+    if received:
+        reason = f"stopped by {received.name}"
+    if reason and (missing or received):
         lines.append(f"{reason}: {missing} of {total} trials are missing")
     elif missing:
         lines.append(f"{missing} of {total} trials are missing")
@@ -40,8 +42,8 @@ def closing(call: Call, plan: Plan, ending: "Ending | None") -> int:
         lines.append(f"complete: {done} trials. More seeds: {again('--seeds', str(2 * seeds))}")
     for line in lines:
         call.say(line)
-    if ending and ending.received:
-        return 128 + ending.received
+    if received:
+        return 128 + received
     return 0 if plan.complete else 1
 
 

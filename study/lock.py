@@ -112,7 +112,7 @@ def lease(
         yield
     finally:
         stop.set()
-        heart.join()
+        heart.join(HEARTBEAT)  # where the store hangs, it may take longer; the thread dies with the process
         with contextlib.suppress(Exception):  # the store is away: the lease expires
             ledger.delete_runs([mine])
 

@@ -126,6 +126,7 @@ def test_a_node_is_lost(tmp_path: Path, cluster: Callable[..., object], undistur
     assert "goes on after epoch" in out
     check_equal(tmp_path, undisturbed, seeds=1)
     assert sum(int(r.tags["attempts"]) for r in records(tmp_path).values()) == 3
+    assert nodes.remaining_processes_alive(), "a Ray that is not ours was touched"
 
 
 class Server:

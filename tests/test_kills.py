@@ -13,6 +13,7 @@ from pathlib import Path
 from studies import (
     STUDY,
     check_equal,
+    descendants,
     kill_tree,
     read_until,
     records,
@@ -56,11 +57,15 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     """Ctrl-C; the newest state cut in half; a worker killed; SIGTERM; and then left alone."""
     process = start(tmp_path, *STUDY)
     assert wait_for_a_saved_state(process, tmp_path)
+    ours = descendants(process.pid)
     asked = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - asked < 20
+    while left := [pid for pid in ours if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() - asked < 30, f"processes are left behind: {left}"
+        time.sleep(0.5)
     assert re.search(r"stopped by SIGINT: \d of 4 trials are missing\ngo on:    python ", out)
 
     cut = max(saved_states(tmp_path), key=lambda path: path.stat().st_mtime_ns)
