@@ -32,8 +32,6 @@ class Call:
     ledger: Ledger
     storage: "Storage"
     console: Console
-    began: float
-    """When it was typed, s since 1970."""
     lease_lost: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -71,7 +69,7 @@ class Call:
         self.console.print(line, markup=False, soft_wrap=True)
 
 
-def understood(args: argparse.Namespace, console: Console, began: float) -> Call:
+def understood(args: argparse.Namespace, console: Console) -> Call:
     """What the options mean; raises ValueError or DataError for what cannot be meant."""
     from trainables.checkpoint import Storage
 
@@ -83,6 +81,8 @@ def understood(args: argparse.Namespace, console: Console, began: float) -> Call
         raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
     if args.probe and not args.plan:
         raise ValueError("--probe: allowed with --plan only")
+    if args.probe and not cluster.is_own(args.address):
+        raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
     return Call(
@@ -93,7 +93,6 @@ def understood(args: argparse.Namespace, console: Console, began: float) -> Call
         ledger=ledger_from(args),
         storage=Storage(options.storage_uri(args)),
         console=console,
-        began=began,
     )
 
 
@@ -119,4 +118,4 @@ def check_storage(call: Call) -> None:
         call.storage.names("results")
     except OSError as error:
         line = str(error).splitlines()[0]
-        raise LedgerError(f"--storage: {call.storage_uri} does not answer: {line}") from None
+        raise LedgerError(f"--storage: {store.shown(call.storage_uri)} does not answer: {line}") from None

@@ -8,7 +8,7 @@ Exit codes: 0; 2 wrong usage, or a driver is at work.
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
     sys.path[0] = str(ROOT)
 
 from study import options, store
-from study.ledger import Ledger, add_ledger_arguments, ledger_from
+from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_locks
 from study.store import LedgerError
 from trainables.trial import nearest
@@ -59,17 +59,17 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
     """
     from trainables.checkpoint import DAMAGED, bundle_keys, checkpoint_keys
 
-    finished = {key for key, record in ledger.trials().items() if record.status == "FINISHED"}
+    records = {key: record for key, record in ledger.trials().items() if record.status == "FINISHED"}
     leftovers: dict[str, int] = {}
     unfinished: dict[str, int] = {}
     for key in checkpoint_keys(storage):
         for name, size in storage.sizes(f"checkpoints/{key}").items():
-            of_no_use = key in finished or name.startswith(".") or name.endswith(DAMAGED)
+            of_no_use = key in records or name.startswith(".") or name.endswith(DAMAGED)
             (leftovers if of_no_use else unfinished)[f"checkpoints/{key}/{name}"] = size
     whole = {f"{key}.zip" for key in bundle_keys(storage)}
     for name, size in storage.sizes("results").items():
         # A result that the ledger does not have is finished work: the next call of run.py logs it.
-        if name not in whole or name.removesuffix(".zip") in finished:
+        if name not in whole or _is_logged(storage, name.removesuffix(".zip"), records):
             leftovers[f"results/{name}"] = size
     tune = output / "ray"
     files = [path for path in tune.rglob("*") if path.is_file()]
@@ -84,6 +84,18 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
         "stale": Waste(count=len(stale), size=None, delete=lambda: ledger.delete_runs(stale)),
         "unfinished": _files(storage, unfinished),
     }
+
+
+def _is_logged(storage: "Storage", key: str, finished: Mapping[str, TrialRecord]) -> bool:
+    """Whether the ledger has the result that waits under a key, and not one of other data."""
+    from trainables.checkpoint import read_bundle
+
+    if key not in finished:
+        return False
+    try:
+        return read_bundle(storage, key).tags.get(DATA) == finished[key].tags.get(DATA)
+    except ValueError:  # damaged
+        return True
 
 
 def _files(storage: "Storage", sizes: dict[str, int]) -> Waste:
@@ -121,17 +133,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
         store.probe(ledger.uri)
+        if not ledger.exists():
+            where = store.shown(ledger.uri)
+            raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {where}")
         if not args.kinds:
             for name, waste in find(ledger, storage, output).items():
                 print(f"{name:10}  {_shown(waste):>20}  {KINDS[name]}")
             print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
             return 0
-        with driver_locks(ledger, output):
+        with driver_locks(ledger, output, options.storage_uri(args)):
             found = find(ledger, storage, output)
             for name in dict.fromkeys(args.kinds):
                 found[name].delete()
                 print(f"deleted: {name}, {_shown(found[name])}")
-    except (LedgerError, LockHeld, ValueError) as error:
+    except (LedgerError, LockHeld, OSError, ValueError) as error:
         parser.error(str(error))
     return 0
 

@@ -1,6 +1,8 @@
 """Ray Tune runs the trials that are missing."""
 
+import errno
 import logging
+import math
 import os
 import signal
 import sys
@@ -96,14 +98,13 @@ def execute(
         budget: no trial is begun that would not fit into what is left of it; None: no limit.
     """
     stop = _Stop()
-    queue = _Jobs(jobs, budget)
+    queue = _Jobs(jobs, budget, max_concurrent)
     callback = _Events(queue, on_event, stop, attempts=max_failures + 1, budget=budget)
     tuner = tune.Tuner(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
             search_alg=queue,
             num_samples=-1,  # until the queue says that it is over
-            max_concurrent_trials=max_concurrent,
             reuse_actors=True,  # a fresh process a trial costs seconds to import PyTorch
             trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
         ),
@@ -118,6 +119,10 @@ def execute(
     try:
         with stop:
             tuner.fit()
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # Ray's own folder may be on the full disk, too
+            raise
+        stop.reason = stop.reason or f"there is no room for Ray's files: {str(error).splitlines()[-1]}"
     finally:
         callback.interrupt_rest()
     if budget is not None and stop.received is None and stop.reason is None and queue.left:
@@ -168,12 +173,17 @@ def _end_tune() -> bool:
 class _Jobs(Searcher):
     """Hands out the jobs one after the other, some of them again; nothing is searched."""
 
-    def __init__(self, jobs: Sequence[Job], budget: Budget | None) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], budget: Budget | None = None, max_concurrent: int | None = None
+    ) -> None:
         super().__init__()
         self.configs = {config.key: config for config, _ in jobs}
+        self.ended: set[str] = set()
+        self.handed_out: dict[str, dict[str, Any]] = {}  # by Tune's id
         self._waiting = [job for _, job in jobs]
         self._budget = budget
-        self._handed_out: dict[str, dict[str, Any]] = {}
+        self._max_concurrent = max_concurrent
+        self._refused: dict[str, float] = {}
 
     @property
     def left(self) -> int:
@@ -181,24 +191,35 @@ class _Jobs(Searcher):
         return len(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
+        if self._max_concurrent is not None and len(self.handed_out) >= self._max_concurrent:
+            return None
+        self._waiting = [job for job in self._waiting if job["key"] not in self.ended]
         for position, job in enumerate(self._waiting):
-            config = self.configs[job["key"]]
-            latest = self._budget.latest_start(config) if self._budget else None
-            if latest is None or time.time() <= latest:
-                del self._waiting[position]
-                self._handed_out[trial_id] = job | ({} if latest is None else {"latest_start": latest})
-                return self._handed_out[trial_id]
+            if self._budget is not None:
+                latest = self._budget.latest_start(self.configs[job["key"]])
+                # What a worker found too late is late until it is known to be faster: clocks differ.
+                if time.time() > latest or latest <= self._refused.get(job["key"], -math.inf):
+                    continue
+                job = {**job, "latest_start": latest}  # noqa: PLW2901
+            del self._waiting[position]
+            self.handed_out[trial_id] = job
+            return job
         # One that is at work may come back, or show that others are faster than was thought.
-        return None if self._handed_out else Searcher.FINISHED
+        return None if self.handed_out else Searcher.FINISHED
 
     def again(self, job: dict[str, Any]) -> None:
         """Put a job back, as the next one."""
         self._waiting.insert(0, job)
 
+    def late(self, job: dict[str, Any]) -> None:
+        """Put a job back that was not begun, as there was no time left for it."""
+        self._refused[job["key"]] = job["latest_start"]
+        self._waiting.append(job)
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._handed_out.pop(trial_id, None)
+        self.handed_out.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         pass  # never restored
@@ -221,6 +242,7 @@ class _Events(tune.Callback):
     ) -> None:
         self._jobs = jobs
         self._attempts = attempts
+        self._aborted: dict[str, int] = {}
         self._open = dict(jobs.configs)
         self._started: set[str] = set()
         self._on_event = on_event
@@ -233,6 +255,24 @@ class _Events(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._budget is not None and time.time() > self._budget.deadline:
             self._stop.ask(f"the budget of {self._budget.shown} is used up")
+        if self._stop.received or self._stop.reason:
+            return
+        for trial in trials:
+            if trial.trial_id in self._jobs.handed_out and trial.status in ("ERROR", "TERMINATED"):
+                self._aborted_by_tune(trial)
+
+    def _aborted_by_tune(self, trial: Any) -> None:
+        """Tune tells nobody of a trial that it gives up because an actor could not be used again."""
+        job = self._jobs.handed_out.pop(trial.trial_id)
+        config = self._open.get(job["key"])
+        if config is None:
+            return
+        count = self._aborted[config.key] = self._aborted.get(config.key, 0) + 1
+        if count < self._attempts:
+            self._jobs.again(job)
+            self._on_event(Repeated(config, "its worker was still busy, begins again"))
+        else:
+            self._end(Failed(config, f"after {count} attempts: no worker could be used again", ""))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -250,7 +290,7 @@ class _Events(tune.Callback):
         elif "bundle" in result:
             self._end(Succeeded(config))
         elif "late" in result:
-            self._jobs.again({k: v for k, v in trial.config.items() if k != "latest_start"})
+            self._jobs.late(trial.config)
         elif "out_of_memory" in result:
             self._enlarge(config, trial.config, result["out_of_memory"], result["traceback"])
         elif "disk_full" in result:
@@ -287,4 +327,5 @@ class _Events(tune.Callback):
 
     def _end(self, event: Event) -> None:
         del self._open[event.config.key]
+        self._jobs.ended.add(event.config.key)
         self._on_event(event)

@@ -5,6 +5,7 @@ image of each view that it trains on, and each pass over images that it evaluate
 dataset, backbone and precision on the same kind of device count.
 """
 
+import contextlib
 import heapq
 import json
 import os
@@ -12,10 +13,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study.cluster import Grant
 from study.ledger import TrialRecord
@@ -55,6 +58,7 @@ class Forecast:
             sizes: of all trials that it will be asked for.
         """
         self._sizes = dict(sizes)
+        self._lock = threading.Lock()
         self._measured: dict[tuple[object, ...], list[_Measurement]] = {}
         self._rates: dict[tuple[object, ...], tuple[float, float]] = {}  # of trials that differ in seed alone
 
@@ -69,8 +73,9 @@ class Forecast:
         """
         images = _views(config) * sizes.epoch * config.epochs
         measured = _Measurement(config, train_seconds / images, evaluate_seconds / _evaluated(sizes))
-        self._measured.setdefault(_group(config), []).append(measured)
-        self._rates.clear()
+        with self._lock:
+            self._measured.setdefault(_group(config), []).append(measured)
+            self._rates.clear()
 
     def count(self, trials: Iterable[TrialConfig]) -> int:
         """How many measured trials speak for these."""
@@ -85,8 +90,10 @@ class Forecast:
         if _group(trial) not in self._measured:
             return None
         cell = tuple(getattr(trial, name) for name in FIELDS if name != "seed")
-        rates = self._rates.get(cell) or self._rate(trial)
-        train, evaluate = self._rates[cell] = rates
+        with self._lock:
+            if cell not in self._rates:
+                self._rates[cell] = self._rate(trial)
+            train, evaluate = self._rates[cell]
         sizes = self._sizes[trial]
         images = _views(trial) * sizes.epoch * (trial.epochs - epochs_done)
         return train * images + evaluate * _evaluated(sizes)
@@ -111,15 +118,25 @@ def from_records(
     for record in records:
         of = tuple(record.params.get(name, "") for name in SAME)
         if record.status == "FINISHED" and of in wanted and grant.made(record.tags):
-            measured[TrialConfig.from_params(record.params)] = record
+            with contextlib.suppress(ValueError):  # what another version has trained
+                measured[TrialConfig.from_params(record.params)] = record
+    known = {**sizes, **_sizes([config for config in measured if config not in sizes], data_dir)}
     for config, record in measured.items():
-        try:
-            size = sizes.get(config) or data.check([config], data_dir)[config]
-        except (ValueError, DataError):
-            continue  # of a folder of images that has changed since
-        seconds = (record.metrics.get(f"{part}_seconds", 0.0) for part in ("train", "evaluate"))
-        forecast.learn(config, size, *seconds)
+        if config in known:
+            seconds = (record.metrics.get(f"{part}_seconds", 0.0) for part in ("train", "evaluate"))
+            forecast.learn(config, known[config], *seconds)
     return forecast
+
+
+def _sizes(trials: Sequence[TrialConfig], data_dir: Path) -> dict[TrialConfig, Sizes]:
+    """Sizes of those trials that fit their data, which may have changed since they were trained."""
+    with contextlib.suppress(ValueError, DataError):
+        return data.check(trials, data_dir)
+    found: dict[TrialConfig, Sizes] = {}
+    for trial in {tuple(getattr(t, name) for name in data.SIZE_FIELDS): t for t in trials}.values():
+        with contextlib.suppress(ValueError, DataError):
+            found |= data.check([trial], data_dir)
+    return found
 
 
 def probe(forecast: Forecast, trials: Sequence[TrialConfig], grant: Grant, data_dir: Path) -> list[str]:
@@ -151,8 +168,12 @@ def probe(forecast: Forecast, trials: Sequence[TrialConfig], grant: Grant, data_
             "gpu": bool(grant.gpus),
             "trials": [{"params": t.to_params(), "data_dir": folder(t.dataset)} for t in kinds.values()],
         }
-        answers = _measure(asked, grant.slots or 1) if kinds else []
+        answers = _measure(asked, grant) if kinds else []
     for trial, answer in zip(kinds.values(), answers, strict=False):
+        name = f"{trial.dataset}/{trial.backbone}/{trial.precision} {trial.arm}"
+        if "error" in answer:
+            lines.append(f"not probed: {name}: {answer['error']}")
+            continue
         sizes = data.check([trial], data_dir)[trial]
         evaluated = CLEAN * answer["labelled"] + TESTED * answer["test"]
         validation = sizes.validation * answer["evaluate_seconds"] / evaluated
@@ -160,8 +181,7 @@ def probe(forecast: Forecast, trials: Sequence[TrialConfig], grant: Grant, data_
         evaluate_seconds = answer["evaluate_seconds"] * _evaluated(sizes) / evaluated
         forecast.learn(trial, sizes, epoch * trial.epochs, evaluate_seconds)
         speed = answer["images_per_second"]
-        rate = f"{speed:.{0 if speed >= 100 else 1}f} images/s"
-        lines.append(f"probed: {trial.dataset}/{trial.backbone}/{trial.precision} {trial.arm}: {rate}")
+        lines.append(f"probed: {name}: {speed:.{0 if speed >= 100 else 1}f} images/s")
     return lines
 
 
@@ -242,12 +262,16 @@ def shown(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def _measure(asked: Mapping[str, object], processes: int) -> list[dict[str, float]]:
+def _measure(asked: Mapping[str, object], grant: Grant) -> list[dict[str, Any]]:
     """What `trainables.probe` answers, on average over processes that work side by side."""
     command = [sys.executable, "-m", "trainables.probe"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(asked["threads"])}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    processes = grant.slots or 1
 
-    def ask(_: int) -> list[dict[str, float]]:
+    def ask(number: int) -> list[dict[str, Any]]:
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(grant.threads)}
+        if grant.gpus and "CUDA_VISIBLE_DEVICES" not in environment:
+            environment["CUDA_VISIBLE_DEVICES"] = str(int(number * grant.gpus))  # as Ray packs them
         question = json.dumps(asked)
         done = subprocess.run(
             command, cwd=ROOT, env=environment, input=question, capture_output=True, text=True, check=False
@@ -258,11 +282,19 @@ def _measure(asked: Mapping[str, object], processes: int) -> list[dict[str, floa
 
     with ThreadPoolExecutor(processes) as threads:
         answers = list(threads.map(ask, range(processes)))
-    names = ("images_per_second", "evaluate_seconds", "labelled", "test")
-    return [
-        {name: statistics.mean(answer[name] for answer in of_trial) for name in names}
-        for of_trial in zip(*answers, strict=False)
-    ]
+    return [_mean(of_trial) for of_trial in zip(*answers, strict=False)]
+
+
+def _mean(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of several processes' answers about one trial, or the first error."""
+    for answer in answers:
+        if "error" in answer:
+            return answer
+    return {
+        name: statistics.mean(answer[name] for answer in answers)
+        for name, value in answers[0].items()
+        if not isinstance(value, str)
+    }
 
 
 def _group(trial: TrialConfig) -> tuple[object, ...]:

@@ -113,13 +113,14 @@ class Ledger:
             store.create_sqlite(file)
         if self._find_experiment() is None:
             location = None if self.uri.startswith("http") else self.artifact_root.absolute().as_uri()
-            try:
-                self._experiment_id = self.client.create_experiment(self.experiment, location)
-            except Exception:
-                # Made in this moment by another driver, or by ourselves: the client repeats a request whose
-                # answer was lost.
-                if self._find_experiment() is None:
-                    raise
+            with self._asking():
+                try:
+                    self._experiment_id = self.client.create_experiment(self.experiment, location)
+                except Exception:
+                    # Made in this moment by another driver, or by ourselves: the client repeats a request
+                    # whose answer was lost.
+                    if self._find_experiment() is None:
+                        raise
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""

@@ -18,6 +18,8 @@ HEARTBEAT = 5.0
 """Seconds between two signs of life of who holds a lease."""
 DEAD_AFTER = 45.0
 """Seconds without a sign of life after which a holder counts as dead."""
+SLOW = 3.0
+"""Seconds that a store in order does not take for an answer."""
 SETTLE = 1.0
 """Seconds after which two drivers that ask at the same moment see each other."""
 
@@ -30,16 +32,18 @@ class LockHeld(ValueError):
 def driver_locks(
     ledger: Ledger,
     output: Path,
+    storage: str,
     *,
     wait: Callable[[str], None] | None = None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Be the only driver of an output folder and of a ledger.
+    """Be the only driver of an output folder, of a ledger and of a storage.
 
     Args:
         ledger: a local database is locked with a file beside it, anything else with a lease in the
             experiment, which is made where it is missing.
         output: absolute; made where missing.
+        storage: absolute folder, made where missing, or a URI, which cannot be locked.
         wait: where another driver has one of them, gets a line that says which, and then it is waited for;
             None: not waited for.
         on_lost: called, from another thread, where the lease is lost: another driver took this one for dead.
@@ -53,9 +57,11 @@ def driver_locks(
         stack.enter_context(file_lock(output / ".driver.lock", f"--output: {output}", wait=wait))
         if database is None:
             stack.enter_context(lease(ledger, wait=wait, on_lost=on_lost))
-        elif database.parent != output:
-            beside = database.with_name(f".{database.name}.driver.lock")
+        else:
+            beside = database.resolve().with_name(f".{database.name}.driver.lock")
             stack.enter_context(file_lock(beside, f"--tracking-uri: {database}", wait=wait))
+        if "://" not in storage and Path(storage) != output:
+            stack.enter_context(file_lock(Path(storage, ".driver.lock"), f"--storage: {storage}", wait=wait))
         yield
 
 
@@ -123,10 +129,14 @@ def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[]
     while not stop.wait(HEARTBEAT):
         count += 1
         try:
-            alive = ledger.touch_lock(mine, {"lock.beat": str(count)})
+            locks = ledger.locks()
+            ours = next((lock for lock in locks if lock.run_id == mine), None)
+            lost = ours is None or (_is_held(ours) and any(_is_held(lock) for lock in _earlier(locks, ours)))
+            if not lost:
+                ledger.touch_lock(mine, {"lock.beat": str(count)})
         except LedgerError:
             continue
-        if not alive:
+        if lost and not stop.is_set():
             on_lost()
             return
 
@@ -135,17 +145,19 @@ def _win(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
     """Return once the lease is ours; the dead are removed on the way."""
     told = False
     while True:
-        time.sleep(SETTLE)
-        rival = _before(ledger.locks(), mine)
-        if rival is None:
-            ledger.touch_lock(mine, {"lock.state": "held"})
-            rival = _before(ledger.locks(), mine)
+        try:
+            rival = _rival(ledger, mine)
             if rival is None:
                 return
-            ledger.touch_lock(mine, {"lock.state": "asking"})
-        if not _lives(ledger, rival):
-            ledger.delete_runs([rival.run_id])
-            continue
+            lives = _lives(ledger, rival)
+            if lives is False:
+                ledger.delete_runs([rival.run_id])
+            if not lives:
+                continue
+        except LedgerError:
+            if wait is None:
+                raise
+            continue  # who waits, waits for the store as well
         held = f"--experiment: {ledger.experiment} is in use by {_described(rival.tags.get('lock.by', '{}'))}"
         if wait is None:
             raise LockHeld(f"{held}; wait for it with --wait, or take another")
@@ -154,21 +166,46 @@ def _win(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
             told = True
 
 
-def _before(locks: list[Lock], mine: str) -> Lock | None:
-    """Who goes before us: a holder where we are none, else whoever is older in the same state."""
+def _rival(ledger: Ledger, mine: str) -> Lock | None:
+    """Who goes before us; None where nobody does, and then the lease is ours.
+
+    Runs may become visible late, and requests may take long: so a holder looks once more, and two that both
+    see themselves as holders both go back to asking, where the older one goes first.
+    """
+    time.sleep(SETTLE)
+    locks = ledger.locks()
     ours = next((lock for lock in locks if lock.run_id == mine), None)
     if ours is None:
         raise LockHeld("--experiment: another driver took this one for dead and works on it now")
+    before = [lock for lock in locks if _is_held(lock) and lock.run_id != mine] or _earlier(locks, ours)
+    if before:
+        return min(before, key=_age)
+    ledger.touch_lock(mine, {"lock.state": "held"})
+    time.sleep(SETTLE)
+    holders = [lock for lock in ledger.locks() if _is_held(lock) and lock.run_id != mine]
+    if not holders:
+        return None
+    ledger.touch_lock(mine, {"lock.state": "asking"})
+    return min(holders, key=_age)
 
-    def rank(lock: Lock) -> tuple[bool, int, str]:
-        return (lock.tags.get("lock.state") != "held", lock.started, lock.run_id)
 
-    first = min(locks, key=rank)
-    return None if first.run_id == mine else first
+def _is_held(lock: Lock) -> bool:
+    return lock.tags.get("lock.state") == "held"
 
 
-def _lives(ledger: Ledger, rival: Lock) -> bool:
-    """Whether a rival shows a sign of life, or is gone already, before it counts as dead."""
+def _earlier(locks: list[Lock], than: Lock) -> list[Lock]:
+    return [lock for lock in locks if _age(lock) < _age(than)]
+
+
+def _age(lock: Lock) -> tuple[int, str]:
+    return (lock.started, lock.run_id)
+
+
+def _lives(ledger: Ledger, rival: Lock) -> bool | None:
+    """Whether a rival shows a sign of life before it counts as dead; None where it is gone.
+
+    While the store itself is slow, it proves nothing that no sign comes through.
+    """
     by = json.loads(rival.tags.get("lock.by", "{}"))
     here = by.get("namespace") and by["namespace"] == _myself()["namespace"]
     if here and not Path(f"/proc/{by.get('pid')}").exists():
@@ -176,8 +213,13 @@ def _lives(ledger: Ledger, rival: Lock) -> bool:
     deadline = time.monotonic() + DEAD_AFTER
     while time.monotonic() < deadline:
         time.sleep(SETTLE)
+        asked = time.monotonic()
         now = next((lock for lock in ledger.locks() if lock.run_id == rival.run_id), None)
-        if now is None or now.tags.get("lock.beat") != rival.tags.get("lock.beat"):
+        if time.monotonic() - asked > SLOW:
+            deadline = time.monotonic() + DEAD_AFTER
+        if now is None:
+            return None
+        if now.tags.get("lock.beat") != rival.tags.get("lock.beat"):
             return True
     return False
 

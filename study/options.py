@@ -4,9 +4,10 @@ import argparse
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
-from study.ledger import add_ledger_arguments
+from study.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -95,6 +96,10 @@ def duration(text: str) -> float:
 
 
 def storage_uri(args: argparse.Namespace) -> str:
-    """Where saved states and bundles go: an absolute path or a URI."""
+    """Where saved states and bundles go: an absolute path or a URI.
+
+    Those of each experiment apart: a trial is the same in two of them, but its result belongs to one.
+    """
     given = args.storage or str(args.output)
-    return given if "://" in given else str(Path(given).absolute())
+    root = given.rstrip("/") if "://" in given else str(Path(given).absolute())
+    return root if args.experiment == DEFAULT_EXPERIMENT else f"{root}/{quote(args.experiment, safe=' ')}"

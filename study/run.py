@@ -68,7 +68,6 @@ class _Prospect:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a study from its command line; returns the exit code."""
-    began = time.time()
     parser = options.parser()
     args = parser.parse_args(argv)
     console = Console(highlight=False)
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        call = understood(args, console, began)
+        call = understood(args, console)
     except (ValueError, DataError) as error:
         parser.error(str(error))
     try:
@@ -91,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with driver_locks(
             call.ledger,
             call.output,
+            call.storage_uri,
             wait=call.say if args.wait else None,
             on_lost=partial(_end_without_lease, call),
         ):
@@ -110,14 +110,17 @@ def _terminate(*_: object) -> None:
 def _end_without_lease(call: Call) -> None:
     """From the lease's own thread: another driver works on the experiment now."""
     call.lease_lost.set()
-    call.say("another driver took this one for dead and works on the experiment now: this one ends")
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        call.say("another driver took this one for dead and works on the experiment now: this one ends")
+    finally:  # also where nobody reads what we print
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _study(call: Call) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
     from study.writer import log_waiting_bundles
 
+    began = time.time()
     log_waiting_bundles(call.ledger, call.storage, say=call.say)
     prospect = _prospect(call, refresh=True)
     for line in prospect.lines:
@@ -127,7 +130,7 @@ def _study(call: Call) -> int:
     if prospect.to_run:
         expected = prospect.wall_seconds(call.grant.slots) if call.grant.slots else None
         started = time.monotonic()
-        ending = _train(call, prospect)
+        ending = _train(call, prospect, began)
         if expected is not None and ending.complete:
             lines.append(forecast.compare(expected, time.monotonic() - started))
             call.say(lines[-1])
@@ -177,10 +180,10 @@ def _digests(call: Call, *, refresh: bool = False) -> dict[str, str | None]:
     return digests
 
 
-def _train(call: Call, prospect: _Prospect) -> "Ending":
-    """Train what is missing; returns why it ended early, if it did."""
+def _train(call: Call, prospect: _Prospect, began: float) -> "Ending":
+    """Train what is missing, by a budget that counts from `began`; returns why it ended early, if it did."""
     from study.console import Progress
-    from study.writer import Event, LedgerWriter
+    from study.writer import EpochDone, Event, LedgerWriter
 
     trials = list(prospect.to_run)
     code = code_tags()
@@ -205,6 +208,8 @@ def _train(call: Call, prospect: _Prospect) -> "Ending":
     def on_event(event: Event) -> None:
         progress.on(event)
         writer.put(event)
+        if isinstance(event, EpochDone):
+            prospect.to_run[event.config] = int(event.row["epoch"])
 
     datasets = list(dict.fromkeys(trial.dataset for trial in trials))
     for name in datasets:
@@ -233,7 +238,7 @@ def _train(call: Call, prospect: _Prospect) -> "Ending":
                 budget = None
                 if call.args.budget is not None:
                     budget = Budget(
-                        deadline=call.began + call.args.budget,
+                        deadline=began + call.args.budget,
                         seconds=lambda trial: prospect.forecast.seconds(trial, prospect.to_run[trial]),
                         shown=forecast.shown(call.args.budget),
                     )
@@ -248,8 +253,8 @@ def _train(call: Call, prospect: _Prospect) -> "Ending":
             patience = 60.0 if ending.complete else 10.0
         finally:
             writer.close(patience)
-            if writer.lost:
-                waiting = f"{call.storage_uri}/results"
+            if writer.lost and not call.lease_lost.is_set():
+                waiting = f"{store.shown(call.storage_uri)}/results"
                 progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
     return ending
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.ledger import Ledger
+from study.ledger import DATA, Ledger
 from trainables.checkpoint import (
     Bundle,
     Storage,
@@ -272,15 +272,17 @@ def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], N
     )
     for key in waiting:
         try:
-            config = read_bundle(storage, key).config
+            bundle = read_bundle(storage, key)
         except ValueError as error:
             say(f"{error}; it will be trained again")
             delete_bundle(storage, key)
             continue
-        if key in records and records[key].status == "FINISHED":
+        record = records.get(key)
+        same_data = record is not None and record.tags.get(DATA) == bundle.tags.get(DATA)
+        if record is not None and record.status == "FINISHED" and same_data:
             delete_bundle(storage, key)  # its driver died between the last two steps
         else:
-            writer.put(Succeeded(config))
+            writer.put(Succeeded(bundle.config))
     writer.close()
 
 

@@ -107,11 +107,11 @@ def check_equal(folder: Path, undisturbed: Path, *, seeds: int = 2, of: Ledger |
     runs = ours.client.search_runs([ours.experiment_id], "tags.kind = 'trial'")
     assert len(runs) == len(expected)
     for left in ("results", "checkpoints"):
-        assert list((folder / "runs" / left).iterdir()) == []
+        assert [list(path.iterdir()) for path in (folder / "runs").rglob(left)] == [[]]
 
 
 def saved_states(folder: Path) -> set[Path]:
-    return set((folder / "runs").glob("checkpoints/*/[0-9]*"))
+    return set((folder / "runs").glob("**/checkpoints/*/[0-9]*"))
 
 
 def wait_for_a_saved_state(process: subprocess.Popen[str], folder: Path) -> bool:

@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 
 from study.clean import main
-from study.ledger import Ledger
-from trainables.checkpoint import Checkpoints, Storage
-from trainables.trial import TrialConfig
+from study.ledger import DEFAULT_EXPERIMENT, Ledger
+from trainables.checkpoint import Bundle, Checkpoints, Storage, write_bundle
+from trainables.history import to_parquet
+from trainables.trial import TrialConfig, TrialResult
 
 
 def trial(seed: int) -> TrialConfig:
     return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", seed=seed)
+
+
+def ledger_in(output: Path) -> Ledger:
+    uri = f"sqlite:///{output}/mlflow.db"
+    return Ledger(uri=uri, experiment=DEFAULT_EXPERIMENT, artifact_root=output / "artifacts")
 
 
 @pytest.fixture
@@ -21,7 +27,10 @@ def output(empty_store: Path, tmp_path: Path) -> Path:
     output = tmp_path / "runs"
     output.mkdir()
     shutil.copy(empty_store, output / "mlflow.db")
-    ledger = Ledger(uri=f"sqlite:///{output}/mlflow.db", experiment="test", artifact_root=output / "a")
+    ledger = Ledger(
+        uri=f"sqlite:///{output}/mlflow.db", experiment=DEFAULT_EXPERIMENT, artifact_root=output / "a"
+    )
+    ledger.open()
     ledger.finish(ledger.begin(trial(0), {}), {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
     ledger.kill(ledger.begin(trial(1), {}))
     ledger.retire(ledger.begin(trial(3), {}))
@@ -42,7 +51,7 @@ def files(output: Path) -> set[str]:
 
 
 def call(output: Path, *kinds: str) -> int:
-    return main([*kinds, "--output", str(output), "--experiment", "test"])
+    return main([*kinds, "--output", str(output)])
 
 
 def test_without_a_name_nothing_is_deleted(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +79,9 @@ def test_what_is_named_goes_and_nothing_else(output: Path, kind: str) -> None:
     }[kind]
     assert call(output, kind) == 0
     assert before - files(output) == gone
-    ledger = Ledger(uri=f"sqlite:///{output}/mlflow.db", experiment="test", artifact_root=output / "a")
+    ledger = Ledger(
+        uri=f"sqlite:///{output}/mlflow.db", experiment=DEFAULT_EXPERIMENT, artifact_root=output / "a"
+    )
     assert {r.status for r in ledger.trials().values()} == {"FINISHED", "KILLED"}
     assert len(ledger.stale_runs()) == (0 if kind == "stale" else 1)
 
@@ -92,6 +103,24 @@ def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[s
         call(output, "leftovers")
     assert "is in use by process" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
+        main(["unfinished", "--output", str(output), "--experiment", "other"])
+    assert "--experiment: no experiment 'other' at sqlite:///" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
         call(output / "none", "leftovers")
     assert "none does not exist" in capsys.readouterr().err
     assert files(output) == before
+
+
+@pytest.mark.parametrize("digest", ["old", "new"])
+def test_a_result_on_new_data_is_kept_until_the_ledger_has_it(output: Path, digest: str) -> None:
+    """The ledger has finished this trial, too, but on other data."""
+    ledger = Ledger(
+        uri=f"sqlite:///{output}/mlflow.db", experiment=DEFAULT_EXPERIMENT, artifact_root=output / "a"
+    )
+    run_id = ledger.begin(trial(4), {"data.sha256": "old"})
+    ledger.finish(run_id, {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
+    rows = ({"epoch": 1, "timestamp": 1, "train/loss": 1.0},)
+    result = TrialResult(metrics={}, history=rows, artifacts={"history.parquet": to_parquet(rows)})
+    write_bundle(Storage(output), Bundle(config=trial(4), result=result, tags={"data.sha256": digest}))
+    assert call(output, "leftovers") == 0
+    assert (f"results/{trial(4).key}.zip" in files(output)) == (digest == "new")

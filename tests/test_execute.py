@@ -2,7 +2,7 @@
 
 import time
 
-from study.execute import Budget, _Jobs
+from study.execute import Budget, _Events, _Jobs, _Stop
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
@@ -53,6 +53,38 @@ def test_a_budget_begins_what_fits_and_what_is_not_known() -> None:
     assert queue.left == 1
 
 
+def test_what_came_too_late_is_not_handed_out_again_at_once() -> None:
+    """A worker's clock may be ahead of the driver's."""
+    needed: dict[int, float | None] = {0: 30}
+    queue = jobs(1, budget(100, needed))
+    job = queue.suggest("a")
+    queue.late(job)
+    queue.on_trial_complete("a")
+    assert queue.suggest("b") == "FINISHED"
+    assert queue.left == 1
+    needed[0] = 20
+    assert queue.suggest("c")["key"] == job["key"]
+
+
+def test_no_more_at_once_than_asked_for() -> None:
+    trials = [trial(seed) for seed in range(3)]
+    queue = _Jobs([(t, {"key": t.key}) for t in trials], max_concurrent=2)
+    assert queue.suggest("a")
+    assert queue.suggest("b")
+    assert queue.suggest("c") is None
+    queue.on_trial_complete("a")
+    assert queue.suggest("c")["key"] == trials[2].key
+
+
+def test_what_has_ended_is_not_begun_again() -> None:
+    queue = jobs(1)
+    job = queue.suggest("a")
+    queue.again(job)
+    queue.ended.add(job["key"])
+    queue.on_trial_complete("a")
+    assert queue.suggest("b") == "FINISHED"
+
+
 def test_a_job_knows_until_when_it_may_begin() -> None:
     """It may wait long for resources after it was handed out."""
     limit = budget(100, {0: 30})
@@ -67,3 +99,25 @@ def test_what_turns_out_to_be_faster_is_begun_after_all() -> None:
     assert queue.suggest("b") is None
     needed[1] = 10
     assert queue.suggest("b")["seed"] == 1
+
+
+class Aborted:
+    """A trial that Tune has given up without a word."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+        self.status = "ERROR"
+
+
+def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> None:
+    queue, told = jobs(2), []
+    events = _Events(queue, told.append, _Stop(), attempts=2, budget=None)
+    first = queue.suggest("a")
+    events.on_step_end(0, [Aborted("a")])
+    assert queue.suggest("b") == first
+    events.on_step_end(1, [Aborted("a"), Aborted("b")])
+    assert [type(event).__name__ for event in told] == ["Repeated", "Failed"]
+    assert told[1].reason == "after 2 attempts: no worker could be used again"
+    assert queue.suggest("c")["seed"] == 1
+    queue.on_trial_complete("c")
+    assert queue.suggest("d") == "FINISHED"

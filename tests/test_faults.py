@@ -276,7 +276,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 32 megabytes: a tmpfs, which takes the right to mount one (in CI: as root)."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=True)
+    mounted = subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        assert "CI" not in os.environ, "this test must be run as root"
+        pytest.skip("only root may mount a disk")
     yield folder
     subprocess.run(["/bin/umount", "-l", folder], check=True)
 

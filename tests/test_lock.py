@@ -17,7 +17,7 @@ from study.store import LedgerError
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("HEARTBEAT", 0.1), ("DEAD_AFTER", 1.5), ("SETTLE", 0.1)):
+    for name, seconds in (("HEARTBEAT", 0.1), ("DEAD_AFTER", 5.0), ("SETTLE", 0.1)):
         monkeypatch.setattr(lock, name, seconds)
 
 
@@ -150,16 +150,79 @@ def test_a_store_that_is_away_for_a_while_loses_no_lease(
 
 
 def test_one_database_under_two_output_folders(ledger: Ledger, tmp_path: Path) -> None:
-    with driver_locks(ledger, tmp_path / "a"):
-        with (
-            pytest.raises(LockHeld, match=r"--tracking-uri: .*mlflow.db is in use by process"),
-            driver_locks(ledger, tmp_path / "b"),
-        ):
-            pytest.fail("two drivers at work")
+    with (
+        driver_locks(ledger, tmp_path / "a", str(tmp_path / "a")),
+        pytest.raises(LockHeld, match=r"--tracking-uri: .*mlflow.db is in use by process"),
+        driver_locks(ledger, tmp_path / "b", str(tmp_path / "b")),
+    ):
+        pytest.fail("two drivers at work")
         with (
             pytest.raises(LockHeld, match=r"--output: .*/a is in use by process"),
-            driver_locks(ledger, tmp_path / "a"),
+            driver_locks(ledger, tmp_path / "a", str(tmp_path / "a")),
         ):
             pytest.fail("two drivers at work")
-    with driver_locks(ledger, tmp_path / "b"):
+    with driver_locks(ledger, tmp_path / "b", str(tmp_path / "b")):
         pass
+
+
+def test_a_database_in_one_output_folder_under_another(tmp_path: Path, empty_store: Path) -> None:
+    """Whoever works on the folder by default locks its database, too."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    ledger = same(tmp_path)
+    with (
+        driver_locks(ledger, tmp_path, str(tmp_path)),
+        pytest.raises(LockHeld, match=r"--tracking-uri: .*mlflow.db is in use by process"),
+        driver_locks(ledger, tmp_path / "b", str(tmp_path / "b")),
+    ):
+        pytest.fail("two drivers at work")
+
+
+def test_one_storage_under_two_ledgers(tmp_path: Path) -> None:
+    ledgers = [
+        Ledger(uri=f"sqlite:///{tmp_path}/{name}/mlflow.db", experiment="test", artifact_root=tmp_path)
+        for name in "ab"
+    ]
+    with (
+        driver_locks(ledgers[0], tmp_path / "a", str(tmp_path / "s")),
+        pytest.raises(LockHeld, match=r"--storage: .*/s is in use by process"),
+        driver_locks(ledgers[1], tmp_path / "b", str(tmp_path / "s")),
+    ):
+        pytest.fail("two drivers at work")
+
+
+def test_two_that_hold_it_by_mistake_do_not_both_go_on(ledger: Ledger) -> None:
+    """An older run that becomes visible late, as after a stalled request: the younger holder is told."""
+    lost = threading.Event()
+    with lease(ledger, on_lost=lost.set):
+        mine = ledger.locks()[0]
+        run = ledger.client.create_run(
+            ledger.experiment_id, mine.started - 1000, {"kind": "lock", "lock.state": "held"}
+        )
+        assert lost.wait(5)
+        ledger.delete_runs([run.info.run_id])
+
+
+def test_a_store_that_answers_slowly_kills_nobody(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "SLOW", 0.5)
+    monkeypatch.setattr(lock, "DEAD_AFTER", 1.0)
+    rival = left_behind(ledger)
+    answers = iter([2.0, 2.0])  # longer than it takes to count as dead
+    straight = ledger.locks
+
+    def locks() -> list[lock.Lock]:
+        time.sleep(next(answers, 0.0))
+        return straight()
+
+    monkeypatch.setattr(Ledger, "locks", lambda self: locks())
+    (seen,) = straight()
+
+    def comes_back() -> None:
+        time.sleep(3.5)
+        same(tmp_path).touch_lock(rival, {"lock.beat": "8"})
+
+    thread = threading.Thread(target=comes_back)
+    thread.start()
+    assert lock._lives(ledger, seen) is True
+    thread.join()

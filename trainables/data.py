@@ -42,6 +42,8 @@ SOURCES: Mapping[str, Callable[[Path], Source]] = types.MappingProxyType(
     {"cifar10": sources.cifar10, "stl10": sources.stl10, "digits": sources.digits}
 )
 """How each of `trial.DATASETS` is read, from the folder of datasets."""
+SIZE_FIELDS = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
+"""Fields of a trial that decide how many images it works on."""
 EMBEDDED = ("digits",)
 """Datasets that need neither a download nor a folder of images."""
 
@@ -204,12 +206,11 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> dict[TrialConfig, Si
         ValueError: a trial asks for more images than its dataset has.
         DataError: a folder of images is missing, or not laid out as it must be.
     """
-    size_fields = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
     known: dict[str, tuple[Labels, int]] = {}
     sizes: dict[tuple[object, ...], Sizes] = {}
     found = {}
     for trial in trials:
-        fields = tuple(getattr(trial, name) for name in size_fields)
+        fields = tuple(getattr(trial, name) for name in SIZE_FIELDS)
         if fields not in sizes:
             if trial.dataset not in known:
                 known[trial.dataset] = _known_labels(trial.dataset, data_dir)

@@ -69,6 +69,12 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
     whole = training_indices(config, dataset.train.labels).train
     few = min(len(whole), max(BATCHES * config.batch_size, len(dataset.classes)))
     shorter = config.replace(train_size=few, unlabeled_size=0, val_fraction=0, epochs=10**6)
+    try:
+        few = len(training_indices(shorter, dataset.train.labels).train)
+    except ValueError:  # classes too small, or fewer labels than a batch: all of them, then
+        shorter = config.replace(epochs=10**6)
+        choice = training_indices(shorter, dataset.train.labels)
+        few = len(choice.train) + len(choice.unlabelled)
     rows: list[EpochRow] = []
     started = time.monotonic()
 
@@ -110,8 +116,12 @@ def main() -> None:
     device = "cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu"
     for trial in asked["trials"]:
         config = TrialConfig.from_params(trial["params"])
-        measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
-        print(json.dumps(dataclasses.asdict(measured)), flush=True)
+        try:
+            measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
+            answer: dict[str, object] = dataclasses.asdict(measured)
+        except Exception as error:  # of one trial; the others are measured
+            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

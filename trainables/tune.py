@@ -9,6 +9,7 @@ import errno
 import gc
 import math
 import platform
+import re
 import socket
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.checkpoint import Bundle, Checkpoints, Storage, write_bundle
+from trainables.checkpoint import Bundle, Checkpoints, Storage, saved_epoch, write_bundle
 from trainables.machine import device_name
 from trainables.trial import TrialConfig
 
@@ -28,6 +29,9 @@ ENDINGS = ("bundle", "late", "failure", "out_of_memory", "disk_full")
 """How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as
 there is no time left for it; it can never succeed; a GPU's share was too small; or there is no room to save
 anything. The last three come with a line that says what happened."""
+
+GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
+"""What libraries beside PyTorch's own allocator say where a GPU's memory is full."""
 
 
 def job(
@@ -60,9 +64,11 @@ def run_job(job: dict[str, Any]) -> None:
     """Train one trial in a Ray worker. An exception becomes a report: only lost processes are retried.
 
     Args:
-        job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that.
+        job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that. (One that
+            has begun goes on: it may have been here before.)
     """
-    if time.time() > job.get("latest_start", math.inf):
+    begun = saved_epoch(Storage(job["storage"]), job["key"])
+    if not begun and time.time() > job.get("latest_start", math.inf):
         tune.report({"late": job["key"]})
         return
     try:
@@ -106,10 +112,13 @@ def _kind(error: BaseException) -> str:
     """Which of `ENDINGS` an exception means."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError):  # of a GPU; that of a machine's memory is another
-        return "out_of_memory"
     cause: BaseException | None = error
     while cause is not None:
+        # Of a GPU; that of a machine's memory is another.
+        if isinstance(cause, torch.OutOfMemoryError) or (
+            isinstance(cause, RuntimeError) and GPU_MEMORY.search(str(cause))
+        ):
+            return "out_of_memory"
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return "disk_full"
         cause = cause.__cause__
