@@ -156,11 +156,12 @@ def test_one_database_under_two_output_folders(ledger: Ledger, tmp_path: Path) -
         driver_locks(ledger, tmp_path / "b", str(tmp_path / "b")),
     ):
         pytest.fail("two drivers at work")
-        with (
-            pytest.raises(LockHeld, match=r"--output: .*/a is in use by process"),
-            driver_locks(ledger, tmp_path / "a", str(tmp_path / "a")),
-        ):
-            pytest.fail("two drivers at work")
+    with (
+        driver_locks(ledger, tmp_path / "a", str(tmp_path / "a")),
+        pytest.raises(LockHeld, match=r"--output: .*/a is in use by process"),
+        driver_locks(ledger, tmp_path / "a", str(tmp_path / "a")),
+    ):
+        pytest.fail("two drivers at work")
     with driver_locks(ledger, tmp_path / "b", str(tmp_path / "b")):
         pass
 
