@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from analysis import embeddings
+from analysis.comparisons import comparisons
 from analysis.figures import accuracy_by_arm, save
 from analysis.labels import METRICS, arm_text
 from analysis.tables import caption, cell_table, summarise, write_tables
@@ -69,7 +70,7 @@ def render(
         return Rendered(path=report, trials=trials, files=())
     folder.mkdir(parents=True, exist_ok=True)
     summary, labels = summarise(trials), cell_labels(trials)
-    tables = write_tables(summary, labels, folder / "tables")
+    tables = write_tables(summary, comparisons(trials), labels, folder / "tables")
     trials.to_parquet(folder / "trials.parquet", index=False)
     drawn: list[Path] = []
     cells = []

@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.comparisons import comparisons
 from analysis.labels import METRICS, arm_latex, arm_text
 from analysis.trials import cell_labels, finished, load, parse_command_line
 from trainables.trial import FIELDS
@@ -122,18 +123,28 @@ def to_latex(table: pd.DataFrame, title: str, caption: str) -> str:
     )
 
 
-def write_tables(summary: pd.DataFrame, labels: dict[int, str], folder: Path) -> list[Path]:
-    """Write `summary.csv`, `tables.md` and `tables.tex` into `folder`."""
+def write_tables(
+    summary: pd.DataFrame, compared: pd.DataFrame, labels: dict[int, str], folder: Path
+) -> list[Path]:
+    """Write `summary.csv`, `paired.csv`, `tables.md` and `tables.tex` into `folder`.
+
+    Args:
+        summary: of `summarise`.
+        compared: of `analysis.comparisons.comparisons`.
+        labels: of the cells.
+        folder: made where missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     markdown, latex = [], []
     for cell, title in labels.items():
         table, below = cell_table(summary, cell), caption(summary, cell)
         markdown.append(to_markdown(table, title, below))
         latex.append(to_latex(table, title, below))
-    paths = [folder / "summary.csv", folder / "tables.md", folder / "tables.tex"]
+    paths = [folder / name for name in ("summary.csv", "paired.csv", "tables.md", "tables.tex")]
     summary.to_csv(paths[0], index=False)
-    paths[1].write_text("\n".join(markdown))
-    paths[2].write_text("\n".join(latex))
+    compared.to_csv(paths[1], index=False)
+    paths[2].write_text("\n".join(markdown))
+    paths[3].write_text("\n".join(latex))
     return paths
 
 
@@ -181,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     for cell, title in labels.items():
         console.print(to_terminal(cell_table(summary, cell), title, caption(summary, cell)))
-    for path in write_tables(summary, labels, folder):
+    for path in write_tables(summary, comparisons(trials), labels, folder):
         console.print(f"wrote {path}", highlight=False)
     return 0
 

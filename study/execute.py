@@ -185,6 +185,9 @@ class _Jobs(Searcher):
         self._max_concurrent = max_concurrent
         self._refused: dict[str, float] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher for a restore that never happens; a budget holds threads
+
     @property
     def left(self) -> int:
         """Jobs that have not been handed out."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from study.execute import Ending
     from trainables.checkpoint import Bundle
 
+LOGGING_PATIENCE = 600.0
+"""Seconds that a silent ledger is waited for when all trials have ended; Ctrl-C waits no longer."""
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
 
@@ -250,7 +252,7 @@ def _train(call: Call, prospect: _Prospect, began: float) -> "Ending":
                     max_concurrent=call.resources.max_concurrent,
                     budget=budget,
                 )
-            patience = 60.0 if ending.complete else 10.0
+            patience = LOGGING_PATIENCE if ending.complete else 10.0
         finally:
             writer.close(patience)
             if writer.lost and not call.lease_lost.is_set():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import embeddings
+from analysis.comparisons import comparisons
 from analysis.labels import arm_latex, arm_text
 from analysis.tables import caption, cell_table, summarise, to_latex, to_markdown, write_tables
 from analysis.trials import cell_labels
@@ -95,7 +96,7 @@ def test_markdown_latex_and_csv(trials: pd.DataFrame, tmp_path: Path) -> None:
     assert r"$\gamma = 10^{-3}$" in latex
     assert r"digits $\cdot$ convnet $\cdot$ rrc+hflip. 50 \% of a\_b." in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 1
-    write_tables(summary, {0: title}, tmp_path)
+    write_tables(summary, comparisons(trials), {0: title}, tmp_path)
     read = pd.read_csv(tmp_path / "summary.csv")
     assert {
         "dataset",
@@ -212,3 +213,41 @@ def test_a_figure_has_a_panel_an_arm(panels: list[embeddings.Embedding]) -> None
     assert [axes.get_title() for axes in figure.axes[:2]] == ["CE", "γ = 10⁻²"]
     assert len(figure.axes) == 4
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+
+
+def test_comparisons_by_hand() -> None:
+    """Two cells; differences of 0.1, 0.2 and 0.3 are two standard errors of 0.1 / sqrt(3) times sqrt(3)."""
+    results = {}
+    for augmentations in (("rrc",), ("hflip",)):
+        for seed, luck in enumerate((0.1, 0.3, 0.2)):
+            results[trial("ce", seed, augmentations=augmentations)] = luck
+            results[trial("0", seed, augmentations=augmentations)] = luck + 0.1
+            results[trial("0.01", seed, augmentations=augmentations)] = luck + 0.1 * (seed + 2)
+    table = comparisons(frame(results))
+    assert len(table) == 2 * (2 + 1)  # both arms against ce, and one against the control
+    row = table[(table["cell"] == 1) & (table["baseline"] == "siamese-0")].iloc[0]
+    assert row["arm"] == "siamese-0.01"
+    assert (row["n"], row["wins"], row["dropped"]) == (3, 3, "")
+    assert row["delta"] == pytest.approx(0.2)
+    assert row["p_t"] == pytest.approx(0.07417990022744862, rel=1e-6)  # t = 2 sqrt(3), two degrees of freedom
+    assert row["augmentations"] == "hflip"
+
+
+def test_comparisons_of_an_incomplete_study(trials: pd.DataFrame) -> None:
+    """Seeds that an arm lacks are left out for all, and named; an arm without results stays in the family."""
+    table = comparisons(trials)
+    against_ce = table[table["baseline"] == "ce"].set_index("arm")
+    assert against_ce["n"].to_dict() == {"siamese-0": 1, "siamese-0.001": 1, "siamese-0.01": 0}
+    assert set(table["dropped"]) == {"1 2"}
+    assert against_ce["p_t"].isna().all()
+    assert against_ce.loc["siamese-0", "delta"] == pytest.approx(0.3)
+    assert len(comparisons(trials.iloc[:0])) == 0
+
+
+def test_only_test_accuracy_has_p_values(trials: pd.DataFrame) -> None:
+    whole = trials.assign(test_acc=np.linspace(0.1, 0.9, len(trials)) ** 2, status="FINISHED")
+    table = comparisons(whole.assign(val_acc=whole["test_acc"]))
+    assert table.loc[table["metric"] == "test_acc", "p_t"].notna().all()
+    described = table[table["metric"] == "val_acc"]
+    assert described[["p_t", "p_holm", "p_sign_flip", "delta_low_holm"]].isna().all(axis=None)
+    assert described["delta_low"].notna().all()

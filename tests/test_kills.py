@@ -62,9 +62,9 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - asked < 30  # a third of it where nothing else uses the two cores
     while left := [pid for pid in ours if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() - asked < 30, f"processes are left behind: {left}"
+        assert time.monotonic() - asked < 40, f"processes are left behind: {left}"
         time.sleep(0.5)
     assert re.search(r"stopped by SIGINT: \d of 4 trials are missing\ngo on:    python ", out)
 

@@ -1,0 +1,360 @@
+"""Comparing arms that are paired by seed: tests, intervals, and what a choice of γ is worth.
+
+Values come as a frame of one metric in one cell: a row a seed, a column an arm, NaN where a trial has no
+result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
+of n seeds:
+
+- paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided;
+- sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
+  normal distribution but cannot be smaller than 2 / 2ⁿ;
+- Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
+  missing included: the family does not shrink because trials fail. An interval adjusted for it has the level
+  1 - α · p / p_holm, so that it leaves out zero exactly where p_holm <= α.
+
+Differences without any spread (rounding does that where there are few test images) have no t and no interval.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.05
+"""Of significance: α. Intervals are for 1 - α."""
+EXACT = 16
+"""Most seeds for which all patterns of signs are looked at; above it, a fixed random 99,999."""
+SMALLEST_FOR_BOLD = 6
+"""Seeds from which on arms that cannot be told from the best one are marked with it."""
+
+Vector = npt.NDArray[np.float64]
+
+
+class MissingSeeds(ValueError):
+    """Arms have results for different seeds; the message names those that are missing."""
+
+
+def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[int]]:
+    """The values of the seeds that every arm has.
+
+    Args:
+        values: seeds × arms. An arm without a single value is left alone: it is missing as a whole.
+        drop: leave out seeds that an arm lacks, in all arms.
+
+    Returns:
+        The seeds that are left, sorted, and those that were dropped.
+
+    Raises:
+        MissingSeeds: an arm lacks a seed that another has, and `drop` was not said.
+    """
+    values = values.sort_index().dropna(how="all")
+    present = values.dropna(axis="columns", how="all")
+    lacking = {arm: list(present.index[present[arm].isna()]) for arm in present if present[arm].isna().any()}
+    if lacking and not drop:
+        named = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in lacking.items())
+        raise MissingSeeds(f"arms are compared seed by seed, but there is no result for {named}")
+    dropped = sorted({int(seed) for seeds in lacking.values() for seed in seeds})
+    return values.drop(index=dropped), dropped
+
+
+def compare(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Hold every other arm against the baseline.
+
+    Args:
+        values: seeds × arms, without seeds that only some arms have (`common_seeds`).
+        baseline: an arm in it.
+
+    Returns:
+        One row an arm, in the order of `values`: `n`, `delta` (mean difference), `delta_low`, `delta_high`,
+        `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is higher), `p_t`, `p_holm`,
+        `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n is too small or there is
+        no spread.
+    """
+    arms = [arm for arm in values.columns if arm != baseline]
+    differences = values[arms].to_numpy(float) - values[[baseline]].to_numpy(float)
+    missing = np.isnan(differences)
+    if (missing.any(axis=0) & ~missing.all(axis=0)).any():
+        raise MissingSeeds(f"an arm has no result for a seed that {baseline} has, or the other way round")
+    present = ~missing.any(axis=0) & bool(len(values))
+    columns = {name: np.full(len(arms), np.nan) for name in (*_COLUMNS, "error")}
+    for name, column in _tests(differences[:, present]).items():
+        columns[name][present] = column
+    p, adjusted = columns["p_t"], holm(columns["p_t"])
+    share = np.divide(p, adjusted, out=np.full(len(arms), 1 / max(len(arms), 1)), where=adjusted != 0)
+    low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
+    columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
+    counts = {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
+    return pd.DataFrame({**columns, **counts}, index=pd.Index(arms, name="arm"), columns=list(_COLUMNS))
+
+
+_COLUMNS = (
+    "n",
+    "delta",
+    "delta_low",
+    "delta_high",
+    "delta_low_holm",
+    "delta_high_holm",
+    "wins",
+    "p_t",
+    "p_holm",
+    "p_sign_flip",
+    "p_floor",
+)
+
+
+def holm(p: Vector) -> Vector:
+    """Holm's adjusted p-values (m,); NaN stays NaN, but counts in m as a test that rejects nothing."""
+    # Not statsmodels' multipletests: it collects Python's garbage in every call, which takes 80 ms.
+    order = np.argsort(p)  # NaN last
+    factors = len(p) - np.arange(len(p))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return adjusted
+
+
+def sign_flip(differences: Vector) -> Vector:
+    """Two-sided p-values (m,) of the means of paired differences (n, m) under random signs; NaN for n = 0.
+
+    Exact up to n = 16: all 2ⁿ patterns; above, 99,999 random ones with a fixed seed and the observed one.
+    """
+    n, m = differences.shape
+    if n == 0:
+        return np.full(m, np.nan)
+    if n <= EXACT:
+        # Sums of the same numbers in another order differ in the last bits.
+        sums, observed = np.abs(_signs(n) @ differences), np.abs(differences.sum(axis=0))
+        return np.asarray(np.mean(sums >= observed * (1 - 1e-12), axis=0))
+    tests = (
+        stats.permutation_test(
+            (column,),
+            lambda d, axis: np.mean(d, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=99_999,
+            batch=10_000,
+            rng=np.random.default_rng(0),
+        )
+        for column in differences.T
+    )
+    return np.array([test.pvalue for test in tests])
+
+
+@functools.cache
+def _signs(n: int) -> Vector:
+    """All (2**n, n) patterns of signs."""
+    return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+
+
+def _tests(d: Vector) -> dict[str, Vector]:
+    """What paired differences (n, m) say, column by column: (m,) each."""
+    n, m = d.shape
+    count = np.full(m, n)
+    delta = d.mean(axis=0) if n else np.full(m, np.nan)
+    spread = n > 1 and ~np.isclose(d, d[:1], rtol=0, atol=1e-12).all(axis=0)
+    error = np.where(spread, d.std(axis=0, ddof=1) / math.sqrt(n), np.nan) if n > 1 else np.full(m, np.nan)
+    low, high = _interval(count, delta, error, np.full(m, LEVEL))
+    return {
+        "n": count,
+        "delta": delta,
+        "error": error,
+        "delta_low": low,
+        "delta_high": high,
+        "wins": (d > 0).sum(axis=0),
+        "p_t": 2 * stats.t.sf(np.abs(delta / error), np.maximum(count - 1, 1)),
+        "p_sign_flip": sign_flip(d),
+        "p_floor": np.full(m, min(1.0, 2.0 / 2.0**n) if n else np.nan),
+    }
+
+
+def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
+    """Ends (m,) of the intervals for 1 - `level` (m,); NaN where the standard error is."""
+    half = stats.t.isf(level / 2, np.maximum(n - 1, 1)) * error
+    return delta - half, delta + half
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pooled:
+    """A mean difference over several cells, for these cells only.
+
+    Attributes:
+        cells: how many.
+        n: seeds.
+        delta: mean over seeds of the mean over cells.
+        low: end of its 95 % interval; NaN for one seed or no spread.
+        high: likewise.
+        p_t: of a one-sample t-test over seeds.
+        dropped: seeds that a cell lacks, left out everywhere.
+    """
+
+    cells: int
+    n: int
+    delta: float
+    low: float
+    high: float
+    p_t: float
+    dropped: tuple[int, ...]
+
+
+def pooled(cells: Sequence[pd.DataFrame], arm: str, baseline: str) -> Pooled:
+    """An arm against a baseline over several cells: mean over cells within each seed, then t over seeds.
+
+    Cells share their seeds (and with them weights and crops), so seeds, not trials, are the replicates.
+
+    Args:
+        cells: seeds × arms of each; a seed that one lacks is dropped everywhere.
+        arm: in each of them.
+        baseline: likewise.
+    """
+    differences = pd.concat([cell[arm] - cell[baseline] for cell in cells], axis="columns")
+    whole = differences.dropna()
+    found = _tests(whole.mean(axis="columns").to_numpy(float)[:, None])
+    row = {name: float(column[0]) for name, column in found.items()}
+    dropped = tuple(sorted(int(seed) for seed in set(differences.index) - set(whole.index)))
+    return Pooled(
+        cells=len(cells),
+        n=len(whole),
+        delta=row["delta"],
+        low=row["delta_low"],
+        high=row["delta_high"],
+        p_t=row["p_t"],
+        dropped=dropped,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selected:
+    """What choosing an arm gives.
+
+    Attributes:
+        test: test values of the arms that were chosen for each seed.
+        chosen: these arms, by seed.
+        optimistic: the highest mean test value of an arm: chosen with the test images, so too high.
+        optimistic_arm: that arm.
+    """
+
+    test: pd.Series
+    chosen: pd.Series
+    optimistic: float
+    optimistic_arm: str
+
+
+def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
+    """Choose an arm for each seed by mean validation value over the *other* seeds.
+
+    Neither the test images nor the seed's own validation images have a say in what is reported for it. Ties
+    go to the first arm.
+
+    Args:
+        validation: seeds × the arms that are chosen from, without NaN, two seeds at least.
+        test: likewise, the same seeds and arms.
+
+    Raises:
+        ValueError: fewer than two seeds, or a value is missing.
+    """
+    if len(validation) < 2:
+        raise ValueError(f"choosing by the other seeds takes two seeds at least, got {len(validation)}")
+    test = test.loc[validation.index, validation.columns]
+    if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
+        raise ValueError("an arm has no result for a seed")
+    chosen = pd.Series(
+        [validation.drop(index=seed).mean().idxmax() for seed in validation.index], index=validation.index
+    )
+    means = test.mean()
+    return Selected(
+        test=pd.Series(
+            [float(test[arm].loc[seed]) for seed, arm in zip(test.index, chosen, strict=True)],
+            index=test.index,
+        ),
+        chosen=chosen,
+        optimistic=float(means.max()),
+        optimistic_arm=str(means.idxmax()),
+    )
+
+
+def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
+    """Main effects of switches and how they change each other, with a block a seed.
+
+    Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
+    change when it is switched on; an interaction, how much larger that change is with the other on than off.
+
+    Args:
+        values: one row a trial: `seed`, `value`, and a bool column for each factor; every combination of
+            switches for every seed.
+        factors: names of the switches.
+
+    Returns:
+        One row a term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
+        terms.
+
+    Raises:
+        ValueError: combinations are missing or doubled: unbalanced effects would depend on each other.
+    """
+    import statsmodels.api as sm
+
+    cells = values.groupby(["seed", *factors])["value"].count()
+    expected = values["seed"].nunique() * 2 ** len(factors)
+    if len(cells) != expected or (cells != 1).any() or values["value"].isna().any():
+        raise ValueError(
+            f"effects take every combination of {', '.join(factors)} once for every seed: {expected} trials,"
+            f" got {int(values['value'].notna().sum())}"
+        )
+    switches = values[list(factors)].astype(float) - 0.5
+    terms = [(name,) for name in factors] + list(itertools.combinations(factors, 2))
+    design = pd.DataFrame({":".join(term): switches[list(term)].prod(axis="columns") for term in terms})
+    blocks = pd.get_dummies(values["seed"], prefix="seed", dtype=float)
+    names = list(design.columns)
+    if len(values) <= len(names) + blocks.shape[1]:
+        raise ValueError(f"{len(values)} trials are too few for {len(names)} terms: take more seeds")
+    fit = sm.OLS(values["value"], design.join(blocks)).fit()
+    bounds = fit.conf_int(alpha=LEVEL)
+    table = pd.DataFrame(
+        {
+            "effect": fit.params[names],
+            "low": bounds.loc[names, 0],
+            "high": bounds.loc[names, 1],
+            "p": fit.pvalues[names],
+        }
+    )
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    return table.rename_axis("term")
+
+
+def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
+    """The arm with the highest mean, and those that cannot be told from it.
+
+    Args:
+        values: seeds × arms, without seeds that only some arms have.
+
+    Returns:
+        The best arm (None where there is no value), and the others whose paired difference to it is not
+        significant after Holm over all pairs of arms. Below six seeds none: so few cannot tell. "Not told
+        apart" is not "equal".
+    """
+    arms = [arm for arm in values.columns if values[arm].notna().any()]
+    if not arms:
+        return None, []
+    first = str(values[arms].mean().idxmax())
+    pairs = list(itertools.combinations(arms, 2))
+    if len(values.dropna(subset=arms)) < SMALLEST_FOR_BOLD or not pairs:
+        return first, []
+    whole = values[arms].dropna()
+    d = np.column_stack([whole[a] - whole[b] for a, b in pairs])
+    adjusted = dict(zip(pairs, holm(_tests(d)["p_t"]), strict=True))
+    alike = [
+        a if b == first else b for (a, b), value in adjusted.items() if first in (a, b) and not value <= LEVEL
+    ]
+    return first, alike
+
+
+def prediction_interval(values: Vector) -> tuple[float, float]:
+    """Where one more run would lie with 95 %: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
+    n = len(values)
+    if n < 3:
+        return math.nan, math.nan
+    half = float(stats.t.isf(LEVEL / 2, n - 1)) * float(values.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    return float(values.mean() - half), float(values.mean() + half)

@@ -1,0 +1,253 @@
+"""Comparisons of arms against numbers computed otherwise, and by simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from analysis import paired
+from analysis.paired import (
+    MissingSeeds,
+    best,
+    common_seeds,
+    compare,
+    effects,
+    holm,
+    pooled,
+    select,
+    sign_flip,
+)
+
+
+def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.DataFrame:
+    """A cell whose arms share their seeds' luck; `effect` is of every arm, in SD of a difference."""
+    chance = np.random.RandomState(seed)
+    luck = chance.normal(size=(n, 1))
+    noise = chance.normal(size=(n, arms + 1)) / math.sqrt(2)  # so that a difference has SD 1
+    noise[:, 1:] += effect
+    return pd.DataFrame(luck + noise, columns=["ce", *(f"siamese-{i}" for i in range(arms))])
+
+
+def test_by_hand() -> None:
+    """Differences 1, 2, 3: mean 2, SD 1, standard error 1/√3, t = 2√3 with two degrees of freedom."""
+    values = pd.DataFrame({"ce": [0.0, 0.0, 0.0], "a": [1.0, 2.0, 3.0]})
+    row = compare(values, "ce").loc["a"]
+    assert (row["n"], row["wins"], row["delta"]) == (3, 3, 2.0)
+    assert row["p_t"] == pytest.approx(0.07417990022744862, rel=1e-12)
+    half = 4.302652729911275 / math.sqrt(3)  # the quantile of t with two degrees of freedom
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx((2 - half, 2 + half), rel=1e-9)
+    assert row["p_sign_flip"] == row["p_floor"] == 0.25
+    assert row["p_holm"] == row["p_t"]  # one arm
+    assert row["delta_low_holm"] == pytest.approx(row["delta_low"])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 12, 20])
+def test_against_scipy(n: int) -> None:
+    values = cell(n, seed=n, effect=0.5)
+    table = compare(values, "ce")
+    for arm, row in table.iterrows():
+        test = stats.ttest_rel(values[arm], values["ce"])
+        interval = test.confidence_interval(0.95)
+        assert row["p_t"] == pytest.approx(test.pvalue, rel=1e-9)
+        assert (row["delta_low"], row["delta_high"]) == pytest.approx(tuple(interval), rel=1e-9)
+        flips = stats.permutation_test(
+            ((values[arm] - values["ce"]).to_numpy(),),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=np.inf if n <= 12 else 9999,
+            rng=np.random.default_rng(1),
+        )
+        assert row["p_sign_flip"] == pytest.approx(flips.pvalue, abs=1e-12 if n <= 12 else 0.02)
+        assert row["wins"] == (values[arm] > values["ce"]).sum()
+
+
+def test_holm_by_hand() -> None:
+    """In order: 4 x 0.005, 3 x 0.01, 2 x 0.03, and then no smaller than the one before."""
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.01, np.nan])).tolist() == pytest.approx([0.02, math.nan], nan_ok=True)
+    assert len(holm(np.array([]))) == 0
+    for seed in range(20):
+        p = np.random.RandomState(seed).uniform(size=7) ** 3
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_adjusted_interval_leaves_out_zero_exactly_where_p_does(seed: int) -> None:
+    table = compare(cell(6, seed=seed, effect=1.2), "ce")
+    outside = (table["delta_low_holm"] > 0) | (table["delta_high_holm"] < 0)
+    assert (outside == (table["p_holm"] <= 0.05)).all()
+    assert (table["delta_low_holm"] <= table["delta_low"] + 1e-12).all()
+    assert (table["delta_high_holm"] >= table["delta_high"] - 1e-12).all()
+
+
+def test_the_family_does_not_shrink_because_trials_fail() -> None:
+    values = cell(5, arms=2, effect=2.0)
+    alone = compare(values, "ce").loc["siamese-0"]
+    values["siamese-1"] = np.nan
+    table = compare(values, "ce")
+    assert table.loc["siamese-0", "p_holm"] == pytest.approx(2 * alone["p_t"])
+    missing = table.loc["siamese-1"]
+    assert (missing["n"], missing["wins"]) == (0, 0)
+    assert missing.drop(["n", "wins"]).isna().all()
+
+
+def test_few_seeds_and_no_spread_say_nothing() -> None:
+    one = compare(cell(1), "ce").loc["siamese-0"]
+    assert one["n"] == 1
+    assert one[["delta_low", "p_t", "p_holm"]].isna().all()
+    assert (one["p_sign_flip"], one["p_floor"]) == (1.0, 1.0)
+    constant = compare(pd.DataFrame({"ce": [0.1, 0.2, 0.3], "a": [0.2, 0.3, 0.4]}), "ce").loc["a"]
+    assert constant["delta"] == pytest.approx(0.1)
+    assert constant[["delta_low", "delta_low_holm", "p_t", "p_holm"]].isna().all()
+    assert constant["p_sign_flip"] == 0.25
+    assert len(compare(cell(3)[["ce"]], "ce")) == 0
+    nothing = compare(cell(3).iloc[:0], "ce")
+    assert nothing["n"].tolist() == [0] * 4
+
+
+def test_ties_of_sums_count() -> None:
+    """0.1 + 0.2 - 0.3 is not zero in floating point, and the same sum in another order is another number."""
+    assert sign_flip(np.array([[0.1], [0.2], [-0.3]])) == pytest.approx([1.0])
+    assert sign_flip(np.array([[0.1], [0.2], [0.3]])) == pytest.approx([0.25])
+
+
+def test_unequal_seeds_are_named_or_dropped() -> None:
+    values = cell(4, arms=2)
+    values.loc[2, "siamese-1"] = np.nan
+    with pytest.raises(MissingSeeds, match=r"there is no result for siamese-1: 2$"):
+        common_seeds(values)
+    with pytest.raises(MissingSeeds):
+        compare(values, "ce")
+    left, dropped = common_seeds(values, drop=True)
+    assert list(left.index) == [0, 1, 3]
+    assert dropped == [2]
+    values["siamese-1"] = np.nan  # missing as a whole is no reason to drop everything
+    left, dropped = common_seeds(values)
+    assert (len(left), dropped) == (4, [])
+
+
+def test_pooled_over_cells() -> None:
+    cells = [cell(5, seed=seed, effect=1.0) for seed in range(3)]
+    result = pooled(cells, "siamese-1", "ce")
+    by_seed = np.mean([c["siamese-1"] - c["ce"] for c in cells], axis=0)
+    test = stats.ttest_1samp(by_seed, 0)
+    assert (result.cells, result.n, result.dropped) == (3, 5, ())
+    assert (result.delta, result.p_t) == pytest.approx((by_seed.mean(), test.pvalue))
+    assert (result.low, result.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    cells[1].loc[3, "ce"] = np.nan
+    assert (pooled(cells, "siamese-1", "ce").n, pooled(cells, "siamese-1", "ce").dropped) == (4, (3,))
+
+
+def test_an_arm_is_chosen_by_the_other_seeds() -> None:
+    validation = pd.DataFrame({"a": [0.9, 0.1, 0.1], "b": [0.3, 0.3, 0.3]}, index=[0, 1, 2])
+    test = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}, index=[0, 1, 2])
+    result = select(validation, test)
+    # Without seed 0, a has 0.1; without 1 or 2, it has 0.5.
+    assert result.chosen.tolist() == ["b", "a", "a"]
+    assert result.test.tolist() == [4.0, 2.0, 3.0]
+    assert (result.optimistic, result.optimistic_arm) == (5.0, "b")
+    with pytest.raises(ValueError, match="takes two seeds at least, got 1"):
+        select(validation.iloc[:1], test)
+    with pytest.raises(ValueError, match="no result for a seed"):
+        select(validation, test.mask(test == 5.0))
+
+
+def test_choosing_on_the_test_images_promises_too_much() -> None:
+    """Five arms that are all alike, n = 5: the best looks half a standard deviation better than it is."""
+    results = []
+    for seed in range(400):
+        chance = np.random.RandomState(seed)
+        validation, test = (pd.DataFrame(chance.normal(size=(5, 5))) for _ in range(2))
+        results.append(select(validation, test))
+    assert np.mean([r.optimistic for r in results]) == pytest.approx(1.163 / math.sqrt(5), abs=0.05)
+    assert np.mean([r.test.mean() for r in results]) == pytest.approx(0.0, abs=0.06)
+
+
+def powerset(seeds: int, spread: float = 0.0) -> pd.DataFrame:
+    """rrc adds 3, hflip 1, and 2 more together; seeds differ."""
+    chance = np.random.RandomState(0)
+    rows = []
+    for seed, rrc, hflip, solarize in itertools.product(range(seeds), *[(False, True)] * 3):
+        value = 10 * seed + 3 * rrc + hflip + 2 * (rrc and hflip) + spread * chance.normal()
+        rows.append({"seed": seed, "rrc": rrc, "hflip": hflip, "solarize": solarize, "value": value})
+    return pd.DataFrame(rows)
+
+
+def test_effects_by_hand() -> None:
+    """On average over hflip, rrc adds 3 + 2/2; rrc adds 2 more with hflip than without."""
+    table = effects(powerset(3, spread=1e-6), ["rrc", "hflip", "solarize"])
+    assert table.index.tolist() == ["rrc", "hflip", "solarize", "rrc:hflip", "rrc:solarize", "hflip:solarize"]
+    assert table["effect"].to_numpy() == pytest.approx([4, 2, 0, 2, 0, 0], abs=1e-5)
+    assert (table["low"] < table["effect"]).all()
+    assert (table["p_holm"] >= table["p"]).all()
+
+
+def test_effects_against_cell_means() -> None:
+    """In a balanced design a main effect is a difference of means, with the residuals' standard error."""
+    values = powerset(4, spread=1.0)
+    table = effects(values, ["rrc", "hflip", "solarize"])
+    means = values.groupby("rrc")["value"].mean()
+    assert table.loc["rrc", "effect"] == pytest.approx(means[True] - means[False])
+    by = values.groupby(["rrc", "hflip"])["value"].mean()
+    change = (by[True, True] - by[False, True]) - (by[True, False] - by[False, False])
+    assert table.loc["rrc:hflip", "effect"] == pytest.approx(change)
+    widths = table["high"] - table["low"]
+    assert widths["rrc"] == pytest.approx(widths["hflip"])
+    assert widths["rrc:hflip"] == pytest.approx(2 * widths["rrc"])
+
+
+@pytest.mark.parametrize("fault", ["missing", "doubled", "no value", "one seed of one factor"])
+def test_effects_take_a_complete_powerset(fault: str) -> None:
+    values, factors = powerset(2, spread=1.0), ["rrc", "hflip", "solarize"]
+    if fault == "missing":
+        values = values.iloc[1:]
+    elif fault == "doubled":
+        values = pd.concat([values, values.iloc[:1]])
+    elif fault == "no value":
+        values.loc[0, "value"] = np.nan
+    else:
+        values, factors = values[(values["seed"] == 0) & ~values["hflip"] & ~values["solarize"]], ["rrc"]
+    with pytest.raises(
+        ValueError, match=r"every combination of rrc, hflip, solarize once|too few for 1 terms"
+    ):
+        effects(values, factors)
+
+
+def test_best_and_what_cannot_be_told_from_it() -> None:
+    values = cell(8, arms=3, seed=3)
+    values["siamese-2"] += 5
+    values["siamese-1"] = values["siamese-2"] - 0.01 + 0.1 * np.random.RandomState(1).normal(size=8)
+    first, alike = best(values)
+    assert {first, *alike} == {"siamese-1", "siamese-2"}
+    assert best(values.iloc[:5])[1] == []  # five seeds cannot tell
+    assert best(values.iloc[:0]) == (None, [])
+    assert best(values[["ce"]]) == ("ce", [])
+
+
+def test_prediction_interval() -> None:
+    values = np.array([1.0, 2.0, 3.0])
+    half = 4.302652729911275 * math.sqrt(4 / 3)
+    assert paired.prediction_interval(values) == pytest.approx((2 - half, 2 + half))
+    assert all(map(math.isnan, paired.prediction_interval(values[:2])))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_null_cells(n: int) -> None:
+    """1,400 cells without an effect each: claims in 7 % of them at most; 95 % intervals cover 93 to 97 %."""
+    tables = [compare(cell(n, seed=seed), "ce") for seed in range(1400)]
+    claims = np.mean([(table["p_holm"] <= 0.05).any() for table in tables])
+    covered = np.mean([((table["delta_low"] <= 0) & (table["delta_high"] >= 0)).mean() for table in tables])
+    assert claims <= 0.07
+    assert 0.93 <= covered <= 0.97
+    flips = np.mean([(table["p_sign_flip"] <= 0.05).mean() for table in tables])
+    assert flips <= 0.055
+
+
+def test_true_effects_are_found() -> None:
+    """Two standard deviations of a difference at n = 5: a claim in 60 % of the cells at least."""
+    tables = [compare(cell(5, seed=seed, effect=2.0), "ce") for seed in range(500)]
+    assert np.mean([(table["p_holm"] <= 0.05).any() for table in tables]) >= 0.6
