@@ -1,9 +1,11 @@
 """Every paired comparison of a study as one table: each cell, each baseline, each metric."""
 
+import math
+
 import pandas as pd
 
-from analysis.labels import METRICS
-from analysis.paired import common_seeds, compare
+from analysis.labels import METRICS, MINUS, NO_VALUE, arm_text
+from analysis.paired import COLUMNS, common_seeds, compare
 from analysis.trials import finished
 
 BASELINES = ("ce", "siamese-0")
@@ -49,6 +51,66 @@ def comparisons(trials: pd.DataFrame) -> pd.DataFrame:
                 extra = {"cell": cell, "metric": metric, "baseline": baseline, "arm_label": table.index}
                 tables.append(table.assign(**extra, dropped=" ".join(map(str, dropped))))
     if not tables:
-        return pd.DataFrame(columns=list(_COLUMNS))
+        return pd.DataFrame(columns=[*_COLUMNS, *COLUMNS, "dropped"])
     whole = pd.concat(tables, ignore_index=True)
     return whole[[*_COLUMNS, *(name for name in whole.columns if name not in _COLUMNS)]]
+
+
+def difference_table(compared: pd.DataFrame, cell: int) -> pd.DataFrame:
+    """A cell's differences in test accuracy as people read them, in points; empty where there are none.
+
+    Args:
+        compared: of `comparisons`.
+        cell: its number.
+
+    Returns:
+        Text, a row for each (label of the arm, of the baseline), columns `Difference`, `95 % interval`,
+        `Holm-adjusted`, `Wins`, `p (t)`, `p (Holm)`, `p (sign flips)`.
+    """
+    part = compared[(compared["cell"] == cell) & (compared["metric"] == TESTED) & (compared["n"] > 0)]
+    rows = {}
+    for _, row in part.iterrows():
+        rows[row["arm_label"], row["baseline"]] = {
+            "Difference": _points(row["delta"]),
+            "95 % interval": _range(row["delta_low"], row["delta_high"]),
+            "Holm-adjusted": _range(row["delta_low_holm"], row["delta_high_holm"]),
+            "Wins": f"{row['wins']} of {row['n']}",
+            "p (t)": _p(row["p_t"]),
+            "p (Holm)": _p(row["p_holm"]),
+            "p (sign flips)": _p(row["p_sign_flip"]),
+        }
+    table = pd.DataFrame(list(rows.values()))
+    table.index = pd.Index(list(rows), tupleize_cols=False)
+    return table
+
+
+def difference_caption(compared: pd.DataFrame, cell: int) -> str:
+    """What stands under a cell's differences; empty where there are none."""
+    part = compared[(compared["cell"] == cell) & (compared["metric"] == TESTED)]
+    shown = part[part["n"] > 0]
+    if shown.empty:
+        return ""
+    n, family = int(shown["n"].max()), part["baseline"].value_counts()
+    sizes = " and ".join(f"{family[name]} against {arm_text(name)}" for name in family.index.sort_values())
+    text = (
+        f"Differences in test accuracy in points, paired by seed, n = {n}; t-test and its interval, adjusted"
+        f" after Holm for all arms of the cell ({sizes}). Exact sign-flip p-values, not adjusted, are at"
+        f" least {shown['p_floor'].min():.2g} with {n} {'seed' if n == 1 else 'seeds'}."
+    )
+    dropped = str(shown["dropped"].iloc[0])
+    named = f" Left out, as not every arm has them: seeds {dropped.replace(' ', ', ')}." if dropped else ""
+    return text + named
+
+
+def _points(value: float) -> str:
+    return NO_VALUE if math.isnan(value) else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def _range(low: float, high: float) -> str:
+    return NO_VALUE if math.isnan(low) else f"{_points(low)} to {_points(high)}"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return NO_VALUE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

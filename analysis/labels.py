@@ -11,6 +11,9 @@ METRICS = {
 }
 """Accuracies in the order of tables, with their names."""
 
+NO_VALUE = "–"
+MINUS = "−"
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -31,6 +34,16 @@ def arm_latex(label: str) -> str:
         number = arm.removeprefix("siamese-") if exponent is None else f"10^{{{exponent}}}"
         text = rf"$\gamma = {number}$"
     return f"{text}, {rest.replace('_', chr(92) + '_')}" if rest else text
+
+
+def difference_text(arms: tuple[str, str]) -> str:
+    """`γ = 10⁻³ − CE` for the labels of an arm and its baseline."""
+    return f" {MINUS} ".join(map(arm_text, arms))
+
+
+def difference_latex(arms: tuple[str, str]) -> str:
+    """The same for LaTeX."""
+    return " $-$ ".join(map(arm_latex, arms))
 
 
 def _number(text: str) -> str:

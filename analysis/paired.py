@@ -81,7 +81,7 @@ def compare(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
     if (missing.any(axis=0) & ~missing.all(axis=0)).any():
         raise MissingSeeds(f"an arm has no result for a seed that {baseline} has, or the other way round")
     present = ~missing.any(axis=0) & bool(len(values))
-    columns = {name: np.full(len(arms), np.nan) for name in (*_COLUMNS, "error")}
+    columns = {name: np.full(len(arms), np.nan) for name in (*COLUMNS, "error")}
     for name, column in _tests(differences[:, present]).items():
         columns[name][present] = column
     p, adjusted = columns["p_t"], holm(columns["p_t"])
@@ -89,10 +89,10 @@ def compare(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
     low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
     columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
     counts = {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
-    return pd.DataFrame({**columns, **counts}, index=pd.Index(arms, name="arm"), columns=list(_COLUMNS))
+    return pd.DataFrame({**columns, **counts}, index=pd.Index(arms, name="arm"), columns=list(COLUMNS))
 
 
-_COLUMNS = (
+COLUMNS = (
     "n",
     "delta",
     "delta_low",

@@ -18,9 +18,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from analysis import embeddings
-from analysis.comparisons import comparisons
+from analysis.comparisons import comparisons, difference_caption, difference_table
 from analysis.figures import accuracy_by_arm, save
-from analysis.labels import METRICS, arm_text
+from analysis.labels import METRICS, arm_text, difference_text
 from analysis.tables import caption, cell_table, summarise, write_tables
 from analysis.trials import cell_labels, load, parse_command_line
 from search_spaces import Selection
@@ -70,7 +70,8 @@ def render(
         return Rendered(path=report, trials=trials, files=())
     folder.mkdir(parents=True, exist_ok=True)
     summary, labels = summarise(trials), cell_labels(trials)
-    tables = write_tables(summary, comparisons(trials), labels, folder / "tables")
+    compared = comparisons(trials)
+    tables = write_tables(summary, compared, labels, folder / "tables")
     trials.to_parquet(folder / "trials.parquet", index=False)
     drawn: list[Path] = []
     cells = []
@@ -83,7 +84,16 @@ def render(
             figure["png"] = "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
             drawn += [png, pdf]
         table = _table_html(cell_table(summary, cell))
-        cells.append({"label": label, "table": table, "caption": caption(summary, cell), "figures": figures})
+        cells.append(
+            {
+                "label": label,
+                "table": table,
+                "caption": caption(summary, cell),
+                "differences": _differences_html(difference_table(compared, cell)),
+                "difference_caption": difference_caption(compared, cell),
+                "figures": figures,
+            }
+        )
     report.write_text(_html(selection, records, ledger.experiment, trials, cells))
     stamp.write_text(state)
     return Rendered(path=report, trials=trials, files=(report, *tables, folder / "trials.parquet", *drawn))
@@ -135,6 +145,13 @@ def _table_html(table: pd.DataFrame) -> dict[str, Any]:
         "arms": [arm_text(arm) for arm in table.columns],
         "rows": [(METRICS[str(metric)], list(row)) for metric, row in table.iterrows()],
     }
+
+
+def _differences_html(table: pd.DataFrame) -> dict[str, Any] | None:
+    if table.empty:
+        return None
+    rows = list(zip(map(difference_text, table.index), table.to_numpy().tolist(), strict=True))
+    return {"columns": list(table.columns), "rows": rows}
 
 
 def forget(folder: Path) -> None:

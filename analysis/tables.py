@@ -14,12 +14,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.comparisons import comparisons
-from analysis.labels import METRICS, arm_latex, arm_text
+from analysis.comparisons import comparisons, difference_caption, difference_table
+from analysis.labels import METRICS, MINUS, NO_VALUE, arm_latex, arm_text, difference_latex, difference_text
 from analysis.trials import cell_labels, finished, load, parse_command_line
 from trainables.trial import FIELDS
-
-NO_VALUE = "–"
 
 
 def summarise(trials: pd.DataFrame) -> pd.DataFrame:
@@ -111,8 +109,13 @@ def to_markdown(table: pd.DataFrame, title: str, caption: str) -> str:
 
 def to_latex(table: pd.DataFrame, title: str, caption: str) -> str:
     """A cell's table for `\\input` (package booktabs)."""
+    return _styled(table.map(_latex_entry).rename(index=METRICS, columns=arm_latex), title, caption)
+
+
+def _styled(view: pd.DataFrame, title: str, caption: str) -> str:
+    """A table of LaTeX text."""
     # Styler wants unique names and does not escape: ours hold mathematics of our own making.
-    view = table.map(_latex_entry).rename(index=METRICS, columns=arm_latex)
+    view = view.rename(columns=lambda name: name.replace(" %", r" \%"))
     view.index.name = view.columns.name = None
     return view.style.to_latex(
         hrules=True,
@@ -140,6 +143,13 @@ def write_tables(
         table, below = cell_table(summary, cell), caption(summary, cell)
         markdown.append(to_markdown(table, title, below))
         latex.append(to_latex(table, title, below))
+        differences = difference_table(compared, cell)
+        if not differences.empty:
+            below = difference_caption(compared, cell)
+            align = ("left", *("right" for _ in differences.columns))
+            named = differences.rename(index=difference_text)
+            markdown.append(f"{named.to_markdown(colalign=align, disable_numparse=True)}\n\n{below}\n")
+            latex.append(_styled(differences.rename(index=difference_latex).map(_latex_entry), title, below))
     paths = [folder / name for name in ("summary.csv", "paired.csv", "tables.md", "tables.tex")]
     summary.to_csv(paths[0], index=False)
     compared.to_csv(paths[1], index=False)
@@ -175,11 +185,21 @@ def _entry(row: pd.Series) -> str:
 
 
 def _latex_entry(entry: str) -> str:
-    return entry.replace("±", r"$\pm$").replace(NO_VALUE, "--")
+    for plain, escaped in (("±", r"$\pm$"), (NO_VALUE, "--"), (MINUS, "$-$"), ("<", "$<$")):
+        entry = entry.replace(plain, escaped)
+    return entry
 
 
 def _latex_text(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("·", r"$\cdot$"), ("–", "--")):
+    for plain, escaped in (
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("±", r"$\pm$"),
+        ("·", r"$\cdot$"),
+        ("–", "--"),
+        ("γ", r"$\gamma$"),
+        (MINUS, "$-$"),
+    ):
         text = text.replace(plain, escaped)
     return text
 

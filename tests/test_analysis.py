@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import embeddings
-from analysis.comparisons import comparisons
+from analysis.comparisons import comparisons, difference_caption, difference_table
 from analysis.labels import arm_latex, arm_text
 from analysis.tables import caption, cell_table, summarise, to_latex, to_markdown, write_tables
 from analysis.trials import cell_labels
@@ -251,3 +251,47 @@ def test_only_test_accuracy_has_p_values(trials: pd.DataFrame) -> None:
     described = table[table["metric"] == "val_acc"]
     assert described[["p_t", "p_holm", "p_sign_flip", "delta_low_holm"]].isna().all(axis=None)
     assert described["delta_low"].notna().all()
+
+
+def test_differences_for_people() -> None:
+    values = {"ce": [0.50, 0.62, 0.71], "0": [0.60, 0.70, 0.84], "0.01": [0.49, 0.60, 0.70]}
+    trials = frame({trial(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
+    compared = comparisons(trials)
+    table = difference_table(compared, 0)
+    assert list(table.index) == [("siamese-0", "ce"), ("siamese-0.01", "ce"), ("siamese-0.01", "siamese-0")]
+    row = table.iloc[1]
+    assert (row["Difference"], row["Wins"], row["p (sign flips)"]) == ("−1.3", "0 of 3", "0.250")
+    assert row["95 % interval"].startswith("−2.8 to +0.1")  # -1.333 ± 4.303 x 0.577 / sqrt(3)
+    assert difference_caption(compared, 0) == (
+        "Differences in test accuracy in points, paired by seed, n = 3; t-test and its interval, adjusted"
+        " after Holm for all arms of the cell (2 against CE and 1 against γ = 0). Exact sign-flip p-values,"
+        " not adjusted, are at least 0.25 with 3 seeds."
+    )
+
+
+def test_differences_of_one_seed_claim_nothing(tmp_path: Path) -> None:
+    trials = frame({trial("ce", 0): 0.5, trial("0.01", 0): 0.75})
+    compared = comparisons(trials)
+    row = difference_table(compared, 0).iloc[0]
+    assert row.to_dict() == {
+        "Difference": "+25.0",
+        "95 % interval": "–",
+        "Holm-adjusted": "–",
+        "Wins": "1 of 1",
+        "p (t)": "–",
+        "p (Holm)": "–",
+        "p (sign flips)": "1.000",
+    }
+    write_tables(summarise(trials), compared, {0: "a cell"}, tmp_path)
+    latex = (tmp_path / "tables.tex").read_text()
+    assert r"$\gamma = 10^{-2}$ $-$ CE & +25.0 & -- & -- & 1 of 1" in latex
+    assert r"95 \% interval" in latex
+    assert not set("γ−–±") & set(latex)
+    assert "| γ = 10⁻² − CE |" in (tmp_path / "tables.md").read_text()
+    assert "1.000 |" in (tmp_path / "tables.md").read_text()
+
+
+def test_without_a_baseline_there_is_no_difference() -> None:
+    compared = comparisons(frame({trial("0.01", 0): 0.5, trial("0.1", 0): 0.75}))
+    assert difference_table(compared, 0).empty
+    assert difference_caption(compared, 0) == ""
