@@ -40,7 +40,7 @@ def comparisons(trials: pd.DataFrame) -> pd.DataFrame:
                 continue
             values, dropped = common_seeds(values, drop=True)
             for baseline in BASELINES:
-                arms = [arm for arm in about.index if baseline == "ce" or about["gamma"][arm] > 0]
+                arms = [arm for arm in about.index if baseline == "ce" or (about["gamma"][arm] or 0) > 0]
                 if baseline not in values.columns:
                     continue
                 table = compare(values[[baseline, *(arm for arm in arms if arm != baseline)]], baseline)

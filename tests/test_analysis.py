@@ -292,6 +292,11 @@ def test_differences_of_one_seed_claim_nothing(tmp_path: Path) -> None:
 
 
 def test_without_a_baseline_there_is_no_difference() -> None:
-    compared = comparisons(frame({trial("0.01", 0): 0.5, trial("0.1", 0): 0.75}))
-    assert difference_table(compared, 0).empty
-    assert difference_caption(compared, 0) == ""
+    for alone in (
+        {trial("0.01", 0): 0.5, trial("0.1", 0): 0.75},
+        {trial("ce", 0): 0.5},
+        {trial("0", 0): 0.5},
+    ):
+        compared = comparisons(frame(alone))
+        assert difference_table(compared, 0).empty
+        assert difference_caption(compared, 0) == ""
