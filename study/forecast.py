@@ -2,7 +2,7 @@
 
 A trial is expected to take as long as the most similar measured ones, by the images that it works on: each
 image of each view that it trains on, and each pass over images that it evaluates. Only trials with the same
-dataset, backbone and precision on the same kind of device count.
+dataset, backbone and precision count, and only those made under a like `Grant`.
 """
 
 import contextlib
@@ -228,11 +228,12 @@ def describe(
     if known:
         device = "GPU" if grant.gpus else "CPU"
         share = grant.gpus or grant.threads
-        text = f"forecast: {shown(share * sum(known))} of {device} time"
+        wall = ""
         if grant.slots:
             together = f"{grant.slots} trials at once" if grant.slots > 1 else "one trial at a time"
-            text = f"forecast: {shown(wall_seconds(known, grant.slots))}, {together}; {text[10:]}"
-        lines.append(f"{text} (from {forecast.count(trials)} that were measured)")
+            wall = f"{shown(wall_seconds(known, grant.slots))}, {together}; "
+        of_device = f"{shown(share * sum(known))} of {device} time"
+        lines.append(f"forecast: {wall}{of_device} (from {forecast.count(trials)} that were measured)")
     if unknown := forecast.unknown(trials):
         kinds = ", ".join(dict.fromkeys("/".join(map(str, _group(trial))) for trial in unknown))
         lines.append(

@@ -19,7 +19,7 @@ HEARTBEAT = 5.0
 DEAD_AFTER = 45.0
 """Seconds without a sign of life after which a holder counts as dead."""
 SLOW = 3.0
-"""Seconds that a store in order does not take for an answer."""
+"""Seconds after which an answer of the store is late: signs of life may be held up with it."""
 SETTLE = 1.0
 """Seconds after which two drivers that ask at the same moment see each other."""
 
