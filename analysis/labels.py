@@ -1,4 +1,7 @@
-"""How metrics and arms are called where people read them."""
+"""How metrics, arms and numbers are called where people read them."""
+
+import math
+import re
 
 METRICS = {
     "train_aug_acc": "Train (augmented)",
@@ -11,10 +14,57 @@ METRICS = {
 }
 """Accuracies in the order of tables, with their names."""
 
+DIAGNOSTICS = {
+    "test_acc_bnrecal": ("Test, batch-norm re-estimated", "%"),
+    "knn_acc": ("kNN on h", "%"),
+    "test_ce": ("Test cross-entropy", ""),
+    "test_ece": ("Calibration error (ECE)", "%"),
+    "view_agreement": ("View agreement", "%"),
+    "view_cosine": ("View cosine", ""),
+    "effective_rank": ("Effective rank of h", ""),
+    "z_effective_rank": ("Effective rank of z", ""),
+    "silhouette": ("Silhouette of h", ""),
+    "train_seconds": ("Training time", "s"),
+    "evaluate_seconds": ("Evaluation time", "s"),
+}
+"""Other final metrics: name, and the unit in which people read them."""
+
 NO_VALUE = "–"
 MINUS = "−"
+TIMES = "×"
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+_RAISED = str.maketrans("-0123456789", _SUPERSCRIPTS)
+_LOWERED = str.maketrans(_SUPERSCRIPTS, "-0123456789")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    TIMES: r"$\times$",
+    "γ": r"$\gamma$",
+    "λ": r"$\lambda$",
+    "α": r"$\alpha$",
+    "√": r"$\surd$",
+    "→": r"$\to$",
+    "≥": r"$\ge$",
+    "≤": r"$\le$",
+    "<": "$<$",
+    ">": "$>$",
+    MINUS: "$-$",
+    NO_VALUE: "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "\u00a0": "~",
+}
 
 
 def arm_text(label: str) -> str:
@@ -24,35 +74,47 @@ def arm_text(label: str) -> str:
     return f"{text}, {rest}" if rest else text
 
 
-def arm_latex(label: str) -> str:
-    """The same for LaTeX."""
-    arm, _, rest = label.partition(" ")
-    if arm == "ce":
-        text = "CE"
-    else:
-        exponent = _power_of_ten(arm.removeprefix("siamese-"))
-        number = arm.removeprefix("siamese-") if exponent is None else f"10^{{{exponent}}}"
-        text = rf"$\gamma = {number}$"
-    return f"{text}, {rest.replace('_', chr(92) + '_')}" if rest else text
-
-
-def difference_text(arms: tuple[str, str]) -> str:
+def difference_text(arm: str, baseline: str) -> str:
     """`γ = 10⁻³ − CE` for the labels of an arm and its baseline."""
-    return f" {MINUS} ".join(map(arm_text, arms))
+    return f"{arm_text(arm)} {MINUS} {arm_text(baseline)}"
 
 
-def difference_latex(arms: tuple[str, str]) -> str:
-    """The same for LaTeX."""
-    return " $-$ ".join(map(arm_latex, arms))
+def points(value: float, digits: int = 1) -> str:
+    """A difference of fractions in points, with its sign; `–` for NaN."""
+    if math.isnan(value):
+        return NO_VALUE
+    text = f"{100 * value:+.{digits}f}"
+    return (text if float(text) else text.replace("-", "+")).replace("-", MINUS)
+
+
+def interval(low: float, high: float) -> str:
+    """`−1.0 to +2.0`, in points; `–` where there is none."""
+    return NO_VALUE if math.isnan(low) else f"{points(low)} to {points(high)}"
+
+
+def p_value(value: float) -> str:
+    """Three digits; never rounded to 0, nor across the level of 0.05."""
+    if math.isnan(value):
+        return NO_VALUE
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.4f}" if 0.0495 <= value < 0.0505 else f"{value:.3f}"
+
+
+def latex(text: str) -> str:
+    """Text as plain LaTeX sets it, with its special characters escaped."""
+    raised = re.sub(f"[{_SUPERSCRIPTS}]+", lambda m: f"$^{{{m[0].translate(_LOWERED)}}}$\0", text)
+    parts = re.split(r"(\$\^\{[-0-9]+\}\$\0)", raised)
+    whole = "".join(
+        part.removesuffix("\0") if part.endswith("\0") else "".join(_LATEX.get(char, char) for char in part)
+        for part in parts
+    )
+    # LaTeX knows Latin letters beyond ASCII; it would stop at any other character.
+    return "".join(char for char in whole if char < "\u0180")
 
 
 def _number(text: str) -> str:
-    exponent = _power_of_ten(text)
-    return text if exponent is None else f"10{str(exponent).translate(_SUPERSCRIPTS)}"
-
-
-def _power_of_ten(text: str) -> int | None:
-    """n where the number is 10**n and not between 0.1 and 10, where the plain number reads better."""
+    """10**n where the number is one and not between 0.1 and 10, where the plain number reads better."""
     mantissa, _, exponent = f"{float(text):e}".partition("e")
     power = int(exponent)
-    return power if float(mantissa) == 1 and abs(power) > 1 else None
+    return f"10{str(power).translate(_RAISED)}" if float(mantissa) == 1 and abs(power) > 1 else text

@@ -17,7 +17,7 @@ Differences without any spread (rounding does that where there are few test imag
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,34 +62,51 @@ def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFr
     return values.drop(index=dropped), dropped
 
 
-def compare(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Hold every other arm against the baseline.
+def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
+    """Hold arms against a baseline: one family of comparisons.
 
     Args:
         values: seeds × arms, without seeds that only some arms have (`common_seeds`).
-        baseline: an arm in it.
+        baseline: an arm in it, against which all others are held; or the baseline of each arm that is held
+            against one.
 
     Returns:
-        One row an arm, in the order of `values`: `n`, `delta` (mean difference), `delta_low`, `delta_high`,
-        `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is higher), `p_t`, `p_holm`,
-        `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n is too small or there is
-        no spread.
+        One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
+        `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
+        higher), `p_t`, `p_holm`, `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n
+        is too small or there is no spread.
     """
-    arms = [arm for arm in values.columns if arm != baseline]
-    differences = values[arms].to_numpy(float) - values[[baseline]].to_numpy(float)
+    if isinstance(baseline, str):
+        baseline = {arm: baseline for arm in values.columns if arm != baseline}
+    arms = list(baseline)
+    differences = values[arms].to_numpy(float) - values[list(baseline.values())].to_numpy(float)
+    return pd.DataFrame(
+        describe_differences(differences), index=pd.Index(arms, name="arm"), columns=list(COLUMNS)
+    )
+
+
+def describe_differences(differences: Vector) -> dict[str, Vector]:
+    """What paired differences (seeds, arms) of one family say: the columns of `compare`, (arms,) each.
+
+    An arm without a single value stays in the family as one that says nothing.
+
+    Raises:
+        MissingSeeds: an arm has a value for some seeds only.
+    """
     missing = np.isnan(differences)
     if (missing.any(axis=0) & ~missing.all(axis=0)).any():
-        raise MissingSeeds(f"an arm has no result for a seed that {baseline} has, or the other way round")
-    present = ~missing.any(axis=0) & bool(len(values))
-    columns = {name: np.full(len(arms), np.nan) for name in (*COLUMNS, "error")}
+        raise MissingSeeds("an arm has no result for a seed that its baseline has, or the other way round")
+    present = ~missing.any(axis=0) & bool(len(differences))
+    count = differences.shape[1]
+    columns = {name: np.full(count, np.nan) for name in (*COLUMNS, "error")}
     for name, column in _tests(differences[:, present]).items():
         columns[name][present] = column
     p, adjusted = columns["p_t"], holm(columns["p_t"])
-    share = np.divide(p, adjusted, out=np.full(len(arms), 1 / max(len(arms), 1)), where=adjusted != 0)
+    share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
     low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
     columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
-    counts = {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
-    return pd.DataFrame({**columns, **counts}, index=pd.Index(arms, name="arm"), columns=list(COLUMNS))
+    columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
+    return {name: columns[name] for name in COLUMNS}
 
 
 COLUMNS = (
@@ -177,53 +194,27 @@ def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[V
     return delta - half, delta + half
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pooled:
-    """A mean difference over several cells, for these cells only.
+def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
+    """The mean over several cells within each seed: what is compared to speak for these cells as a whole.
 
-    Attributes:
-        cells: how many.
-        n: seeds.
-        delta: mean over seeds of the mean over cells.
-        low: end of its 95 % interval; NaN for one seed or no spread.
-        high: likewise.
-        p_t: of a one-sample t-test over seeds.
-        dropped: seeds that a cell lacks, left out everywhere.
-    """
-
-    cells: int
-    n: int
-    delta: float
-    low: float
-    high: float
-    p_t: float
-    dropped: tuple[int, ...]
-
-
-def pooled(cells: Sequence[pd.DataFrame], arm: str, baseline: str) -> Pooled:
-    """An arm against a baseline over several cells: mean over cells within each seed, then t over seeds.
-
-    Cells share their seeds (and with them weights and crops), so seeds, not trials, are the replicates.
+    Cells share their seeds (and with them weights and crops), so seeds, not trials, are the replicates: give
+    the result to `compare`. It says nothing of other cells.
 
     Args:
-        cells: seeds × arms of each; a seed that one lacks is dropped everywhere.
-        arm: in each of them.
-        baseline: likewise.
+        cells: seeds × arms of each.
+
+    Returns:
+        Seeds × arms that every cell has, and the seeds that an arm of a cell lacks, left out everywhere.
     """
-    differences = pd.concat([cell[arm] - cell[baseline] for cell in cells], axis="columns")
-    whole = differences.dropna()
-    found = _tests(whole.mean(axis="columns").to_numpy(float)[:, None])
-    row = {name: float(column[0]) for name, column in found.items()}
-    dropped = tuple(sorted(int(seed) for seed in set(differences.index) - set(whole.index)))
-    return Pooled(
-        cells=len(cells),
-        n=len(whole),
-        delta=row["delta"],
-        low=row["delta_low"],
-        high=row["delta_high"],
-        p_t=row["p_t"],
-        dropped=dropped,
-    )
+    arms = [arm for arm in cells[0].columns if all(arm in cell.columns for cell in cells)]
+    seeds = sorted(set().union(*(cell.index for cell in cells)))
+    stack = np.stack([cell.reindex(index=seeds, columns=arms).to_numpy(float) for cell in cells])
+    mean = pd.DataFrame(stack.mean(axis=0), index=pd.Index(seeds, name="seed"), columns=arms)
+    # An arm that a cell lacks altogether is missing as a whole; it takes no seed from the others.
+    empty = [arm for arm in arms if any(cell[arm].isna().all() for cell in cells)]
+    whole = mean.drop(columns=empty).dropna()
+    dropped = [int(seed) for seed in seeds if seed not in whole.index]
+    return mean.loc[whole.index].assign(**dict.fromkeys(empty, np.nan))[arms], dropped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,19 +7,37 @@ from trainables.trial import ARM_FIELDS, CELL_FIELDS, FieldValue, TrialConfig, f
 
 def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
     """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
-    firsts = {trial.cell: trial for trial in trials}
+    groups = name_groups(trials)
+    names = {}
+    for cell, trial in {trial.cell: trial for trial in trials}.items():
+        dataset, backbone, *others = groups[cell]
+        names[cell] = " · ".join([dataset, backbone, subset(trial), *others])
+    return names
+
+
+def name_groups(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], tuple[str, ...]]:
+    """The parts of each cell's name but for the augmentations: cells of one group differ in these alone.
+
+    A field is named where cells of one dataset and backbone differ in it: what goes with these (a backbone's
+    batch size) tells nothing more.
+    """
     always = ("dataset", "backbone", "augmentations")
-    varying = varying_fields(trials, besides=always)
+    kinds: dict[tuple[str, str], list[TrialConfig]] = {}
+    for trial in {trial.cell: trial for trial in trials}.values():
+        kinds.setdefault((trial.dataset, trial.backbone), []).append(trial)
+    found = {name for members in kinds.values() for name in varying_fields(members, besides=always)}
+    varying = [name for name in CELL_FIELDS if name in found]
     return {
-        cell: " · ".join(
-            [trial.dataset, trial.backbone, _augmentations(trial)]
-            + [f"{name} {format_value(getattr(trial, name))}" for name in varying]
+        trial.cell: (
+            trial.dataset,
+            trial.backbone,
+            *(f"{name} {format_value(getattr(trial, name))}" for name in varying),
         )
-        for cell, trial in firsts.items()
+        for trial in {trial.cell: trial for trial in trials}.values()
     }
 
 
-def _augmentations(trial: TrialConfig) -> str:
+def subset(trial: TrialConfig) -> str:
     """Without augmentation the two views differ by dropout at most, and the term decorrelates only."""
     return format_value(trial.augmentations) if trial.augmentations else "none (views alike)"
 

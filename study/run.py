@@ -145,7 +145,7 @@ def _study(call: Call) -> int:
     if plan.records and not (ending and ending.received) and not call.args.no_report:
         try:
             _report(call, plan, lines)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
             call.say(f"the report was not rendered: {error}")
     return closing(call, plan, ending)
 
@@ -263,9 +263,10 @@ def _train(call: Call, prospect: _Prospect, began: float) -> "Ending":
 
 def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
+    from analysis.cells import cell_table, summarise
+    from analysis.formats import to_terminal
     from analysis.report import forget, render
-    from analysis.tables import caption, cell_table, summarise, to_terminal
-    from analysis.trials import cell_labels
+    from analysis.trials import cell_labels, load
 
     ledger, console = call.ledger, call.console
     folder = REPORTS / plan.selection.space
@@ -273,19 +274,20 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
     with console.status("rendering the report"):
-        rendered = render(plan.selection, records, ledger, folder)
-    summary = summarise(rendered.trials)
-    labels = cell_labels(rendered.trials)
-    for cell, title in list(labels.items())[:SHOWN_CELLS]:
+        trials = load(plan.selection, records)
+        rendered = render(plan.selection, trials, ledger, folder)
+    labels = cell_labels(trials)
+    shown = trials[trials["cell"].isin(list(labels)[:SHOWN_CELLS])]
+    summary = summarise(shown)
+    for cell in list(labels)[:SHOWN_CELLS]:
         console.print()
-        console.print(to_terminal(cell_table(summary, cell), title, caption(summary, cell)))
+        console.print(to_terminal(cell_table(summary, shown, cell)))
     if len(labels) > SHOWN_CELLS:
         console.print(f"… and {len(labels) - SHOWN_CELLS} more cells in the report")
     if rendered.files:
-        files = {
-            rendered.path.name: rendered.path.read_bytes(),
-            "plan.txt": "\n".join(lines).encode(),
-        }
+        # Figures are in the report, and single tables in the file of them all.
+        kept = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
+        files = {path.name: path.read_bytes() for path in kept} | {"plan.txt": "\n".join(lines).encode()}
         try:
             ledger.log_study(plan.selection.space, files)
         except LedgerError as error:

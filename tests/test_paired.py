@@ -17,7 +17,7 @@ from analysis.paired import (
     compare,
     effects,
     holm,
-    pooled,
+    pool,
     select,
     sign_flip,
 )
@@ -132,14 +132,41 @@ def test_unequal_seeds_are_named_or_dropped() -> None:
 
 def test_pooled_over_cells() -> None:
     cells = [cell(5, seed=seed, effect=1.0) for seed in range(3)]
-    result = pooled(cells, "siamese-1", "ce")
+    values, dropped = pool(cells)
+    row = compare(values, "ce").loc["siamese-1"]
     by_seed = np.mean([c["siamese-1"] - c["ce"] for c in cells], axis=0)
     test = stats.ttest_1samp(by_seed, 0)
-    assert (result.cells, result.n, result.dropped) == (3, 5, ())
-    assert (result.delta, result.p_t) == pytest.approx((by_seed.mean(), test.pvalue))
-    assert (result.low, result.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert (row["n"], dropped) == (5, [])
+    assert (row["delta"], row["p_t"]) == pytest.approx((by_seed.mean(), test.pvalue))
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+
+
+def test_a_seed_that_one_cell_lacks_is_left_out_everywhere() -> None:
+    cells = [cell(5, seed=seed, effect=1.0) for seed in range(3)]
     cells[1].loc[3, "ce"] = np.nan
-    assert (pooled(cells, "siamese-1", "ce").n, pooled(cells, "siamese-1", "ce").dropped) == (4, (3,))
+    values, dropped = pool([cells[0], cells[1], cells[2].drop(index=4)])
+    assert (list(values.index), dropped) == ([0, 1, 2], [3, 4])
+
+
+def test_an_arm_that_one_cell_lacks_as_a_whole_takes_no_seed_from_the_others() -> None:
+    cells = [cell(5, seed=seed) for seed in range(2)]
+    cells[0]["siamese-2"] = np.nan
+    values, dropped = pool(cells)
+    assert (len(values), dropped) == (5, [])
+    assert values["siamese-2"].isna().all()
+    assert values["siamese-1"].notna().all()
+    assert compare(values, "ce")["n"].to_dict()["siamese-2"] == 0
+
+
+def test_baselines_of_their_own() -> None:
+    """One family, of which each arm is held against another: the adjustment is over all of them."""
+    values = cell(6, seed=3, effect=0.4)
+    table = compare(values, {"siamese-1": "siamese-0", "siamese-3": "siamese-2"})
+    assert list(table.index) == ["siamese-1", "siamese-3"]
+    assert table.loc["siamese-3", "delta"] == pytest.approx(
+        (values["siamese-3"] - values["siamese-2"]).mean()
+    )
+    assert table["p_holm"].min() == pytest.approx(2 * table["p_t"].min())
 
 
 def test_an_arm_is_chosen_by_the_other_seeds() -> None:

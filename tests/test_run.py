@@ -108,13 +108,13 @@ def test_the_report_holds_the_numbers_and_nothing_from_outside(study: Path) -> N
     found = records(study)
     for arm in ("ce", "siamese-0.01"):
         values = [100 * found[f"{arm}/s{seed}"].metrics["test_acc"] for seed in (0, 1)]
-        assert f"<td>{values[0]:.1f} / {values[1]:.1f}</td>" in html
-    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)[^"]*"', html) == []
+        assert re.search(rf"<td>(<strong>)?{values[0]:.1f} / {values[1]:.1f}(</strong>)?</td>", html)
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)[^"]*"', html) == []
     summary = pd.read_csv(study / "reports/quickstart/tables/summary.csv")
     row = summary[(summary["arm"] == "ce") & (summary["metric"] == "test_acc")].iloc[0]
     assert row["mean"] == pytest.approx(np.mean([found[f"ce/s{s}"].metrics["test_acc"] for s in (0, 1)]))
     assert row["n"] == row["planned"] == 2
-    for name in ("accuracy-0", "embeddings-train-0", "embeddings-test-0"):
+    for name in ("accuracy-0", "curves-0", "embeddings-train-0", "embeddings-test-0"):
         for suffix in ("png", "pdf"):
             assert (study / f"reports/quickstart/figures/{name}.{suffix}").stat().st_size > 5000
 

@@ -1,0 +1,101 @@
+"""What a study says, in sentences that the adjusted intervals allow, and no more.
+
+An arm is called higher or lower than its baseline only where the interval adjusted after Holm leaves out zero
+and at least three seeds stand behind it. Otherwise nothing is shown, which is never said as "equal".
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.comparisons import FEWEST, TESTED, baseline_text, claimed, pooled_comparisons
+from analysis.labels import arm_text, interval, points
+from analysis.paired import LEVEL
+
+
+def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+    """The main findings of a study, a sentence or two each.
+
+    Args:
+        trials: of `analysis.trials.load`.
+        compared: of `analysis.comparisons.comparisons`.
+    """
+    tested = compared[compared["metric"] == TESTED]
+    if tested.empty or not (tested["n"] > 0).any():
+        return ["No arm has results for the same seeds as a baseline: nothing is compared."]
+    cells = int(trials["cell"].nunique())
+    if cells == 1:
+        return cell_findings(tested)
+    sentences = []
+    for pooled in pooled_comparisons(trials):
+        over = f"Over {pooled['cells'].iloc[0]} cells together, and for these only: "
+        sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(pooled)]
+    return sentences + [
+        _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
+    ]
+
+
+def cell_findings(compared: pd.DataFrame) -> list[str]:
+    """What the comparisons of one cell, or of pooled cells, allow to be said, baseline by baseline."""
+    if "metric" in compared:
+        compared = compared[compared["metric"] == TESTED]
+    sentences = []
+    for baseline, family in compared[compared["n"] > 0].groupby("baseline", sort=False):
+        sentences += _family(baseline_text(str(baseline)), family)
+    return sentences
+
+
+def _family(baseline: str, family: pd.DataFrame) -> list[str]:
+    n = int(family["n"].max())
+    if n < FEWEST:
+        seeds = "one seed" if n == 1 else f"{n} seeds"
+        return [f"Against {baseline} nothing can be shown with {seeds}; it takes {FEWEST}."]
+    sure = claimed(family)
+    sentences = [
+        f"{_subject(row)} has a {'higher' if row['delta'] > 0 else 'lower'} test accuracy than {baseline}:"
+        f" {points(row['delta'])} points (adjusted 95 % interval"
+        f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, n = {n})."
+        for row in family[sure].to_dict("records")
+    ]
+    open_ = family[~sure]
+    if open_.empty:
+        return sentences
+    names = _joined([_subject(row) for row in open_.to_dict("records")])
+    bounded = open_.dropna(subset=["delta_low_holm", "delta_high_holm"])
+    reach = ""
+    if len(bounded):
+        low, high = bounded["delta_low_holm"].min(), bounded["delta_high_holm"].max()
+        reach = (
+            f" differences from {interval(low, high)} points remain possible (adjusted 95 % intervals,"
+            f" n = {n});"
+        )
+    sentences.append(
+        f"Against {baseline} no difference in test accuracy is shown for {names}:{reach} that is no evidence"
+        " of equality."
+    )
+    return sentences
+
+
+def _counted(baseline: str, family: pd.DataFrame) -> str:
+    """How many comparisons of single cells allow a claim, and how many would by chance."""
+    possible = family[family["n"] >= FEWEST]
+    sure = family[claimed(family)]
+    cells = int(possible["cell"].nunique())
+    where = f"In single cells, against {baseline_text(baseline)}"
+    if not cells:
+        return f"{where}: too few seeds for a claim; it takes {FEWEST}."
+    higher = int((sure["delta"] > 0).sum())
+    return (
+        f"{where}: {higher} of {len(possible)} comparisons are higher and {len(sure) - higher} lower by their"
+        f" adjusted intervals. These are adjusted within each cell only: of {cells} cells without any true"
+        f" difference {LEVEL * cells:.1f} would show one on average."
+    )
+
+
+def _subject(row: Mapping[Hashable, Any]) -> str:
+    return arm_text(row["arm_label"])
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,135 @@
+"""Tables of single cells on numbers that one can compute by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import config, frame
+
+from analysis.cells import bold_arms, cell_table, summarise
+from analysis.comparisons import comparisons
+from analysis.formats import Table
+from analysis.tables import all_tables, write_tables
+from analysis.trials import cell_labels
+
+
+def texts(table: Table) -> dict[str, list[str]]:
+    return {title: [entry.text for entry in entries] for title, entries in table.rows}
+
+
+@pytest.fixture
+def trials() -> pd.DataFrame:
+    """n = 3, 2, 1 and 0 finished seeds of three."""
+    values = {"ce": [0.5, 0.6, 0.7], "0": [0.8, 0.9, None], "0.001": [0.25, None, None], "0.01": [None] * 3}
+    return frame({config(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
+
+
+def test_summary_by_hand(trials: pd.DataFrame) -> None:
+    summary = summarise(trials)
+    rows = summary[summary["metric"] == "test_acc"].set_index("arm")
+    assert rows["n"].to_dict() == {"ce": 3, "siamese-0": 2, "siamese-0.001": 1, "siamese-0.01": 0}
+    assert set(rows["planned"]) == {3}
+    assert rows.loc["ce", "mean"] == pytest.approx(0.6)
+    assert rows.loc["ce", "std"] == pytest.approx(0.1)  # ddof = 1: sqrt((0.01 + 0 + 0.01) / 2)
+    assert rows.loc["siamese-0", "std"] == pytest.approx(0.1 / np.sqrt(2))
+    assert np.isnan(rows.loc["siamese-0.001", "std"])
+    assert np.isnan(rows.loc["siamese-0.01", "mean"])
+    assert len(rows.loc["ce", "run_ids"].split()) == 3
+
+
+def test_entries_tell_n_and_what_is_missing(trials: pd.DataFrame) -> None:
+    table = cell_table(summarise(trials), trials, 0)
+    assert table.columns == ("CE", "γ = 0", "γ = 10⁻³", "γ = 10⁻²")
+    assert texts(table)["Test"] == ["60.0 ± 10.0", "80.0 / 90.0 (2 of 3)", "25.0 (1 of 3)", "– (0 of 3)"]
+    assert table.caption.startswith(
+        "Accuracy in %, mean ± standard deviation over n = 0–3 seeds. 6 of 12 trials are missing."
+    )
+    runs = [entry.runs for entry in table.rows[0][1]]
+    assert [len(ids) for ids in runs] == [3, 2, 1, 0]
+    assert runs[0][0] == f"run-{config('ce', 0).key}"
+
+
+def test_a_cell_without_any_result_still_has_a_table() -> None:
+    trials = frame({config("ce", 0): None})
+    assert texts(cell_table(summarise(trials), trials, 0)) == {"Test": ["– (0 of 1)"]}
+    assert comparisons(trials).empty
+
+
+def test_a_result_that_is_no_number_is_told_and_not_averaged() -> None:
+    """MLflow keeps infinity as the largest number."""
+    odd = [float("nan"), 1.7976931348623157e308, 0.5, 0.7]
+    trials = frame({config("ce", seed): value for seed, value in enumerate(odd)})
+    table = cell_table(summarise(trials), trials, 0)
+    assert texts(table)["Test"] == ["50.0 / 70.0 (2 of 4)"]
+    assert "2 finished trials have no finite test accuracy." in table.caption
+    assert "missing" not in table.caption
+
+
+def test_arms_of_one_name_are_told_apart_by_what_differs() -> None:
+    trials = frame({config("0.01", 0): 0.5, config("0.01", 0, lambd=0.1): 0.75, config("ce", 0): 0.25})
+    table = cell_table(summarise(trials), trials, 0)
+    assert table.columns == ("γ = 10⁻², lambd=0.0051", "γ = 10⁻², lambd=0.1", "CE")
+    assert texts(table)["Test"] == ["50.0", "75.0", "25.0"]
+
+
+def test_cells_are_labelled_by_what_varies() -> None:
+    varied = [config("ce", 0), config("ce", 0, train_size=200), config("ce", 0, augmentations=())]
+    trials = frame(dict.fromkeys(varied, 0.5))
+    assert cell_labels(trials) == {
+        0: "digits · convnet · rrc+hflip · train_size none",
+        1: "digits · convnet · rrc+hflip · train_size 200",
+        2: "digits · convnet · none (views alike) · train_size none",
+    }
+    assert list(trials["group"]) == [0, 1, 0]
+    assert list(trials["subset"]) == ["rrc+hflip", "rrc+hflip", "none (views alike)"]
+
+
+def bold(trials: pd.DataFrame) -> list[bool]:
+    table = cell_table(summarise(trials), trials, 0)
+    return [entry.bold for entry in dict(table.rows)["Test"]]
+
+
+def test_few_seeds_make_the_best_bold_and_say_no_more() -> None:
+    values = {"ce": [0.5, 0.6, 0.7], "0": [0.51, 0.61, 0.72], "0.01": [0.1, 0.2, 0.3]}
+    trials = frame({config(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
+    assert bold(trials) == [False, True, False]
+    caption = cell_table(summarise(trials), trials, 0).caption
+    assert caption.endswith("Bold: the highest mean test accuracy, no more; n < 6 is too few to tell.")
+
+
+def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
+    noise = np.array([0.01, -0.01, 0.02, -0.02, 0.015, -0.015])
+    values = {"ce": 0.6 + noise, "0": 0.601 + noise[::-1], "0.01": 0.3 + noise}
+    trials = frame({config(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
+    assert bold(trials) == [True, True, False]
+    assert bold_arms(trials) == ["siamese-0", "ce"]  # the best first
+    assert "that is not to say that they are equal" in cell_table(summarise(trials), trials, 0).caption
+
+
+def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
+    summary, compared = summarise(trials), comparisons(trials)
+    write_tables(summary, compared, all_tables(summary, compared, trials), tmp_path)
+    read = pd.read_csv(tmp_path / "summary.csv")
+    assert list(read.columns[:11]) == [
+        *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
+        *("n", "planned", "mean", "std", "run_ids"),
+    ]
+    tested = read[(read["arm"] == "ce") & (read["metric"] == "test_acc")]
+    assert tested["mean"].item() == pytest.approx(0.6, rel=1e-15)  # full precision
+    columns = pd.read_csv(tmp_path / "paired.csv").columns
+    assert {"baseline", "n", "delta", "delta_low_holm", "wins", "p_t", "p_holm", "p_floor"} <= set(columns)
+    markdown = (tmp_path / "tables.md").read_text()
+    assert "| **80.0 / 90.0 (2 of 3)** |" in markdown
+    latex = (tmp_path / "tables.tex").read_text()
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
+    assert (tmp_path / "latex/cell-0.tex").read_text() in latex
+    assert not set("γ−–±") & set(latex)
+
+
+def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_path: Path) -> None:
+    summary, compared = summarise(trials), comparisons(trials)
+    tables = all_tables(summary, compared, trials)
+    write_tables(summary, compared, tables, tmp_path)
+    write_tables(summary, compared, tables[:1], tmp_path)
+    assert [path.name for path in (tmp_path / "latex").iterdir()] == ["cell-0.tex"]

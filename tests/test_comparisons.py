@@ -1,0 +1,266 @@
+"""Which arm is held against which, the tables of differences, and the sentences that they allow."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic import config, frame
+
+from analysis.comparisons import (
+    claimed,
+    comparisons,
+    difference_table,
+    families,
+    pooled_comparisons,
+    values_of,
+)
+from analysis.findings import cell_findings, findings
+from analysis.formats import Table
+from trainables.trial import TrialConfig
+
+Values = Mapping[str, list[float | None]]
+
+
+def study(values: Values, **fields: Any) -> pd.DataFrame:
+    """A cell with these test accuracies by arm, a seed each."""
+    return frame(results(values, **fields))
+
+
+def results(values: Values, **fields: Any) -> dict[TrialConfig, float | None]:
+    return {config(arm, seed, **fields): v for arm, row in values.items() for seed, v in enumerate(row)}
+
+
+def table_of(trials: pd.DataFrame) -> Table:
+    table = difference_table(comparisons(trials), "differences", "title")
+    assert table
+    return table
+
+
+def rows(table: Table) -> dict[str, dict[str, str]]:
+    return {
+        title: dict(zip(table.columns, (entry.text for entry in entries), strict=True))
+        for title, entries in table.rows
+    }
+
+
+def test_by_hand() -> None:
+    """Differences of 0.1, 0.2, 0.3 in two cells: t = 2√3 with two degrees of freedom."""
+    chance = (0.1, 0.3, 0.2)
+    arms = {
+        "ce": list(chance),
+        "0": [luck + 0.1 for luck in chance],
+        "0.01": [luck + 0.1 * (seed + 2) for seed, luck in enumerate(chance)],
+    }
+    both = {**results(arms, augmentations=("rrc",)), **results(arms, augmentations=("hflip",))}
+    table = comparisons(frame(both))
+    assert len(table) == 2 * (2 + 1)  # both arms against ce, and one against the control
+    row = table[(table["cell"] == 1) & (table["baseline"] == "siamese-0")].iloc[0]
+    assert (row["arm"], row["n"], row["wins"], row["dropped"]) == ("siamese-0.01", 3, 3, "")
+    assert row["delta"] == pytest.approx(0.2)
+    assert row["p_t"] == pytest.approx(0.07417990022744862, rel=1e-6)
+    assert row["augmentations"] == "hflip"
+
+
+def test_an_incomplete_cell() -> None:
+    """Seeds that an arm lacks are left out for all, and named; an arm without results stays in the family."""
+    trials = study(
+        {"ce": [0.5, 0.6, 0.7], "0": [0.8, 0.9, None], "0.001": [0.25, None, None], "0.01": [None] * 3}
+    )
+    table = comparisons(trials)
+    against_ce = table[table["baseline"] == "ce"].set_index("arm")
+    assert against_ce["n"].to_dict() == {"siamese-0": 1, "siamese-0.001": 1, "siamese-0.01": 0}
+    assert set(table["dropped"]) == {"1 2"}
+    assert against_ce["p_t"].isna().all()
+    assert against_ce.loc["siamese-0", "delta"] == pytest.approx(0.3)
+    assert "seeds 1, 2" in table_of(trials).caption
+    assert "3 against CE and 2 against γ = 0" in table_of(trials).caption
+    assert len(comparisons(trials.iloc[:0])) == 0
+
+
+def test_only_test_accuracy_has_p_values() -> None:
+    values = np.linspace(0.1, 0.9, 9) ** 2
+    metrics = {
+        config(arm, seed): {"test_acc": values[3 * i + seed], "val_acc": values[3 * i + seed]}
+        for i, arm in enumerate(("ce", "0", "0.01"))
+        for seed in range(3)
+    }
+    table = comparisons(frame(metrics))
+    assert table.loc[table["metric"] == "test_acc", "p_t"].notna().all()
+    described = table[table["metric"] == "val_acc"]
+    assert described[["p_t", "p_holm", "p_sign_flip", "delta_low_holm"]].isna().all(axis=None)
+    assert described["delta_low"].notna().all()
+
+
+def test_differences_for_people() -> None:
+    table = table_of(study({"ce": [0.50, 0.62, 0.71], "0": [0.60, 0.70, 0.84], "0.01": [0.49, 0.60, 0.70]}))
+    found = rows(table)
+    assert list(found) == ["γ = 0 − CE", "γ = 10⁻² − CE", "γ = 10⁻² − γ = 0"]
+    row = found["γ = 10⁻² − CE"]
+    assert (row["Difference"], row["Wins"], row["p (sign flips)"]) == ("−1.3", "0 of 3", "0.250")
+    assert row["95 % interval"].startswith("−2.8 to +0.1")  # -1.333 ± 4.303 x 0.577 / sqrt(3)
+    assert table.caption == (
+        "Arm minus baseline, paired by seed, n = 3; t-test and its 95 % interval, adjusted after Holm for all"
+        " comparisons with one baseline (2 against CE and 1 against γ = 0). Exact sign-flip p-values are not"
+        " adjusted; with 3 seeds they are 0.25 at least, 0.5 after Holm over 2."
+    )
+
+
+def test_one_seed_claims_nothing() -> None:
+    trials = study({"ce": [0.5], "0.01": [0.75]})
+    row = rows(table_of(trials))["γ = 10⁻² − CE"]
+    assert list(row.values()) == ["+25.0", "–", "–", "1 of 1", "–", "–", "1.000"]
+    assert findings(trials, comparisons(trials)) == [
+        "Against CE nothing can be shown with one seed; it takes 3."
+    ]
+
+
+def test_two_seeds_claim_nothing_however_alike() -> None:
+    """Differences of 0.2 and 0.2001: t is in the thousands."""
+    trials = study({"ce": [0.5, 0.6], "0.01": [0.7, 0.8001]})
+    compared = comparisons(trials)
+    assert compared["p_holm"].iloc[0] < 0.001
+    assert not claimed(compared).any()
+    assert findings(trials, compared) == ["Against CE nothing can be shown with 2 seeds; it takes 3."]
+
+
+@pytest.mark.parametrize(
+    "alone", [{"0.01": [0.5], "0.1": [0.75]}, {"ce": [0.5]}, {"0": [0.5]}, {"ce": [None], "0": [None]}]
+)
+def test_without_a_baseline_there_is_no_difference(alone: Values) -> None:
+    trials = study(alone)
+    assert difference_table(comparisons(trials), "name", "title") is None
+    assert findings(trials, comparisons(trials)) == [
+        "No arm has results for the same seeds as a baseline: nothing is compared."
+    ]
+
+
+def test_a_trial_that_is_there_twice_is_an_error() -> None:
+    trials = study({"ce": [0.5, 0.6]})
+    with pytest.raises(ValueError, match="ce, seed 0: there are two results"):
+        values_of(pd.concat([trials, trials.iloc[:1]]), "test_acc")
+
+
+def about(*configs: TrialConfig) -> pd.DataFrame:
+    trials = frame(dict.fromkeys(configs, 0.5))
+    return trials.drop_duplicates("arm_label").set_index("arm_label")
+
+
+def test_each_arm_has_its_matching_baseline() -> None:
+    """With and without unlabelled images: each γ is held against the control of its kind, and its match."""
+    of = {
+        size: [config(arm, 0, dataset="stl10", unlabeled_size=size) for arm in ("0", "0.01")]
+        for size in (0, 5000)
+    }
+    found = families(about(config("ce", 0, dataset="stl10"), *of[0], *of[5000]))
+    plain, more = "unlabeled_size=0", "unlabeled_size=5000"
+    assert found["ce"] == dict.fromkeys(
+        [f"siamese-{gamma} {kind}" for kind in (plain, more) for gamma in ("0", "0.01")], "ce"
+    )
+    assert found["siamese-0"] == {f"siamese-0.01 {kind}": f"siamese-0 {kind}" for kind in (plain, more)}
+    assert found[plain] == {f"siamese-{g} {more}": f"siamese-{g} {plain}" for g in ("0", "0.01")}
+
+
+def test_the_control_with_other_views_is_held_against_that_with_equal_ones() -> None:
+    arms = [
+        config("0", 0, augmentations=("grayscale",), views=views) for views in ("asymmetric", "symmetric")
+    ]
+    found = families(about(*arms))
+    assert found == {"views=symmetric": {"siamese-0 views=asymmetric": "siamese-0 views=symmetric"}}
+
+
+def test_widths_are_held_against_the_default() -> None:
+    arms = [config("0.01", 0, hidden_dim=width) for width in (64, 2048)]
+    found = families(about(config("0", 0), *arms))
+    assert found["hidden_dim=2048"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=2048"}
+    # Whatever their width: the control has no projector.
+    assert set(found["siamese-0"].values()) == {"siamese-0"}
+
+
+def test_pooled_over_cells_with_the_same_arms() -> None:
+    random = np.random.default_rng(0)
+    parts = {}
+    for augmentations in ((), ("rrc",), ("hflip",)):
+        noise = random.normal(scale=0.01, size=(2, 4))
+        arms = {"ce": list(0.5 + noise[0]), "0.01": list(0.55 + noise[1])}
+        parts |= results(arms, augmentations=augmentations)
+    other = results({"ce": [0.5]}, augmentations=("solarize",))
+    trials = frame({**parts, **other})
+    (pooled,) = pooled_comparisons(trials)
+    by_seed = np.mean(
+        [
+            values_of(cell, "test_acc")["siamese-0.01"] - values_of(cell, "test_acc")["ce"]
+            for _, cell in trials[trials["cell"] < 3].groupby("cell")
+        ],
+        axis=0,
+    )
+    row = pooled.iloc[0]
+    assert (row["cells"], row["n"]) == (3, 4)
+    assert (row["delta"], row["p_t"]) == pytest.approx((by_seed.mean(), stats.ttest_1samp(by_seed, 0).pvalue))
+    table = difference_table(pooled, "pooled", "title")
+    assert table
+    assert "Mean over 3 cells within each seed: this speaks for these cells only." in table.caption
+
+
+def test_sentences_of_one_cell() -> None:
+    """By hand: 10 ± 6.205 x 1/√3 (the quantile for 0.05 / 2 over two arms), 10 ± 4.303 x 10.54/√3."""
+    trials = study({"ce": [0.50, 0.61, 0.70], "0": [0.60, 0.70, 0.81], "0.01": [0.61, 0.60, 0.90]})
+    assert findings(trials, comparisons(trials)) == [
+        "γ = 0 has a higher test accuracy than CE: +10.0 points (adjusted 95 % interval +6.4 to +13.6,"
+        " n = 3).",
+        "Against CE no difference in test accuracy is shown for γ = 10⁻²: differences from −16.2 to +36.2"
+        " points remain possible (adjusted 95 % intervals, n = 3); that is no evidence of equality.",
+        "Against γ = 0 no difference in test accuracy is shown for γ = 10⁻²: differences from −23.7 to +23.7"
+        " points remain possible (adjusted 95 % intervals, n = 3); that is no evidence of equality.",
+    ]
+
+
+def test_no_sentence_claims_more_than_its_interval() -> None:
+    """300 random cells, half of them with effects: every claim has its adjusted interval beyond zero."""
+    random = np.random.default_rng(1)
+    claims = 0
+    for effect in (0.0, 0.05) * 150:
+        n = int(random.integers(2, 9))
+        luck, noise = random.normal(0.6, 0.03, n), random.normal(scale=0.02, size=(3, n))
+        trials = study({arm: list(luck + noise[i] + effect * i) for i, arm in enumerate(("ce", "0", "0.01"))})
+        compared = comparisons(trials)
+        for sentence in cell_findings(compared):
+            claim = re.fullmatch(
+                r"(.+) has a (higher|lower) test accuracy than (.+): ([+−][\d.]+) points"
+                r" \(adjusted 95 % interval ([+−][\d.]+) to ([+−][\d.]+), n = (\d+)\)\.",
+                sentence,
+            )
+            if claim:
+                claims += 1
+                low, high = (float(claim[i].replace("−", "-")) for i in (5, 6))
+                assert int(claim[7]) == n >= 3
+                assert low >= 0 if claim[2] == "higher" else high <= 0
+            else:
+                assert "no difference" in sentence or "nothing can be shown" in sentence
+        sure = compared[claimed(compared)]
+        assert ((sure["delta_low_holm"] > 0) | (sure["delta_high_holm"] < 0)).all()
+        assert (sure["p_holm"] <= 0.05).all()
+    assert claims > 100  # not vacuous
+
+
+def test_sentences_of_many_cells_count_and_name_chance() -> None:
+    parts = {}
+    for a, b in itertools.product((False, True), repeat=2):
+        augmentations = (("rrc",) if a else ()) + (("hflip",) if b else ())
+        up = 0.1 if a else 0.0
+        arms = {"ce": [0.50, 0.61, 0.70], "0.01": [0.505 + up, 0.60 + up, 0.70 + up]}
+        parts |= results(arms, augmentations=augmentations)
+    trials = frame(parts)
+    sentences = findings(trials, comparisons(trials))
+    assert sentences[0].startswith(
+        "Over 4 cells together, and for these only: γ = 10⁻² has a higher test accuracy than CE: +4.8 points"
+    )
+    assert sentences[1] == (
+        "In single cells, against CE: 2 of 4 comparisons are higher and 0 lower by their adjusted intervals."
+        " These are adjusted within each cell only: of 4 cells without any true difference 0.2 would show one"
+        " on average."
+    )

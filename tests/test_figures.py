@@ -1,0 +1,158 @@
+"""Figures show what they are given: every point, every interval, nothing where there is nothing."""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.container import ErrorbarContainer
+from scipy import stats
+from synthetic import config, frame, results
+from test_overview import model, powerset_study
+
+from analysis import figures
+from analysis.comparisons import comparisons, pooled_comparisons, values_of
+from analysis.overview import effects_of
+from analysis.trials import cell_labels
+
+ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}
+
+
+@pytest.fixture
+def trials() -> pd.DataFrame:
+    return frame({config(arm, seed): v for arm, row in ARMS.items() for seed, v in enumerate(row)})
+
+
+def test_every_seed_is_a_point_and_every_arm_a_mean(trials: pd.DataFrame) -> None:
+    figure = figures.accuracy_by_arm(trials, {"test_acc": "Test"})
+    (axes,) = figure.axes
+    *seeds, first, second, third = axes.lines
+    np.testing.assert_allclose([line.get_ydata()[0] for line in seeds], ARMS["ce"])
+    assert np.isnan(seeds[2].get_ydata()[2])  # seed 2 of the last arm is missing
+    means = [float(line.get_ydata()[0]) for line in (first, second, third)]
+    assert means == pytest.approx([0.6, 0.71, 0.85])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["CE", "γ = 0", "γ = 10⁻²"]
+
+
+def curves(**columns: float) -> pd.DataFrame:
+    rows = [
+        {"arm_label": arm, "seed": seed, "epoch": epoch, **{k: v + 0.1 * seed for k, v in columns.items()}}
+        for arm in ("ce", "siamese-0")
+        for seed in range(3)
+        for epoch in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_learning_curves_have_the_range_of_the_seeds() -> None:
+    figure = figures.learning_curves(curves(**{"train/acc": 0.5, "val/acc": 0.4}), ["ce", "siamese-0"])
+    assert figure
+    train, validation = figure.axes
+    assert (train.get_title(), validation.get_title()) == ("Training accuracy", "Validation accuracy")
+    np.testing.assert_allclose(train.lines[0].get_ydata(), [0.6, 0.6, 0.6])
+    band = train.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.5, 0.7))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CE", "γ = 0"]
+
+
+def test_without_a_validation_split_the_loss_is_shown() -> None:
+    figure = figures.learning_curves(curves(**{"train/acc": 0.5, "train/ce": 1.0}), ["ce", "siamese-0"])
+    assert figure
+    assert [axes.get_title() for axes in figure.axes] == ["Training accuracy", "Cross-entropy"]
+    assert figures.learning_curves(pd.DataFrame(columns=["arm_label", "seed", "epoch"]), ["ce"]) is None
+
+
+def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
+    gammas = {"siamese-0.01": 0.01, "siamese-0": 0.0}
+    figure = figures.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, gammas)
+    assert figure
+    (axes,) = figure.axes
+    bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert len(bars) == 2
+    low, high = bars[0].lines[2][0].get_segments()[0][:, 1]
+    values = np.array(ARMS["0"], float)
+    expected = stats.t.interval(0.95, 2, values.mean(), values.std(ddof=1) / np.sqrt(3))
+    assert (low, high) == pytest.approx(expected)
+    (baseline,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert baseline.get_ydata()[0] == pytest.approx(0.6)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "10⁻²"]
+
+
+def test_one_gamma_or_two_arms_of_one_gamma_make_no_curve(trials: pd.DataFrame) -> None:
+    values = {"a cell": values_of(trials, "test_acc")}
+    assert figures.accuracy_by_gamma(values, {"siamese-0": 0.0}) is None
+    assert figures.accuracy_by_gamma(values, {"siamese-0 a": 0.0, "siamese-0 b": 0.0}) is None
+
+
+def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
+    both = {
+        config(arm, seed, augmentations=augmentations): value
+        for augmentations in (("rrc",), ("hflip",))
+        for arm, row in {**ARMS, "0.01": [0.8, 0.9, 0.85]}.items()
+        for seed, value in enumerate(row)
+    }
+    trials = frame(both)
+    compared = comparisons(trials)
+    tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
+    (pooled,) = pooled_comparisons(trials)
+    figure = figures.forest(tested, cell_labels(trials), pooled[pooled["baseline"] == "ce"])
+    assert figure
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ["digits · convnet · rrc", "digits · convnet · hflip", "together"]
+    points = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() in ("o", "D")])
+    expected = 100 * pd.concat([tested["delta"], pooled.loc[pooled["baseline"] == "ce", "delta"]])
+    np.testing.assert_allclose(np.sort(points), np.sort(expected))
+    assert figures.forest(tested.assign(n=0), {}) is None
+
+
+def test_effects_have_a_matrix_each() -> None:
+    found = effects_of(frame(powerset_study(model)))
+    figure = figures.effects_figure({title: table for title, (table, _) in found.items()})
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
+    matrix = next(axes for axes in figure.axes if axes.get_title() == "CE")
+    assert len(matrix.texts) == 6
+    assert "+3.0" in [text.get_text() for text in matrix.texts]  # rrc with hflip
+    assert not any("−0.0" in text.get_text() for text in matrix.texts)
+
+
+def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
+    configs = [config(arm, seed) for arm in ("ce", "0.01") for seed in range(4)]
+    trials = frame({c: results(c) for c in configs[:-1]} | {configs[-1]: None})
+    trade = figures.trade_offs(trials)
+    cost = figures.cost(trials)
+    assert trade
+    assert cost
+    assert [axes.get_xlabel() for axes in trade.axes] == ["View agreement", "Calibration error (ECE)"]
+    assert [sum(len(c.get_offsets()) for c in axes.collections) for axes in trade.axes] == [7, 7]
+    dots = sum(len(line.get_xdata()) for line in cost.axes[0].lines if line.get_marker() == "o")
+    assert dots == 7
+    nothing = frame(dict.fromkeys(configs, None))
+    assert figures.trade_offs(nothing) is None
+    assert figures.cost(nothing) is None
+
+
+def test_arms_are_told_apart_and_the_baseline_is_grey() -> None:
+    arms = ["ce", *(f"siamese-{i}" for i in range(9))]
+    colours = figures.arm_colours(arms)
+    assert colours["ce"] == figures.BASELINE_COLOUR
+    assert len({str(colour) for colour in colours.values()}) == 10
+    # A colour belongs to an arm, not to its place: without the baseline they are the same.
+    assert figures.arm_colours(arms[1:])["siamese-3"] == colours["siamese-3"]
+
+
+def test_files_have_type_that_can_be_searched_and_no_date(trials: pd.DataFrame, tmp_path: Path) -> None:
+    written = []
+    for name in ("one", "two"):
+        figure = figures.accuracy_by_arm(trials, {"test_acc": "Test"})
+        written.append(figures.save(figure, tmp_path, name))
+    (png, pdf), (other_png, other_pdf) = written
+    assert png.read_bytes() == other_png.read_bytes()
+    content = pdf.read_bytes()
+    assert content == other_pdf.read_bytes()
+    assert b"CreationDate" not in content
+    assert re.search(rb"/FontFile2", content)  # TrueType, not outlines
+    assert mpl.rcParams["pdf.fonttype"] == 3  # nobody else's figures are changed

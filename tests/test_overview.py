@@ -1,0 +1,161 @@
+"""Tables over cells on results that were put together from known effects."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import config, frame
+
+from analysis.cells import summarise
+from analysis.comparisons import comparisons
+from analysis.formats import Table
+from analysis.overview import effects_of, overview
+from trainables.trial import TRANSFORMS, TrialConfig
+
+NOISE = np.random.default_rng(5).normal(scale=0.001, size=4096)
+
+
+def powerset_study(
+    accuracy: Callable[[TrialConfig], float], arms: tuple[str, ...] = ("ce", "0", "0.01"), seeds: int = 4
+) -> dict[TrialConfig, float | None]:
+    """All 16 subsets: accuracies of a model plus a noise of 0.1 points."""
+    subsets = [
+        tuple(name for name, on in zip(TRANSFORMS, switches, strict=True) if on)
+        for switches in itertools.product((False, True), repeat=4)
+    ]
+    trials = [config(arm, seed, augmentations=s) for s in subsets for arm in arms for seed in range(seeds)]
+    return {t: accuracy(t) + noise for t, noise in zip(trials, NOISE, strict=False)}
+
+
+def model(trial: TrialConfig) -> float:
+    """rrc +6 points; hflip +2, and 3 more with rrc; the term -1, and solarize another -2 with it."""
+    on = set(trial.augmentations)
+    value = 0.5 + 0.01 * trial.seed + 0.06 * ("rrc" in on) + 0.02 * ("hflip" in on)
+    value += 0.03 * ({"rrc", "hflip"} <= on)
+    return value - bool(trial.gamma) * (0.01 + 0.02 * ("solarize" in on))
+
+
+def tables(trials: pd.DataFrame) -> dict[str, Table]:
+    return {t.name: t for t in overview(trials, summarise(trials), comparisons(trials))}
+
+
+def column(table: Table, name: str) -> dict[str, str]:
+    at = table.columns.index(name)
+    return {title: entries[at].text for title, entries in table.rows}
+
+
+@pytest.fixture(scope="module")
+def trials() -> pd.DataFrame:
+    return frame(powerset_study(model))
+
+
+def test_effects_are_found(trials: pd.DataFrame) -> None:
+    found = effects_of(trials)
+    assert list(found) == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
+    ce, dropped = found["CE"]
+    assert dropped == []
+    # Coded ∓ ½: a main effect is the mean over both settings of the other.
+    expected = {"rrc": 0.06 + 0.015, "hflip": 0.02 + 0.015, "rrc:hflip": 0.03, "grayscale": 0.0}
+    for term, effect in expected.items():
+        assert ce.loc[term, "effect"] == pytest.approx(effect, abs=0.0007), term
+    term, _ = found["γ = 10⁻² − γ = 0"]
+    assert term.loc["solarize", "effect"] == pytest.approx(-0.02, abs=0.001)
+    assert term.loc["rrc", "effect"] == pytest.approx(0, abs=0.001)
+    assert len(ce) == 10
+
+
+def test_effects_for_people(trials: pd.DataFrame) -> None:
+    table = tables(trials)["effects-0"]
+    shown = column(table, "CE")
+    assert shown["rrc"] == "+7.6 (+7.5 to +7.6)*"
+    assert not shown["solarize"].endswith("*")
+    assert "rrc × hflip" in shown
+
+
+def test_effects_take_a_complete_powerset_or_are_not_there(trials: pd.DataFrame) -> None:
+    some = trials[trials["subset"] != "rrc"]
+    assert effects_of(some) == {}
+    assert "effects-0" not in tables(some)
+
+
+def test_a_seed_that_a_subset_lacks_is_left_out_and_named() -> None:
+    results = powerset_study(model)
+    missing = next(t for t in results if t.seed == 2 and t.arm == "ce")
+    trials = frame({**results, missing: None})
+    found = effects_of(trials)
+    assert found["CE"][1] == [2]
+    assert found["γ = 0"][1] == []
+    assert "Left out, as a trial of them is missing: seed 2." in tables(trials)["effects-0"].caption
+
+
+def test_subsets_by_arm(trials: pd.DataFrame) -> None:
+    table = tables(trials)["subsets-0"]
+    assert table.columns == ("CE", "γ = 0", "γ = 10⁻²")
+    assert len(table.rows) == 16
+    row = trials[(trials["subset"] == "rrc") & (trials["arm"] == "ce")]["test_acc"]
+    assert column(table, "CE")["rrc"] == f"{100 * row.mean():.1f} ± {100 * row.std(ddof=1):.1f}"
+    assert all(len(entry.runs) == 4 for _, entries in table.rows for entry in entries)
+
+
+def test_differences_by_subset_carry_adjusted_intervals(trials: pd.DataFrame) -> None:
+    table = tables(trials)["subset-differences-siamese-0-0"]
+    compared = comparisons(trials)
+    row = compared[(compared["baseline"] == "siamese-0") & (compared["metric"] == "test_acc")].iloc[0]
+    low, high = 100 * row["delta_low_holm"], 100 * row["delta_high_holm"]
+    text = column(table, "γ = 10⁻² − γ = 0")["none (views alike)"]
+    assert text == f"{100 * row['delta']:+.1f} ({low:+.1f} to {high:+.1f})*".replace("-", "−")
+    assert "of 16 without any true difference, 0.8 would carry a mark on average" in table.caption
+
+
+def test_pooled_over_subsets(trials: pd.DataFrame) -> None:
+    table = tables(trials)["pooled-0"]
+    assert table.title == "digits · convnet: all 16 subsets together"
+    assert column(table, "Difference")["γ = 10⁻² − γ = 0"] == "−2.0"  # -1, and -2 in half of the cells
+
+
+def test_groups_by_arm_average_over_subsets_within_each_seed() -> None:
+    small = powerset_study(model, arms=("ce", "0.01"))
+    other = {t.replace(backbone="resnet18"): value - 0.1 for t, value in small.items()}
+    lacking = next(t for t in other if t.seed == 3 and t.arm == "ce")
+    trials = frame({**small, **other, lacking: None})
+    found = tables(trials)
+    table = found["groups"]
+    assert [title for title, _ in table.rows] == ["digits · convnet", "digits · resnet18"]
+    part = trials[(trials["backbone"] == "resnet18") & (trials["arm"] == "ce") & (trials["seed"] != 3)]
+    by_seed = 100 * part.groupby("seed")["test_acc"].mean()
+    assert column(table, "CE")["digits · resnet18"] == f"{by_seed.mean():.1f} ± {by_seed.std(ddof=1):.1f}"
+    assert "Left out where a trial of them is missing: seed 3." in table.caption
+    assert "Left out, as not every arm has them: seed 3." in found["pooled"].caption
+    assert {"subsets-0", "subsets-1", "effects-0", "effects-1", "pooled-0", "pooled-1"} <= found.keys()
+
+
+def test_one_cell_has_no_overview() -> None:
+    assert tables(frame({config("ce", 0): 0.5, config("0.01", 0): 0.6})) == {}
+
+
+def test_gamma_is_chosen_by_validation_images_of_the_other_seeds() -> None:
+    validation = {"0.001": [0.9, 0.1, 0.8], "0.01": [0.5, 0.6, 0.5]}
+    test = {"0.001": [0.1, 0.2, 0.3], "0.01": [0.4, 0.5, 0.6]}
+    trials = frame(
+        {
+            config(arm, seed, val_fraction=0.1): {
+                "val_acc": validation[arm][seed],
+                "test_acc": test[arm][seed],
+            }
+            for arm in test
+            for seed in range(3)
+        }
+    )
+    table = tables(trials)["selected"]
+    # Without seed 0: 0.45 and 0.55, so 0.01; without 1: 0.85 and 0.5, so 0.001; without 2: 0.5 and 0.55.
+    (entries,) = [entries for _, entries in table.rows]
+    chosen = 100 * np.array([0.4, 0.2, 0.6])
+    assert entries[0].text == f"{chosen.mean():.1f} ± {chosen.std(ddof=1):.1f}"
+    assert entries[1].text == "10⁻² (2 of 3), 10⁻³ (1 of 3)"
+    assert (entries[2].text, entries[3].text) == ("50.0", "10⁻²")
+
+
+def test_without_a_validation_split_nothing_is_selected(trials: pd.DataFrame) -> None:
+    assert "selected" not in tables(trials)

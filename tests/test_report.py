@@ -1,0 +1,598 @@
+"""The report: every printed number computed again, and studies that are not as they should be."""
+
+import gc
+import html.parser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from mlflow import MlflowClient
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from synthetic import Made, config, fill, results
+
+from analysis import report, sections
+from analysis.published import THESIS
+from analysis.report import main, render
+from analysis.trials import load
+from search_spaces import Selection, select
+from study.ledger import Ledger
+from trainables.trial import TrialConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SELECTORS = [
+    *("--space", "ablations", "--only", "dataset=cifar10", "--seeds", "7"),
+    *("--only", "arm=ce,siamese-0,siamese-0.001,siamese-0.01"),
+]
+Tables = dict[str, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A ledger of 896 trials, and the report that the command line makes of it."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs/mlflow.db")
+    selection = select(
+        "ablations",
+        only=["dataset=cifar10", "arm=ce,siamese-0,siamese-0.001,siamese-0.01"],
+        seeds=7,
+    )
+    made = [Made(config=c, metrics=results(c, gain=0.05)) for c in selection.trials]
+    fill(folder / "runs/mlflow.db", folder / "runs/mlartifacts", made)
+    command = [
+        *SELECTORS,
+        "--experiment",
+        "test",
+        "--output",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "out"),
+    ]
+    subprocess.run([sys.executable, ROOT / "analysis/report.py", *command], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> pd.DataFrame:
+    """All trials by MLflow's own client: one row a run, nothing of this project in between."""
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("test").experiment_id
+    rows, token = [], None
+    while True:
+        page = client.search_runs([experiment], "tags.kind = 'trial'", max_results=500, page_token=token)
+        for run in page:
+            finals = {k.removeprefix("final/"): v for k, v in run.data.metrics.items()}
+            rows.append({**run.data.params, **finals, "arm": run.data.tags["arm"], "run": run.info.run_id})
+        token = page.token
+        if not token:
+            break
+    table = pd.DataFrame(rows)
+    return table.assign(seed=table["seed"].astype(int), cell=table["backbone"] + " " + table["augmentations"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """statsmodels' Holm collects garbage each time, among all that pandas and MLflow have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def tables(folder: Path) -> Tables:
+    """The tables as people read them, from `tables.md`, by title."""
+    return read_tables((folder / "out/tables/tables.md").read_text())
+
+
+def read_tables(text: str) -> Tables:
+    found = {}
+    for block in text.split("### ")[1:]:
+        title, _, body = block.partition("\n")
+        lines = [line for line in body.splitlines() if line.startswith("|")]
+        cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if "|:-" not in line]
+        table = pd.DataFrame([row[1:] for row in cells[1:]], [row[0] for row in cells[1:]], cells[0][1:])
+        while title in found:
+            title += " again"
+        found[title] = table
+    return found
+
+
+ARMS = {"ce": "CE", "siamese-0": "γ = 0", "siamese-0.001": "γ = 10⁻³", "siamese-0.01": "γ = 10⁻²"}
+BACKBONES = ("resnet18", "vgg16")
+METRICS = {
+    "train_aug_acc": "Train (augmented)",
+    "train_acc": "Train (clean)",
+    "val_acc": "Validation",
+    "test_acc": "Test",
+    "test_aug_acc": "Test (augmented)",
+    "test_augcrop_acc": "Test (augmented and cropped)",
+    "test_augfull_acc": "Test (all augmentations)",
+}
+
+
+def signed(value: float) -> str:
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return "+0.0" if text == "−0.0" else text
+
+
+def between(low: float, high: float) -> str:
+    return f"{signed(low)} to {signed(high)}"
+
+
+def spread(values: pd.Series) -> str:
+    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
+
+
+def wide(runs: pd.DataFrame, metric: str = "test_acc") -> pd.DataFrame:
+    return runs.pivot(index="seed", columns="arm", values=metric)[list(ARMS)]  # noqa: PD010  # no trial twice
+
+
+def label(augmentations: str) -> str:
+    return "none (views alike)" if augmentations == "none" else augmentations
+
+
+def family(values: pd.DataFrame, baseline: str) -> dict[str, dict[str, str]]:
+    """The comparisons with one baseline by scipy and statsmodels: a row of text an arm."""
+    arms = [arm for arm in values if arm != baseline and not (baseline == "siamese-0" and arm == "ce")]
+    tests = [stats.ttest_rel(values[arm], values[baseline]) for arm in arms]
+    adjusted = multipletests([test.pvalue for test in tests], method="holm")[1]
+    found = {}
+    for arm, test, p in zip(arms, tests, adjusted, strict=True):
+        d = (values[arm] - values[baseline]).to_numpy()
+        plain = test.confidence_interval(0.95)
+        wider = test.confidence_interval(1 - 0.05 * test.pvalue / p)
+        flips = stats.permutation_test(
+            (d,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )
+        found[f"{ARMS[arm]} − {ARMS[baseline]}"] = {
+            "Difference": signed(d.mean()),
+            "95 % interval": between(*plain),
+            "Holm-adjusted": between(*wider),
+            "Wins": f"{(d > 0).sum()} of {len(d)}",
+            "p (t)": probability(test.pvalue),
+            "p (Holm)": probability(p),
+            "p (sign flips)": probability(flips.pvalue),
+        }
+    return found
+
+
+def both_families(values: pd.DataFrame) -> dict[str, dict[str, str]]:
+    return family(values, "ce") | family(values, "siamese-0")
+
+
+def in_bold(values: pd.DataFrame) -> set[str]:
+    """The best arm and those that all-pairs Holm does not tell from it."""
+    pairs = list(combinations(values, 2))
+    p = [stats.ttest_rel(values[a], values[b]).pvalue for a, b in pairs]
+    kept = dict(zip(pairs, multipletests(p, method="holm")[1] > 0.05, strict=True))
+    first = values.mean().idxmax()
+    return {first} | {a if b == first else b for (a, b), alike in kept.items() if alike and first in (a, b)}
+
+
+def test_every_cell(tables: Tables, runs: pd.DataFrame) -> None:
+    """32 tables of accuracies and 32 of differences, each entry."""
+    for (backbone, augmentations), cell in runs.groupby(["backbone", "augmentations"]):
+        title = f"cifar10 · {backbone} · {label(augmentations)}"
+        table = tables[title]
+        known = [m for m in METRICS if not (m == "test_augcrop_acc" and "rrc" in augmentations)]
+        assert list(table.index) == [METRICS[name] for name in known]
+        best = in_bold(wide(cell))
+        for metric in known:
+            for arm, name in ARMS.items():
+                text = spread(cell.loc[cell["arm"] == arm, metric])
+                expected = f"**{text}**" if metric == "test_acc" and arm in best else text
+                assert table.loc[METRICS[metric], name] == expected, (title, metric, arm)
+        assert tables[f"{title}: differences"].to_dict("index") == both_families(wide(cell))
+    assert runs["cell"].nunique() == 32
+
+
+def test_subsets_by_arm(tables: Tables, runs: pd.DataFrame) -> None:
+    for backbone, group in runs.groupby("backbone"):
+        table = tables[f"cifar10 · {backbone}: test accuracy by augmentations"]
+        for augmentations, cell in group.groupby("augmentations"):
+            best = in_bold(wide(cell))
+            row = {ARMS[a]: spread(cell.loc[cell["arm"] == a, "test_acc"]) for a in ARMS}
+            expected = {
+                n: f"**{t}**" if a in best else t
+                for (a, n), t in zip(ARMS.items(), row.values(), strict=True)
+            }
+            assert table.loc[label(augmentations)].to_dict() == expected
+        first, second = (
+            tables[f"cifar10 · {backbone}: differences by augmentations{again}"] for again in ("", " again")
+        )
+        shown = first.join(second)
+        for augmentations, cell in group.groupby("augmentations"):
+            for pair, row in both_families(wide(cell)).items():
+                claim = "*" if row["p (Holm)"] == "< 0.001" or float(row["p (Holm)"]) <= 0.05 else ""
+                assert (
+                    shown.loc[label(augmentations), pair]
+                    == f"{row['Difference']} ({row['Holm-adjusted']}){claim}"
+                )
+
+
+def test_pooled(tables: Tables, runs: pd.DataFrame) -> None:
+    """Mean over cells within each seed, then seeds are the replicates."""
+    for title, group in [
+        *((f"cifar10 · {b}: all 16 subsets together", runs[runs["backbone"] == b]) for b in BACKBONES),
+        ("All cells together", runs),
+    ]:
+        by_seed = group.groupby(["seed", "arm"])["test_acc"].mean().unstack()[list(ARMS)]  # noqa: PD010
+        assert tables[title].to_dict("index") == both_families(by_seed)
+
+
+def test_groups(tables: Tables, runs: pd.DataFrame) -> None:
+    for backbone, group in runs.groupby("backbone"):
+        by_seed = group.groupby(["seed", "arm"])["test_acc"].mean().unstack()  # noqa: PD010
+        best = in_bold(by_seed[list(ARMS)])
+        for arm, name in ARMS.items():
+            text = spread(by_seed[arm])
+            assert tables["Datasets and backbones"].loc[f"cifar10 · {backbone}", name] == (
+                f"**{text}**" if arm in best else text
+            )
+
+
+def test_effects(tables: Tables, runs: pd.DataFrame) -> None:
+    """By the formula of a linear model with sum coding, whose coefficients are half and a quarter of ours."""
+    names = ["rrc", "hflip", "grayscale", "solarize"]
+    terms = [*names, *(f"{a}:{b}" for a, b in combinations(names, 2))]
+    for backbone, group in runs.groupby("backbone"):
+        table = tables[f"cifar10 · {backbone}: what each augmentation does"]
+        values = group.pivot(index=["seed", "augmentations"], columns="arm", values="test_acc")  # noqa: PD010
+        columns = {ARMS[arm]: values[arm] for arm in ARMS}
+        for arm in ("siamese-0.001", "siamese-0.01"):
+            columns[f"{ARMS[arm]} − γ = 0"] = values[arm] - values["siamese-0"]
+        for title, column in columns.items():
+            data = column.rename("y").reset_index()
+            for name in names:
+                data[name] = [1.0 if name in text.split("+") else -1.0 for text in data["augmentations"]]
+            fit = smf.ols(f"y ~ C(seed) + ({' + '.join(names)})**2", data).fit()
+            adjusted = multipletests(fit.pvalues[terms], method="holm")[1]
+            for term, p in zip(terms, adjusted, strict=True):
+                scale = 4 if ":" in term else 2
+                low, high = scale * fit.conf_int().loc[term]
+                claim = "*" if p <= 0.05 else ""
+                expected = f"{signed(scale * fit.params[term])} ({between(low, high)}){claim}"
+                assert table.loc[term.replace(":", " × "), title] == expected, (backbone, title, term)
+
+
+def test_selected(tables: Tables, runs: pd.DataFrame) -> None:
+    candidates = ["siamese-0.001", "siamese-0.01"]
+    for (backbone, augmentations), cell in runs.groupby(["backbone", "augmentations"]):
+        validation, test = wide(cell, "val_acc")[candidates], wide(cell)[candidates]
+        chosen = [validation[validation.index != seed].mean().idxmax() for seed in validation.index]
+        values = pd.Series([test.loc[seed, arm] for seed, arm in zip(test.index, chosen, strict=True)])
+        row = tables["What a choice of γ > 0 is worth"].loc[f"cifar10 · {backbone} · {label(augmentations)}"]
+        assert row.iloc[0] == spread(values)
+        for arm in set(chosen):
+            assert f"{ARMS[arm].removeprefix('γ = ')} ({chosen.count(arm)} of 7)" in row.iloc[1]
+        assert row.iloc[2] == f"{100 * test.mean().max():.1f}"
+        assert row.iloc[3] == ARMS[test.mean().idxmax()].removeprefix("γ = ")
+
+
+def test_published(tables: Tables, runs: pd.DataFrame) -> None:
+    skipped = sum(line.startswith("#") for line in THESIS.read_text().splitlines())
+    thesis = pd.read_csv(THESIS, skiprows=skipped, dtype={"table": str})
+    shown = 0
+    for row in thesis.to_dict("records"):
+        title = f"Table {row['table']} of thesis: cifar10 · {row['backbone']} · {row['augmentations']}"
+        part = runs[
+            (runs["dataset"] == row["dataset"])
+            & (runs["backbone"] == row["backbone"])
+            & (runs["augmentations"] == row["augmentations"])
+            & (runs["arm"] == row["arm"])
+        ]
+        if part.empty:
+            continue
+        shown += 1
+        values = 100 * part[row["metric"]]
+        half = stats.t.ppf(0.975, 6) * values.std(ddof=1) * np.sqrt(1 + 1 / 7)
+        low, high = values.mean() - half, values.mean() + half
+        single = row["runs"] == 1
+        theirs = f"{row['mean']:.1f}" + ("" if np.isnan(row["std"]) else f" ± {row['std']:.1f}")
+        assert tables[title].loc[f"{METRICS[row['metric']]}, {ARMS[row['arm']]}"].tolist() == [
+            theirs,
+            spread(values / 100),
+            "7",
+            signed(values.mean() / 100 - row["mean"] / 100),
+            f"{low:.1f} to {high:.1f}" if single else "–",
+            ("yes" if low <= row["mean"] <= high else "no") if single else "–",
+        ]
+    assert shown == 8 * 9  # eight tables of CIFAR-10, three of the arms, three accuracies
+
+
+def test_the_files_have_full_precision(folder: Path, runs: pd.DataFrame) -> None:
+    summary = pd.read_csv(folder / "out/tables/summary.csv")
+    assert len(summary) == 32 * 4 * summary["metric"].nunique()
+    for row in summary[summary["n"] > 0].sample(200, random_state=0).to_dict("records"):
+        part = runs[
+            (runs["backbone"] == row["backbone"])
+            & (runs["augmentations"] == row["augmentations"])
+            & (runs["arm"] == row["arm"])
+        ].sort_values("seed")
+        values = part[row["metric"]].to_numpy()
+        assert (row["mean"], row["std"]) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-12)
+        assert (row["n"], row["planned"]) == (7, 7)
+        assert row["run_ids"].split() == list(part["run"])
+    paired = pd.read_csv(folder / "out/tables/paired.csv")
+    assert len(paired) == 32 * (3 + 2) * len(METRICS)
+    assert paired.loc[paired["metric"] != "test_acc", ["p_t", "p_holm", "p_sign_flip"]].isna().all(axis=None)
+    assert (paired.loc[paired["metric"] == "test_acc", "p_floor"] == 2 / 2**7).all()
+
+
+def test_html_and_markdown_hold_the_same_numbers(folder: Path, tables: Tables) -> None:
+    page = (folder / "out/report.html").read_text()
+    found = read_tables((folder / "out/report.md").read_text())
+    for title, table in tables.items():
+        pd.testing.assert_frame_equal(found[title], table)
+        for entry in table.to_numpy().ravel():
+            text = re.sub(r"\*\*(.+)\*\*", r"<strong>\1</strong>", entry).replace("< 0", "&lt; 0")
+            text = re.sub(" (to|±) ", r"&nbsp;\1&nbsp;", text)
+            assert f">{text}</td>" in page or f">{text}</a></td>" in page
+
+
+class Page(html.parser.HTMLParser):
+    """Well-formed: every element is closed in order, ids are unique, what is linked to is there."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.sources: list[str] = []
+        self.faults: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.targets += [found["href"] or ""] if "href" in found else []
+        self.sources += [found["src"] or ""] if "src" in found else []
+        if tag == "img" and not found.get("alt"):
+            self.faults.append("a picture without text")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes nothing, line {self.getpos()[0]}")
+
+
+def checked(page: str) -> Page:
+    """The page, after a look for what no browser complains about."""
+    parser = Page()
+    parser.feed(page)
+    assert page.lstrip().startswith("<!doctype html>")
+    assert parser.faults == []
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    assert {t.removeprefix("#") for t in parser.targets if t.startswith("#")} <= set(parser.ids)
+    assert all(source.startswith("data:image/png;base64,") for source in parser.sources)
+    assert "<script" not in page
+    return parser
+
+
+def test_the_page_is_whole_and_self_contained(folder: Path) -> None:
+    page = checked((folder / "out/report.html").read_text())
+    assert len(page.sources) > 5
+    for source in re.findall(r"!\[.*?\]\((.+?)\)", (folder / "out/report.md").read_text()):
+        assert (folder / "out" / source).exists()
+
+
+def studied(
+    tmp_path: Path, empty_store: Path, made: Iterable[Made], planned: Iterable[TrialConfig]
+) -> Callable[..., str]:
+    """Render a study that is not as it should be; gives the text of its report."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    fill(tmp_path / "mlflow.db", tmp_path / "artifacts", made)
+    ledger = Ledger(
+        uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "artifacts"
+    )
+    selection = Selection(space="test", trials=tuple(planned), steps=("a test",))
+
+    def rendered(**options: object) -> str:
+        trials = load(selection, ledger.trials())
+        render(selection, trials, ledger, tmp_path / "out", force=True, **options)  # type: ignore[arg-type]
+        page = (tmp_path / "out/report.html").read_text()
+        checked(page)
+        return " ".join(page.split())
+
+    return rendered
+
+
+def arms(*names: str, seeds: int = 3, **fields: object) -> list[TrialConfig]:
+    return [config(arm, seed, **fields) for seed in range(seeds) for arm in names]
+
+
+def done(configs: Iterable[TrialConfig]) -> list[Made]:
+    return [Made(config=c, metrics=results(c)) for c in configs]
+
+
+@pytest.mark.parametrize(("seeds", "text"), [(1, "one seed"), (2, "2 seeds")])
+def test_few_seeds(tmp_path: Path, empty_store: Path, seeds: int, text: str) -> None:
+    configs = arms("ce", "0", "0.01", seeds=seeds)
+    page = studied(tmp_path, empty_store, done(configs), configs)()
+    assert f"Against CE nothing can be shown with {text}; it takes 3." in page
+    assert "higher test accuracy" not in page
+    assert "±" not in page.split('id="cells"')[1].split("<figure")[0]
+
+
+def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    made = [
+        *done(configs[:3]),
+        Made(config=configs[3], status="FAILED", tags={"failure": "loss is nan <b>at</b> epoch 2"}),
+    ]
+    page = studied(tmp_path, empty_store, made, configs)()
+    first = page[: page.index('<ul class="findings">')]
+    assert "This study is incomplete: 3 of 6 trials have no result" in first
+    assert "(1 failed, 2 not begun)" in first
+    assert "loss is nan &lt;b&gt;at&lt;/b&gt; epoch 2" in page
+    assert "(1 of 3)" in page
+    assert "(2 of 3)" in page
+    assert "Left out, as not every arm has them: seed 1." in page
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert markdown.startswith("# Study test\n\n**Incomplete: 3 of 6 trials have no result**")
+
+
+def test_an_arm_without_any_result(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0", "0.01")
+    page = studied(tmp_path, empty_store, done(c for c in configs if c.arm != "siamese-0"), configs)()
+    assert "– (0 of 3)" in page
+    assert "2 against CE" in page  # the family does not shrink because trials are missing
+    assert "γ = 10⁻² − γ = 0" not in page
+
+
+def test_an_arm_whose_results_are_no_numbers(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0", "0.01")
+    made = [
+        Made(config=c, metrics={**results(c), **({"test_acc": float("nan")} if c.gamma else {})})
+        for c in configs
+    ]
+    page = studied(tmp_path, empty_store, made, configs)()
+    assert "3 finished trials have no finite test accuracy." in page
+    assert "incomplete" not in page
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page).lower())
+
+
+def test_nothing_at_all(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    page = studied(tmp_path, empty_store, [], configs)()
+    assert "6 of 6 trials have no result" in page
+    assert "nothing is compared" in page
+    assert "<figure" not in page
+
+
+def test_a_cell_of_one_arm(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce")
+    page = studied(tmp_path, empty_store, done(configs), configs)()
+    assert "nothing is compared" in page
+    assert "γ = 10" not in page.split('id="cells"')[1].split('id="fixed"')[0]
+
+
+def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    tags = [{"device": "gpu one", "git.dirty": "true"}, {"attempts": "3"}, {"git.commit": "1" * 40}]
+    made = [
+        Made(config=c, metrics=results(c), tags=t) for c, t in zip(configs, [*tags, {}, {}, {}], strict=True)
+    ]
+    page = studied(tmp_path, empty_store, made, configs)()
+    assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
+    assert "1 of 6 trials ran from a working tree with changes that no commit holds." in page
+    assert "1 of 6 trials were interrupted and went on from a saved state." in page
+    assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
+
+
+def test_links_lead_to_runs_and_comparisons(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    rendered = studied(tmp_path, empty_store, done(configs), configs)
+    assert not [t for t in checked(rendered()).targets if not t.startswith("#")]
+    links = [t for t in checked(rendered(ui="http://127.0.0.1:5000/")).targets if not t.startswith("#")]
+    assert links
+    assert all(link.startswith("http://127.0.0.1:5000/#/compare-runs?runs=%5B%22") for link in links)
+
+
+def test_figures_are_drawn_once_and_removed_when_they_are_of_an_earlier_selection(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    configs = arms("ce", "0", "0.01")
+    rendered = studied(tmp_path, empty_store, done(configs), configs)
+    rendered()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/figures").iterdir()}
+    rendered()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/figures").iterdir()} == before
+    names = {path.stem for path in before}
+    assert names == {"accuracy-0", "gamma", "trade-offs", "cost"}
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
+    fewer = Selection(space="test", trials=tuple(c for c in configs if not c.gamma), steps=("fewer",))
+    render(fewer, load(fewer, ledger.trials()), ledger, tmp_path / "out")
+    assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == {
+        "accuracy-0",
+        "trade-offs",
+        "cost",
+    }
+
+
+def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    studied(tmp_path, empty_store, done(configs), configs)()
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
+    selection = Selection(space="test", trials=tuple(configs), steps=("a test",))
+    trials = load(selection, ledger.trials())
+    assert render(selection, trials, ledger, tmp_path / "out").files == ()
+    report.forget(tmp_path / "out")
+    assert render(selection, trials, ledger, tmp_path / "out").files
+    (tmp_path / "out/.rendered").write_text("damaged")
+    assert render(selection, trials, ledger, tmp_path / "out").files
+
+
+def test_sixteen_hundred_trials(tmp_path: Path, empty_store: Path) -> None:
+    """The space `ablations` as it is: an overview with figures, single cells as tables; below 15 MB."""
+    configs = select("ablations").trials
+    page = studied(tmp_path, empty_store, done(configs), configs)()
+    assert "1600 of 1600 planned trials finished · 64 cells, 5 arms, 5 seeds" in page
+    assert page.count("<details") == 64
+    assert "With 64 cells this report leaves out figures of single cells" in page
+    assert "of 64 cells without any true difference 3.2 would show one on average" in page
+    assert len(page) < 15e6
+    names = {path.stem for path in (tmp_path / "out/figures").glob("*.pdf")}
+    assert {"gamma", "effects-3", "forest-ce-0", "forest-siamese-0-3", "trade-offs", "cost"} <= names
+    assert not any(name.startswith("accuracy") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--ui", "javascript:alert(1)"],
+            "--ui: got 'javascript:alert(1)'; allowed: an address that begins with",
+        ),
+        (["--published", "nowhere.csv"], "--published: nowhere.csv cannot be read"),
+        (["--experiment", "other"], "--experiment: no experiment 'other'"),
+        (["--space", "ablation"], "unknown space 'ablation' (did you mean 'ablations'?)"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--space", "quickstart", "--experiment", "test", "--output", str(folder / "runs"), *arguments]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last
+
+
+def test_passwords_of_addresses_are_not_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report says by which command it was made."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "x", "--tracking-uri", "http://me:secret@here"])
+    told = report._provenance(
+        Selection(space="test", trials=(config("ce", 0),), steps=()),
+        pd.read_parquet(folder / "out/trials.parquet"),
+    )
+    assert "secret" not in told["report"]
+    assert "http://me:***@here" in told["report"]
+
+
+def test_a_stored_frame_makes_the_same_report(folder: Path) -> None:
+    stored = pd.read_parquet(folder / "out/trials.parquet")
+    assert len(stored) == 896
+    assert sections.digest_of(stored) == sections.digest_of(stored.copy())
+    assert not zipfile.is_zipfile(folder / "out/trials.parquet")
