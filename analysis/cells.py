@@ -1,7 +1,5 @@
 """The results of one cell: mean ± standard deviation over seeds, and the table that people read."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -14,7 +12,7 @@ from analysis.trials import finished, metric_names
 SUMMARY_COLUMNS = (
     *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
     *("n", "planned", "mean", "std", "run_ids"),
-    *("cell", "arm_label", "finished", "values"),
+    *("cell", "arm_label", "finished", "values", "best", "shared"),
 )
 
 
@@ -27,15 +25,20 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a cell × arm × metric with `SUMMARY_COLUMNS`: fractions; `n` values, of `finished` and of
         `planned` trials; `std` with ddof = 1, NaN for one seed; `values` by seed and `run_ids` as text with
-        spaces between.
+        spaces between. `best`, in rows of test accuracy: whether the arm has the highest mean over the
+        `shared` seeds that all arms of the cell have, or is not distinguishable from that one.
     """
     others = [name for name in metric_names(trials) if name not in METRICS]
     metrics = [*METRICS, *others]
     trials = trials.reindex(columns=[*trials.columns, *(name for name in METRICS if name not in trials)])
     rows = []
+    bold = {
+        int(planned["cell"].iloc[0]): best_arms(planned) for _, planned in trials.groupby("cell", sort=False)
+    }
     for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
         done = finished(planned).sort_values("seed")
         first = planned.iloc[0]
+        number = int(first["cell"])
         about = {name: first[name] for name in ("dataset", "backbone", "augmentations", "arm", "gamma")}
         runs, results = done["run_id"].to_numpy(), done[metrics].to_numpy(float)
         for metric, column in zip(metrics, results.T, strict=True):
@@ -54,6 +57,8 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
                     "arm_label": label,
                     "finished": len(done),
                     "values": " ".join(repr(float(value)) for value in values),
+                    "best": metric == TESTED and label in bold[number][0],
+                    "shared": bold[number][1],
                 }
             )
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
@@ -77,12 +82,11 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
     known = set(part.loc[part["n"] > 0, "metric"]) or {TESTED}
     if "rrc" in part["augmentations"].iloc[0].split("+"):
         known.discard("test_augcrop_acc")  # the same images as under the cell's own augmentations
-    bold = bold_arms(planned)
     places = part.set_index(["metric", "arm_label"])
     rows = tuple(
         (
             title,
-            tuple(entry(places.loc[(metric, arm)], bold=metric == TESTED and arm in bold) for arm in arms),
+            tuple(entry(places.loc[(metric, arm)]) for arm in arms),
         )
         for metric, title in METRICS.items()
         if metric in known
@@ -93,20 +97,20 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
         corner="Accuracy (%)",
         columns=tuple(map(arm_text, arms)),
         rows=rows,
-        caption=_caption(part, bold),
+        caption=_caption(part),
     )
 
 
-def bold_arms(cell: pd.DataFrame, metric: str = TESTED) -> list[str]:
-    """The arm of the highest mean, first, and those not distinguishable from it (`analysis.paired.best`)."""
-    if metric not in cell:
-        return []
-    values, _ = common_seeds(values_of(cell, metric), drop=True)
+def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
+    """The arms that tables set off (the best first), and how many seeds say so: those that all arms have."""
+    if TESTED not in cell:
+        return [], 0
+    values, _ = common_seeds(values_of(cell, TESTED), drop=True)
     first, alike = best(values)
-    return [] if first is None else [first, *alike]
+    return ([] if first is None else [first, *alike]), len(values)
 
 
-def entry(row: pd.Series, *, bold: bool = False) -> Entry:
+def entry(row: pd.Series) -> Entry:
     """What people read of a row of `summarise`."""
     values = [100 * float(value) for value in row["values"].split()]
     if not values:
@@ -117,10 +121,10 @@ def entry(row: pd.Series, *, bold: bool = False) -> Entry:
         text = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
     if row["n"] != row["planned"]:
         text += f" ({row['n']} of {row['planned']})"
-    return Entry(text=text, bold=bold, runs=tuple(row["run_ids"].split()))
+    return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()))
 
 
-def _caption(part: pd.DataFrame, bold: Sequence[str]) -> str:
+def _caption(part: pd.DataFrame) -> str:
     """What stands under a cell's table."""
     tested = part[part["metric"] == TESTED]
     seeds = sorted(set(tested["n"]))
@@ -133,16 +137,23 @@ def _caption(part: pd.DataFrame, bold: Sequence[str]) -> str:
     odd = int((tested["finished"] - tested["n"]).sum())
     if odd:
         text += f" {odd} finished {'trial has' if odd == 1 else 'trials have'} no finite test accuracy."
-    if len(tested) > 1 and bold:
-        text += f" {bold_caption(seeds[-1])}"
-    return text
+    return " ".join([text, *bold_caption(tested)])
 
 
-def bold_caption(n: int) -> str:
-    """What bold means in a table over `n` seeds."""
-    if n < SMALLEST_FOR_BOLD:
-        return f"Bold: the highest mean test accuracy, no more; n < {SMALLEST_FOR_BOLD} is too few to tell."
-    return (
+def bold_caption(tested: pd.DataFrame) -> list[str]:
+    """What bold means in a table of these rows of `summarise`; nothing where nothing is.
+
+    Args:
+        tested: rows of test accuracy.
+    """
+    shared = set(tested.loc[tested["best"], "shared"])
+    if len(set(tested["arm_label"])) < 2 or not shared:
+        return []
+    few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
+    if max(shared) < SMALLEST_FOR_BOLD:
+        return [f"Bold: the highest mean test accuracy, no more; {few}."]
+    but = f" ({few}: there it is the highest mean alone)" if min(shared) < SMALLEST_FOR_BOLD else ""
+    return [
         "Bold: the highest mean test accuracy and the arms not distinguishable from it (paired t-tests of all"
-        " pairs, Holm); that is not to say that they are equal."
-    )
+        f" pairs, Holm); that is not to say that they are equal{but}."
+    ]

@@ -36,6 +36,8 @@ Points = npt.NDArray[np.float64]
 
 PERPLEXITY = 30.0
 NEIGHBOURS = 20
+ROUNDING = 1e-12
+"""Cosine distances below this are 0: what rounding leaves in double precision is far smaller."""
 SPLITS = {"train": "augmented training images", "test": "clean test images"}
 """Kept splits with what a caption calls them."""
 KINDS = {"h": "features h", "z": "embeddings z (kept where γ > 0)"}
@@ -140,8 +142,10 @@ def silhouette(panel: Embedding) -> float | None:
 
     if panel.flaw or not 1 < len(np.unique(panel.labels)) < len(panel.labels):
         return None
-    distance = np.clip(1 - _cosines(panel.values), 0, None)
+    distance = 1 - _cosines(panel.values)
     np.fill_diagonal(distance, 0)
+    # What is left by rounding, and below 0 at times, is no distance between equal directions.
+    distance[distance < ROUNDING] = 0
     return float(silhouette_score(distance, panel.labels, metric="precomputed"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import bold_arms, bold_caption, entry
+from analysis.cells import bold_caption, entry
 from analysis.comparisons import (
     CONTROL,
     FEWEST,
@@ -29,14 +29,25 @@ CLAIMED = "*"
 """Beside a difference whose adjusted interval leaves out zero."""
 
 
-def overview(trials: pd.DataFrame, summary: pd.DataFrame, compared: pd.DataFrame) -> list[Table]:
-    """All tables that speak of more than one cell; none where there is one.
+Effects = dict[str, tuple[pd.DataFrame, list[int]]]
+"""By column of a table: effects of the augmentations, and seeds that are left out."""
+
+
+def overview(
+    trials: pd.DataFrame,
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    effects_by_group: Mapping[int, Effects] | None = None,
+) -> list[Table]:
+    """All tables that speak of more than one cell, and what a choice of γ is worth.
 
     Args:
         trials: of `analysis.trials.load`.
         summary: of `analysis.cells.summarise`.
         compared: of `analysis.comparisons.comparisons`.
+        effects_by_group: of `effects_of`, where these are known.
     """
+    known = effects_by_group or {}
     tables = []
     for number, group in groups_of(trials):
         if is_several(group["cell"]):
@@ -45,7 +56,7 @@ def overview(trials: pd.DataFrame, summary: pd.DataFrame, compared: pd.DataFrame
             tables += _differences_by_subset(group, number, compared)
             subsets = f"all {group['cell'].nunique()} subsets together"
             tables += _pooled(group, f"pooled-{number}", f"{label}: {subsets}")
-            tables += _effects(group, number)
+            tables += _effects(group, number, known.get(number) or effects_of(group))
     if is_several(trials["group"]):
         tables.append(_by_group(trials))
         tables += _pooled(trials, "pooled", "All cells together")
@@ -70,23 +81,21 @@ def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table
     tested = tested.set_index(["cell", "arm_label"])
     rows = []
     for cell, members in group.groupby("cell", sort=False):
-        bold = bold_arms(members)
         entries = tuple(
-            entry(tested.loc[[(cell, arm)]].iloc[0], bold=arm in bold)
-            if (cell, arm) in tested.index
-            else Entry(text=NO_VALUE)
+            entry(tested.loc[[(cell, arm)]].iloc[0]) if (cell, arm) in tested.index else Entry(text=NO_VALUE)
             for arm in arms
         )
         rows.append((str(members["subset"].iloc[0]), entries))
     n = int(tested["n"].max())
     spread = "mean ± standard deviation over" if n > 2 else "values of"
+    text = f"Test accuracy in %, {spread} up to n = {n} {_seeds(n)}."
     return Table(
         name=f"subsets-{number}",
         title=f"{group['group_label'].iloc[0]}: test accuracy by augmentations",
         corner="Augmentations",
         columns=tuple(map(arm_text, arms)),
         rows=tuple(rows),
-        caption=f"Test accuracy in %, {spread} up to n = {n} {_seeds(n)}. {bold_caption(n)}",
+        caption=" ".join([text, *bold_caption(tested.reset_index())]),
     )
 
 
@@ -140,29 +149,27 @@ def _by_chance(rows: int) -> str:
 def _by_group(trials: pd.DataFrame) -> Table:
     """Test accuracy, a row a dataset and backbone, a column an arm: mean over subsets within each seed."""
     arms = list(dict.fromkeys(trials["arm_label"]))
-    rows, counts, left_out = [], set(), set()
+    rows, counts, left_out, bold = [], set(), set(), []
     for label, group in trials.groupby("group_label", sort=False):
         cells = [values_of(cell, TESTED) for _, cell in group.groupby("cell", sort=False)]
         values, dropped = pool(cells)
         counts.add(len(cells))
         left_out |= set(dropped)
         first, alike = best(values)
-        rows.append(
-            (str(label), tuple(_mean_entry(values, arm, {first, *alike}, group) for arm in arms)),
-        )
+        rows.append((str(label), tuple(_mean_entry(values, arm, {first, *alike}, group) for arm in arms)))
+        bold += [{"arm_label": arm, "best": arm == first, "shared": len(values)} for arm in arms]
     several = max(counts) > 1
     what = "mean over the subsets of augmentations within each seed, then mean" if several else "mean"
     text = f"Test accuracy in %, {what} ± standard deviation over seeds."
     if left_out:
         text += f" Left out where a trial of them is missing: {seeds_text(sorted(left_out))}."
-    n = trials["seed"].nunique()
     return Table(
         name="groups",
         title="Datasets and backbones",
         corner="Dataset · backbone",
         columns=tuple(map(arm_text, arms)),
         rows=tuple(rows),
-        caption=f"{text} {bold_caption(n)}",
+        caption=" ".join([text, *bold_caption(pd.DataFrame(bold))]),
     )
 
 
@@ -227,7 +234,7 @@ def _selected(trials: pd.DataFrame) -> Table | None:
     )
 
 
-def effects_of(group: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, list[int]]]:
+def effects_of(group: pd.DataFrame) -> Effects:
     """Main effects and interactions of the augmentations on test accuracy, where every combination was run.
 
     Args:
@@ -275,8 +282,7 @@ def _fitted(
     return effects(pd.DataFrame(rows), factors), dropped
 
 
-def _effects(group: pd.DataFrame, number: int) -> list[Table]:
-    found = effects_of(group)
+def _effects(group: pd.DataFrame, number: int, found: Effects) -> list[Table]:
     if not found:
         return []
     terms = list(next(iter(found.values()))[0].index)

@@ -27,7 +27,7 @@ from analysis.cells import cell_table, summarise
 from analysis.comparisons import comparisons, difference_table
 from analysis.findings import cell_findings, findings
 from analysis.formats import Table, Ui, to_html, to_markdown
-from analysis.overview import groups_of, overview
+from analysis.overview import Effects, effects_of, groups_of, overview
 from analysis.published import (
     Published,
     add_published_argument,
@@ -115,9 +115,10 @@ def render(
     gallery = Gallery(folder / "figures", known=dict(before.get("figures", {})))
     summary, compared = summarise(trials), comparisons(trials)
     against = published_tables(summary, trials, published)
-    several = overview(trials, summary, compared)
+    effects = {number: effects_of(group) for number, group in groups_of(trials)}
+    several = overview(trials, summary, compared, effects)
     cells = _cells(trials, summary, compared, ledger, gallery)
-    groups = _group_figures(trials, compared, ledger, gallery)
+    groups = _group_figures(trials, compared, effects, ledger, gallery)
     whole = study_figures(trials, compared, gallery)
     sentences = findings(trials, compared) + published_findings(summary, trials, published)
     tables = [*several, *against, *(table for cell in cells for table in cell["tables"])]
@@ -189,13 +190,19 @@ def _cells(
 
 
 def _group_figures(
-    trials: pd.DataFrame, compared: pd.DataFrame, ledger: Ledger, gallery: Gallery
+    trials: pd.DataFrame,
+    compared: pd.DataFrame,
+    effects: Mapping[int, Effects],
+    ledger: Ledger,
+    gallery: Gallery,
 ) -> list[tuple[str, list[Figure]]]:
     """For each group of cells that differ in their augmentations alone: its label and figures."""
     panels = int(trials.groupby("cell")["arm_label"].nunique().sum())
     found = []
     for number, group in groups_of(trials):
-        shown = group_figures(group, number, compared, ledger, gallery, panels=panels)
+        shown = group_figures(
+            group, number, compared, effects=effects[number], ledger=ledger, gallery=gallery, panels=panels
+        )
         if shown:
             found.append((str(group["group_label"].iloc[0]), shown))
     return found

@@ -15,7 +15,7 @@ from analysis import embeddings, figures
 from analysis.comparisons import TESTED, baseline_text, pooled_comparisons, values_of
 from analysis.curves import read_curves
 from analysis.labels import METRICS
-from analysis.overview import effects_of
+from analysis.overview import Effects
 from analysis.paired import pool
 from analysis.trials import cell_labels, finished
 from study.ledger import Ledger
@@ -100,7 +100,7 @@ def _css_width(png: Path) -> int:
     from PIL import Image
 
     with Image.open(png) as image:
-        return image.width // 2  # saved at twice the density of a screen
+        return round(image.width * 100 / figures.DENSITY)
 
 
 def digest_of(trials: pd.DataFrame) -> str:
@@ -173,7 +173,14 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, gallery: Galler
 
 
 def group_figures(
-    group: pd.DataFrame, number: int, compared: pd.DataFrame, ledger: Ledger, gallery: Gallery, *, panels: int
+    group: pd.DataFrame,
+    number: int,
+    compared: pd.DataFrame,
+    *,
+    effects: Effects,
+    ledger: Ledger,
+    gallery: Gallery,
+    panels: int,
 ) -> list[Figure]:
     """The figures of cells that differ in their augmentations alone; none for a single cell.
 
@@ -181,6 +188,7 @@ def group_figures(
         group: their trials.
         number: of the group.
         compared: of `analysis.comparisons.comparisons` for them.
+        effects: of `analysis.overview.effects_of` for them.
         ledger: where artifacts are.
         gallery: to draw into.
         panels: of small multiples that the whole report would have.
@@ -189,7 +197,6 @@ def group_figures(
         return []
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
     shown = _forests(group, compared, subsets, f"{number}", gallery)
-    effects = effects_of(group)
     if effects:
         shown += gallery.add(
             f"effects-{number}",

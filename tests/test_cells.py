@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import config, frame
 
-from analysis.cells import bold_arms, cell_table, summarise
+from analysis.cells import best_arms, cell_table, summarise
 from analysis.comparisons import comparisons
 from analysis.formats import Table
 from analysis.tables import all_tables, write_tables
@@ -95,7 +95,9 @@ def test_few_seeds_make_the_best_bold_and_say_no_more() -> None:
     trials = frame({config(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
     assert bold(trials) == [False, True, False]
     caption = cell_table(summarise(trials), trials, 0).caption
-    assert caption.endswith("Bold: the highest mean test accuracy, no more; n < 6 is too few to tell.")
+    assert caption.endswith(
+        "Bold: the highest mean test accuracy, no more; n < 6 is too few to tell arms apart."
+    )
 
 
 def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
@@ -103,7 +105,7 @@ def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
     values = {"ce": 0.6 + noise, "0": 0.601 + noise[::-1], "0.01": 0.3 + noise}
     trials = frame({config(arm, seed): v for arm, row in values.items() for seed, v in enumerate(row)})
     assert bold(trials) == [True, True, False]
-    assert bold_arms(trials) == ["siamese-0", "ce"]  # the best first
+    assert best_arms(trials) == (["siamese-0", "ce"], 6)  # the best first
     assert "that is not to say that they are equal" in cell_table(summarise(trials), trials, 0).caption
 
 

@@ -192,6 +192,8 @@ def test_silhouette_is_the_definition() -> None:
         ([[1, 0], [1, 0], [0, 1], [0, 1]], [0, 1, 0, 1], -0.5),
         # Zeros have no direction, so they lie at distance 1 from all: 1 and 1, then 0 and 0.
         ([[1, 0], [1, 0], [0, 0], [0, 0]], [0, 0, 1, 1], 0.5),
+        # One direction alone, at distance 0 but for rounding.
+        ([[1, 2, 5], [3, 6, 15], [5, 10, 25], [7, 14, 35], [11, 22, 55]], [0, 0, 1, 1, 1], 0),
         ([[1, 0], [1, 0], [0, 1], [0, 1]], [3, 3, 3, 3], None),
         ([[1, 0], [1, 0], [0, 1], [0, 1]], [0, 1, 2, 3], None),
     ],
@@ -288,6 +290,16 @@ def test_pca_panels_are_turned_onto_the_first(panels: list[Embedding]) -> None:
     np.testing.assert_allclose(second, 2 * first, atol=1e-9)
     assert variance == pytest.approx(same)
     assert 0.99 < variance <= 1
+
+
+def test_pca_of_other_directions_is_turned_too() -> None:
+    """A cross, longer in one direction and then in the other: each image stays on its own side."""
+    cross = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
+    crosses = [embedding(values, [0] * 4) for values in (cross, cross / [3, 1 / 3], -cross)]
+    (first, _), (second, _), (third, _) = embeddings.pca_layouts(crosses)
+    np.testing.assert_allclose(np.abs(first), np.abs(cross), atol=1e-9)
+    np.testing.assert_allclose(second, first / [3, 1 / 3], atol=1e-9)
+    np.testing.assert_allclose(third, first, atol=1e-9)
 
 
 def test_pca_is_turned_onto_a_layout_that_is_given(panels: list[Embedding]) -> None:
@@ -417,8 +429,9 @@ def test_the_legend_names_all_classes_on_the_page(classes: int, rows: int, colum
         figure.draw_without_rendering()
         (legend,) = figure.legends
         texts, handles = legend.get_texts(), legend.legend_handles
-        assert sorted(int(text.get_text()) for text in texts) == list(range(classes))
-        assert len({round(text.get_window_extent().y0) for text in texts}) == rows
+        boxes = {int(text.get_text()): text.get_window_extent() for text in texts}
+        assert sorted(boxes, key=lambda c: (-round(boxes[c].y0), boxes[c].x0)) == list(range(classes))
+        assert len({round(box.y0) for box in boxes.values()}) == rows
         box = legend.get_window_extent()
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
@@ -497,7 +510,7 @@ def test_a_page_of_small_multiples_is_readable_and_fits_a4(rows: int, columns: i
     labels = [axes.get_ylabel().replace("\n", " ").replace(" + ", "+") for axes in grid[:, 0]]
     assert labels == SUBSETS[:rows]
     boxes = [axes.get_window_extent().transformed(figure.dpi_scale_trans.inverted()) for axes in grid.flat]
-    assert all(1.0 < box.width < 3.0 for box in boxes)
+    assert all(1.2 < box.width < 3.0 for box in boxes)
     assert all(0.4 < box.height < 1.6 for box in boxes)
     assert len(figure.legends) == 1
 
@@ -635,7 +648,7 @@ def test_files_of_cells_and_of_groups(empty_store: Path, tmp_path: Path) -> None
         "subsets-0.pdf: digits · convnet · all augmentations, clean test images" in line for line in said
     )
     with Image.open(tmp_path / "out/embeddings-train-0.png") as image:
-        assert image.width == pytest.approx(3 * 2.6 * 200, abs=1)
+        assert image.width / image.height == pytest.approx(3 * 2.6 / 6.2, rel=0.01)
 
     said.clear()
     written = embeddings.write(trials, ledger, tmp_path / "z", what="z", say=said.append)
@@ -646,7 +659,7 @@ def test_files_of_cells_and_of_groups(empty_store: Path, tmp_path: Path) -> None
     ]
     assert said.count("digits · vgg16 · rrc+hflip: no arm has kept z") == 2
     with Image.open(tmp_path / "z/embeddings-z-train-0.png") as image:
-        assert image.width == pytest.approx(5.2 * 200, abs=1)  # γ = 0.01 alone
+        assert image.width / image.height == pytest.approx(5.2 / 6.2, rel=0.01)  # γ = 0.01 alone
 
     (tmp_path / "mlartifacts" / run_ids[0] / "artifacts/embeddings.npz").unlink()
     said.clear()
