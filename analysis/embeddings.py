@@ -466,7 +466,7 @@ def _parts(trials: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
         (f"{number}", part["cell_label"].iloc[0], part) for number, part in trials.groupby("cell", sort=False)
     ]
     groups = [
-        (f"subsets-{number}", f"{part['group_label'].iloc[0]} · all augmentations", part)
+        (f"subsets-{number}", f"{part['group_label'].iloc[0]} · by augmentations", part)
         for number, part in trials.groupby("group", sort=False)
         if len(part["cell"].unique()) > 1
     ]

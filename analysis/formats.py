@@ -148,7 +148,7 @@ def to_html(table: Table, ui: Ui | None = None) -> str:
 
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in (table.corner, *table.columns))
     body = "\n".join(
-        f'<tr><th scope="row">{html.escape(title)}</th>{"".join(map(cell, entries))}</tr>'
+        f'<tr><th scope="row">{_breakable(title)}</th>{"".join(map(cell, entries))}</tr>'
         for title, entries in table.rows
     )
     return (
@@ -156,3 +156,8 @@ def to_html(table: Table, ui: Ui | None = None) -> str:
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         f'<p class="caption">{html.escape(table.caption)}</p>'
     )
+
+
+def _breakable(title: str) -> str:
+    """Escaped, with places where a narrow screen may break `rrc+hflip+grayscale`."""
+    return html.escape(title).replace("+", "+<wbr>")

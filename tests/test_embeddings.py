@@ -645,7 +645,7 @@ def test_files_of_cells_and_of_groups(empty_store: Path, tmp_path: Path) -> None
     )
     assert "digits · vgg16 · none (views alike): no seed that every arm has finished" in said
     assert any(
-        "subsets-0.pdf: digits · convnet · all augmentations, clean test images" in line for line in said
+        "subsets-0.pdf: digits · convnet · by augmentations, clean test images" in line for line in said
     )
     with Image.open(tmp_path / "out/embeddings-train-0.png") as image:
         assert image.width / image.height == pytest.approx(3 * 2.6 / 6.2, rel=0.01)
