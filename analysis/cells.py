@@ -106,6 +106,8 @@ def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
     if TESTED not in cell:
         return [], 0
     values, _ = common_seeds(values_of(cell, TESTED), drop=True)
+    if values.notna().any().sum() < 2:
+        return [], len(values)  # there is nothing to be better than
     first, alike = best(values)
     return ([] if first is None else [first, *alike]), len(values)
 
@@ -150,10 +152,11 @@ def bold_caption(tested: pd.DataFrame) -> list[str]:
     if len(set(tested["arm_label"])) < 2 or not shared:
         return []
     few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
+    over = " over the seeds that every arm has" if (tested["n"] > tested["shared"]).any() else ""
     if max(shared) < SMALLEST_FOR_BOLD:
-        return [f"Bold: the highest mean test accuracy, no more; {few}."]
+        return [f"Bold: the highest mean test accuracy{over}, no more; {few}."]
     but = f" ({few}: there it is the highest mean alone)" if min(shared) < SMALLEST_FOR_BOLD else ""
     return [
-        "Bold: the highest mean test accuracy and the arms not distinguishable from it (paired t-tests of all"
-        f" pairs, Holm); that is not to say that they are equal{but}."
+        f"Bold: the highest mean test accuracy{over} and the arms not distinguishable from it (paired t-tests"
+        f" of all pairs, Holm); that is not to say that they are equal{but}."
     ]

@@ -49,7 +49,9 @@ def families(about: pd.DataFrame) -> dict[str, dict[str, str]]:
         if row["gamma"] > 0 and tuple(row[list(same)]) in controls
     }
     for name in _OPTIONS:
-        values = list(dict.fromkeys(two_views[name]))
+        # What the control has no use for is set to its default there: that is no value of the study.
+        using = two_views if name in same else two_views[two_views["gamma"] > 0]
+        values = list(dict.fromkeys(using[name]))
         if len(values) < 2:
             continue
         reference = DEFAULTS[name] if DEFAULTS[name] in values else values[0]

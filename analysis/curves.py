@@ -25,7 +25,8 @@ def read_curves(trials: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
         with contextlib.suppress(OSError):  # a run whose artifacts were deleted has its metrics still
             path = ledger.artifact(trial["run_id"], "history.parquet")
         if path is not None:
-            tables.append(pd.read_parquet(path).assign(arm_label=trial["arm_label"], seed=trial["seed"]))
+            with contextlib.suppress(ValueError):  # damaged
+                tables.append(pd.read_parquet(path).assign(arm_label=trial["arm_label"], seed=trial["seed"]))
     return (
         pd.concat(tables, ignore_index=True)
         if tables

@@ -6,13 +6,16 @@ Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -109,7 +112,7 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
         raise ValueError(f"what: got {what!r}; allowed: {', '.join(KINDS)}")
     panels = []
     for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
-        with np.load(ledger.artifact(trial["run_id"], "embeddings.npz"), allow_pickle=False) as kept:
+        with _kept(ledger.artifact(trial["run_id"], "embeddings.npz")) as kept:
             if what == "z" and f"{split}_z" not in kept:
                 continue
             panels.append(
@@ -124,6 +127,16 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
         raise ValueError("embeddings: the trials of a cell kept different images")
     order = _baseline_first([panel.arm for panel in panels])
     return sorted(panels, key=lambda panel: order.index(panel.arm))
+
+
+@contextlib.contextmanager
+def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """The arrays of a file; OSError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise OSError(f"{path} is damaged: {error}") from error
 
 
 def _baseline_first(arms: Sequence[str]) -> list[str]:

@@ -58,18 +58,20 @@ def _family(baseline: str, family: pd.DataFrame) -> list[str]:
         f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, n = {n})."
         for row in family[sure].to_dict("records")
     ]
-    open_ = family[~sure]
+    alike = family["delta_low_holm"].isna()
+    sentences += [
+        f"{_subject(row)} differs from {baseline} by {points(row['delta'])} points of test accuracy in all"
+        f" {n} seeds: without any spread there is no test."
+        for row in family[alike].to_dict("records")
+    ]
+    open_ = family[~sure & ~alike]
     if open_.empty:
         return sentences
     names = _joined([_subject(row) for row in open_.to_dict("records")])
-    bounded = open_.dropna(subset=["delta_low_holm", "delta_high_holm"])
-    reach = ""
-    if len(bounded):
-        low, high = bounded["delta_low_holm"].min(), bounded["delta_high_holm"].max()
-        reach = (
-            f" differences from {interval(low, high)} points remain possible (adjusted 95 % intervals,"
-            f" n = {n});"
-        )
+    low, high = open_["delta_low_holm"].min(), open_["delta_high_holm"].max()
+    reach = (
+        f" differences from {interval(low, high)} points remain possible (adjusted 95 % intervals, n = {n});"
+    )
     sentences.append(
         f"Against {baseline} no difference in test accuracy is shown for {names}:{reach} that is no evidence"
         " of equality."

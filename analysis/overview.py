@@ -59,7 +59,7 @@ def overview(
             tables += _effects(group, number, known.get(number) or effects_of(group))
     if is_several(trials["group"]):
         tables.append(_by_group(trials))
-        tables += _pooled(trials, "pooled", "All cells together")
+        tables += _pooled(trials, "pooled-all", "All cells together")
     selected = _selected(trials)
     return tables + ([selected] if selected else [])
 
@@ -157,7 +157,9 @@ def _by_group(trials: pd.DataFrame) -> Table:
         left_out |= set(dropped)
         first, alike = best(values)
         rows.append((str(label), tuple(_mean_entry(values, arm, {first, *alike}, group) for arm in arms)))
-        bold += [{"arm_label": arm, "best": arm == first, "shared": len(values)} for arm in arms]
+        bold += [
+            {"arm_label": arm, "best": arm == first, "n": len(values), "shared": len(values)} for arm in arms
+        ]
     several = max(counts) > 1
     what = "mean over the subsets of augmentations within each seed, then mean" if several else "mean"
     text = f"Test accuracy in %, {what} ± standard deviation over seeds."
@@ -185,8 +187,10 @@ def _mean_entry(values: pd.DataFrame, arm: str, bold: set[str | None], group: pd
 def _pooled(trials: pd.DataFrame, name: str, title: str) -> list[Table]:
     """Differences over all cells at once, a table for each set of arms that cells have."""
     tables = []
-    for number, compared in enumerate(pooled_comparisons(trials)):
-        table = difference_table(compared, f"{name}-{number}" if number else name, title)
+    found = pooled_comparisons(trials)
+    for number, compared in enumerate(found):
+        of = f"{title}, arms {number + 1} of {len(found)}" if len(found) > 1 else title
+        table = difference_table(compared, f"{name}-arms-{number}" if number else name, of)
         if table:
             tables.append(table)
     return tables

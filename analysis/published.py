@@ -5,6 +5,7 @@ one, often the best of several.
 """
 
 import argparse
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +155,7 @@ def _table(
         return None
     cell = trials[trials["cell"] == ours["cell"].iloc[0]]
     return Table(
-        name=f"published-{published.name}-{number}-{ours['cell'].iloc[0]}".replace(".", "-").replace(
-            " ", "-"
-        ),
+        name=re.sub("[^A-Za-z0-9]+", "-", f"published-{published.name}-{number}-{ours['cell'].iloc[0]}"),
         title=f"Table {number} of {published.name}: {cell['cell_label'].iloc[0]}",
         corner="Accuracy (%)",
         columns=("Published", "Ours", "n", "Difference", "One more run (95 %)", "Published inside"),

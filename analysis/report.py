@@ -88,6 +88,7 @@ def render(
     *,
     published: Published | None = None,
     ui: str | None = None,
+    keep_frame: bool = False,
     force: bool = False,
 ) -> Rendered:
     """Render the report of a selection into `folder`, unless it is there and nothing has changed.
@@ -101,6 +102,7 @@ def render(
         folder: gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
         published: numbers to compare with; None: the thesis's.
         ui: address of MLflow's pages; None: that of the tracking server, if there is one.
+        keep_frame: `trials.parquet` is there already, of these trials.
         force: render even if nothing has changed.
     """
     report, stamp = folder / REPORT, folder / _STAMP
@@ -142,7 +144,8 @@ def render(
     report.write_text(_html(content, links))
     (folder / MARKDOWN).write_text(_markdown(content, folder))
     written = write_tables(summary, compared, tables, folder / "tables")
-    write(trials, ledger, folder / FRAME)
+    if not keep_frame:
+        write(trials, ledger, folder / FRAME)
     gallery.sweep()
     stamp.write_text(json.dumps({"state": state, "figures": gallery.known}))
     drawn = [path for figure in gallery.drawn for path in (figure.png, figure.pdf)]
@@ -359,6 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         inputs.folder,
         published=read_published(inputs.args.published),
         ui=inputs.args.ui,
+        keep_frame=True,
         force=True,
     )
     for path in rendered.files:

@@ -224,6 +224,8 @@ def _forests(
         pooled = together[0] if len(together) == 1 else None
         if pooled is not None:
             pooled = pooled[(pooled["baseline"] == baseline) & (pooled["n"] > 0)]
+            pooled = None if pooled.empty else pooled
+        diamonds = "" if pooled is None else " Diamonds: mean over cells within each seed."
         shown += gallery.add(
             f"forest-{str(baseline).replace('=', '-')}-{name}",
             trials,
@@ -232,7 +234,7 @@ def _forests(
             ),
             f"Difference in test accuracy to {baseline_text(str(baseline))}, paired by seed: mean, 95 %"
             " interval (thick) and interval adjusted after Holm within its cell (thin). A point without a"
-            " line has too few seeds, or no spread. Diamonds: mean over cells within each seed.",
+            f" line has too few seeds, or no spread.{diamonds}",
             "Paired differences by cell",
         )
     return shown

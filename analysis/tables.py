@@ -3,9 +3,8 @@
 As a script: `python analysis/tables.py --space NAME` prints the tables and writes them as files.
 """
 
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # this project's packages, not this folder's modules
@@ -64,12 +63,20 @@ def write_tables(
     # LaTeX gives up where a hundred tables wait for a page.
     blocks = [list(latex.values())[i : i + LATEX_BLOCK] for i in range(0, len(latex), LATEX_BLOCK)]
     paths[3].write_text("\n\\clearpage\n".join("\n".join(block) for block in blocks))
-    single = folder / "latex"
-    shutil.rmtree(single, ignore_errors=True)  # an earlier selection had other tables
-    single.mkdir()
-    for name, text in latex.items():
-        paths.append(single / f"{name}.tex")
-        paths[-1].write_text(text)
+    return paths + _write_single(latex, folder / "latex")
+
+
+def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
+    """A file a table; those that we wrote for an earlier selection are removed, and nobody else's."""
+    folder.mkdir(exist_ok=True)
+    ours = folder / ".tables"
+    for name in ours.read_text().split() if ours.exists() else ():
+        if name not in latex:
+            (folder / f"{name}.tex").unlink(missing_ok=True)
+    ours.write_text("\n".join(latex))
+    paths = [folder / f"{name}.tex" for name in latex]
+    for path, text in zip(paths, latex.values(), strict=True):
+        path.write_text(text)
     return paths
 
 

@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,44 +185,73 @@ def read(selection: Selection, ledger: Ledger, frame: Path) -> pd.DataFrame:
         ledger: where they are.
         frame: a file that need not exist. One of another ledger, or one that cannot be read, is passed over.
     """
-    identity = _identity(ledger)
-    known = _stored(frame, identity)
+    known, stored = _stored(frame, _identity(ledger))
     since = max((record.changed for record in known.values()), default=0) - MARGIN
+    if not {trial.key for trial in selection.trials} <= {*stored.get("keys", ())}:
+        since = 0  # of these trials nothing was asked before
     changed, gone = ledger.changed_since(max(since, 0))
+    if not {*stored.get("gone", ())} <= gone:  # deleted runs were restored, or destroyed
+        known = {}
+        changed, gone = ledger.changed_since(0)
     records = {key: record for key, record in known.items() if record.run_id not in gone} | changed
     trials = load(selection, records)
-    write(trials, ledger, frame)
+    write(trials, ledger, frame, gone)
     return trials
 
 
-def write(trials: pd.DataFrame, ledger: Ledger, frame: Path) -> None:
-    """Store a frame for people and for the next call of `read`; whole or not at all."""
+def write(trials: pd.DataFrame, ledger: Ledger, frame: Path, gone: Collection[str] | None = None) -> None:
+    """Store a frame for people and for the next call of `read`; whole or not at all.
+
+    Args:
+        trials: of `load`.
+        ledger: of which they are.
+        frame: the file.
+        gone: runs that were trials and are none any more; None: not known, the next call reads everything.
+
+    Raises:
+        ValueError: the file is there and not one of ours.
+    """
+    if _is_foreign(frame):
+        raise ValueError(f"--out: {frame} is there and was not made by this project; take another folder")
     frame.parent.mkdir(parents=True, exist_ok=True)
     draft = frame.with_name(f".{frame.name}.{os.getpid()}")
     stored = trials.copy()
-    stored.attrs = {"ledger": _identity(ledger)}
+    keys = [] if gone is None else trials["key"].tolist()
+    stored.attrs = {"ledger": _identity(ledger), "keys": keys, "gone": sorted(gone or ())}
     stored.to_parquet(draft, index=False)
     os.replace(draft, frame)
 
 
 def _identity(ledger: Ledger) -> str:
     """Of the ledger and of the format, without the address: the file may be handed on."""
-    text = f"{_FORMAT} {ledger.uri} {ledger.experiment}"
+    made = ledger.created() if ledger.exists() else 0
+    text = f"{_FORMAT} {ledger.uri} {ledger.experiment} {made}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stored(frame: Path, identity: str) -> dict[str, TrialRecord]:
-    """The finished trials of a frame of the same ledger, as records."""
-    stored = None
-    with contextlib.suppress(OSError, ValueError):  # damaged, or not ours: the ledger has everything
-        stored = pd.read_parquet(frame)
+def _read_frame(frame: Path) -> pd.DataFrame | None:
+    """What is stored; None where nothing is, or it is damaged: the ledger has everything."""
+    with contextlib.suppress(OSError, ValueError):
+        return pd.read_parquet(frame)
+    return None
+
+
+def _is_foreign(frame: Path) -> bool:
+    stored = _read_frame(frame)
+    return stored is not None and "ledger" not in stored.attrs
+
+
+def _stored(frame: Path, identity: str) -> tuple[dict[str, TrialRecord], dict[str, list[str]]]:
+    """The finished trials of a frame of the same ledger, as records, and what was asked and gone then."""
+    stored = _read_frame(frame)
     if stored is None or stored.attrs.get("ledger") != identity or not {*_ABOUT, *TAGS} <= {*stored.columns}:
-        return {}
+        return {}, {}
+    asked = {name: stored.attrs.get(name, []) for name in ("keys", "gone")}
     rows = finished(stored)
     metrics = rows[metric_names(rows)].to_dict("records")
     tags = rows[list(TAGS)].to_dict("records")
     about = zip(rows["key"], rows["run_id"], rows["changed"], metrics, tags, strict=True)
-    return {
+    records = {
         key: TrialRecord(
             key=key,
             run_id=run_id,
@@ -234,6 +263,7 @@ def _stored(frame: Path, identity: str) -> dict[str, TrialRecord]:
         )
         for key, run_id, changed, values, tag in about
     }
+    return records, asked
 
 
 def _refuse_mixed(trials: pd.DataFrame) -> None:

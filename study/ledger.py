@@ -125,6 +125,11 @@ class Ledger:
         ]
         return {record.key: record for record in records}, gone
 
+    def created(self) -> int:
+        """When the experiment was made, ms since 1970: one of the same name may have been made anew."""
+        with self._asking():
+            return int(self.client.get_experiment(self.experiment_id).creation_time or 0)
+
     def exists(self) -> bool:
         """Whether the store and the experiment are there."""
         file = store.sqlite_file(self.uri)

@@ -134,4 +134,6 @@ def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_pa
     tables = all_tables(summary, compared, trials)
     write_tables(summary, compared, tables, tmp_path)
     write_tables(summary, compared, tables[:1], tmp_path)
-    assert [path.name for path in (tmp_path / "latex").iterdir()] == ["cell-0.tex"]
+    (tmp_path / "latex/mine.tex").write_text("a manuscript")
+    write_tables(summary, compared, tables[1:], tmp_path)
+    assert {path.name for path in (tmp_path / "latex").glob("*.tex")} == {"differences-0.tex", "mine.tex"}

@@ -177,6 +177,9 @@ def test_widths_are_held_against_the_default() -> None:
     arms = [config("0.01", 0, hidden_dim=width) for width in (64, 2048)]
     found = families(about(config("0", 0), *arms))
     assert found["hidden_dim=2048"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=2048"}
+    # Without the default width, against the first of the space.
+    two = families(about(config("0", 0), *(config("0.01", 0, hidden_dim=width) for width in (512, 64))))
+    assert two["hidden_dim=512"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=512"}
     # Whatever their width: the control has no projector.
     assert set(found["siamese-0"].values()) == {"siamese-0"}
 
@@ -217,6 +220,16 @@ def test_sentences_of_one_cell() -> None:
         "Against γ = 0 no difference in test accuracy is shown for γ = 10⁻²: differences from −23.7 to +23.7"
         " points remain possible (adjusted 95 % intervals, n = 3); that is no evidence of equality.",
     ]
+
+
+def test_differences_without_spread_are_told_and_not_tested() -> None:
+    trials = study({"ce": [0.5, 0.6, 0.7], "0": [0.6, 0.7, 0.8], "0.01": [0.5, 0.62, 0.69]})
+    told = findings(trials, comparisons(trials))
+    assert told[0] == (
+        "γ = 0 differs from CE by +10.0 points of test accuracy in all 3 seeds: without any spread there is"
+        " no test."
+    )
+    assert told[1].startswith("Against CE no difference in test accuracy is shown for γ = 10⁻²:")
 
 
 def test_no_sentence_claims_more_than_its_interval() -> None:

@@ -127,7 +127,7 @@ def test_groups_by_arm_average_over_subsets_within_each_seed() -> None:
     by_seed = 100 * part.groupby("seed")["test_acc"].mean()
     assert column(table, "CE")["digits · resnet18"] == f"{by_seed.mean():.1f} ± {by_seed.std(ddof=1):.1f}"
     assert "Left out where a trial of them is missing: seed 3." in table.caption
-    assert "Left out, as not every arm has them: seed 3." in found["pooled"].caption
+    assert "Left out, as not every arm has them: seed 3." in found["pooled-all"].caption
     assert {"subsets-0", "subsets-1", "effects-0", "effects-1", "pooled-0", "pooled-1"} <= found.keys()
 
 

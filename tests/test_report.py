@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +19,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
-from analysis import report, sections
+from analysis import report
 from analysis.published import THESIS
 from analysis.report import main, render
 from analysis.trials import load
@@ -485,6 +484,19 @@ def test_a_cell_of_one_arm(tmp_path: Path, empty_store: Path) -> None:
     assert "γ = 10" not in page.split('id="cells"')[1].split('id="fixed"')[0]
 
 
+def test_artifacts_that_are_damaged_cost_their_figures_alone(tmp_path: Path, empty_store: Path) -> None:
+    configs = arms("ce", "0.01")
+    junk = {"embeddings.npz": b"PK no zip", "history.parquet": b"no parquet"}
+    made = [Made(config=c, metrics=results(c), artifacts=junk) for c in configs]
+    page = studied(tmp_path, empty_store, made, configs)()
+    assert "6 of 6 planned trials finished" in page
+    assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == {
+        "accuracy-0",
+        "trade-offs",
+        "cost",
+    }
+
+
 def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0.01")
     tags = [{"device": "gpu one", "git.dirty": "true"}, {"attempts": "3"}, {"git.commit": "1" * 40}]
@@ -589,10 +601,3 @@ def test_passwords_of_addresses_are_not_told(
     )
     assert "secret" not in told["report"]
     assert "http://me:***@here" in told["report"]
-
-
-def test_a_stored_frame_makes_the_same_report(folder: Path) -> None:
-    stored = pd.read_parquet(folder / "out/trials.parquet")
-    assert len(stored) == 896
-    assert sections.digest_of(stored) == sections.digest_of(stored.copy())
-    assert not zipfile.is_zipfile(folder / "out/trials.parquet")

@@ -164,3 +164,49 @@ def test_other_cells_may_have_other_data_and_unknown_data_is_no_difference() -> 
         for c, tags in ((CONFIGS[0], {}), (CONFIGS[1], {"data.sha256": "a" * 64}))
     }
     assert len(load(SELECTION, records)) == 4
+
+
+HOUR = 3_600_000
+
+
+def test_a_wider_selection_is_read_as_a_whole(ledger: Ledger, tmp_path: Path) -> None:
+    """Trials that ended hours before those of the stored frame, and were not asked for then."""
+    path = tmp_path / "trials.parquet"
+    made(
+        ledger,
+        [Made(config=c, metrics=results(c), ended=BEGAN + 5 * i * HOUR) for i, c in enumerate(CONFIGS)],
+    )
+    late = Selection(space="test", trials=CONFIGS[2:], steps=("the last two",))
+    assert (read(late, ledger, path)["status"] == "FINISHED").all()
+    assert (read(SELECTION, ledger, path)["status"] == "FINISHED").all()
+    assert (read(late, ledger, path)["status"] == "FINISHED").all()
+
+
+def test_an_early_trial_that_was_restored_comes_back(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    every = [Made(config=c, metrics=results(c), ended=BEGAN + 5 * i * HOUR) for i, c in enumerate(CONFIGS)]
+    first, *_ = made(ledger, every)
+    ledger.delete_runs([first])
+    assert list(read(SELECTION, ledger, path)["status"]) == ["MISSING", "FINISHED", "FINISHED", "FINISHED"]
+    ledger.client.restore_run(first)
+    assert (read(SELECTION, ledger, path)["status"] == "FINISHED").all()
+
+
+def test_a_ledger_that_was_begun_anew_has_none_of_the_old_trials(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    all_of_them(ledger)
+    assert (read(SELECTION, ledger, path)["status"] == "FINISHED").all()
+    (tmp_path / "mlflow.db").unlink()
+    anew = Ledger(uri=f"sqlite:///{tmp_path}/new/../mlflow.db", experiment="test", artifact_root=tmp_path)
+    (tmp_path / "new").mkdir()
+    anew.open()
+    anew.uri = ledger.uri
+    assert (read(SELECTION, anew, path)["status"] == "MISSING").all()
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    pd.DataFrame({"mine": [1]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"--out: .*trials\.parquet is there and was not made by this"):
+        read(SELECTION, ledger, path)
+    assert list(pd.read_parquet(path).columns) == ["mine"]
