@@ -181,7 +181,10 @@ def _entries(
     inside = NO_VALUE
     if between:
         inside = "yes" if between[0] <= row["mean"] <= between[1] else "no"
-    shown = entry(pd.concat([place.drop("planned"), pd.Series({"planned": place["n"]})]))
+    # What is bold in the cell's own table is not at issue here, and n has a column.
+    shown = entry(
+        pd.concat([place.drop(["planned", "best"]), pd.Series({"planned": place["n"], "best": False})])
+    )
     return (
         Entry(text=there),
         shown,
@@ -213,7 +216,7 @@ def _caption(rows: pd.DataFrame, cell: pd.DataFrame, published: Published, singl
 def _differing(rows: pd.DataFrame, cell: pd.DataFrame, settings: Sequence[str]) -> list[str]:
     """`epochs (10, published 1000)` for each field in which a cell is not as published."""
     found = []
-    known = [*settings, *(name for name in ("train_size",) if name not in settings)]
+    known = [*settings, *(name for name in ("train_size", "val_fraction") if name not in settings)]
     for name in known:
         given = rows[name].iloc[0] if name in settings else format_value(DEFAULTS[name])
         there = parse_value(name, given)

@@ -5,7 +5,6 @@ As a script: `python analysis/report.py --space NAME`.
 
 import argparse
 import base64
-import io
 import json
 import re
 import shlex
@@ -60,8 +59,6 @@ OPEN_CELLS = 2
 """Most cells whose details are unfolded from the start."""
 SHOWN_OPEN_TRIALS = 200
 """Trials without a result that a report lists one by one."""
-COLOURS = 128
-"""Of pictures inside the report: line drawings need no more, and are a third of the size."""
 _STAMP = ".rendered"
 
 
@@ -299,13 +296,8 @@ def _code(text: str) -> Markup:
 
 def _picture(figure: Figure) -> str:
     """The figure as an address that holds all of it."""
-    from PIL import Image
-
-    with Image.open(figure.png) as image:
-        small = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    # As it is: a palette of few colours makes the rare ones, which lines and marks have, grey.
+    return "data:image/png;base64," + base64.b64encode(figure.png.read_bytes()).decode()
 
 
 def _markdown(content: Mapping[str, Any], folder: Path) -> str:

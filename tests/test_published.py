@@ -122,11 +122,11 @@ def test_what_differs_from_the_published_setting_is_said(tmp_path: Path) -> None
         "1,digits,convnet,rrc+hflip,ce,test_acc,84.0,,1,1000,0.01",
         head=f"{HEAD},epochs,lr",
     )
-    trials = frame(ours(epochs=12, train_size=200))
+    trials = frame(ours(epochs=12, train_size=200, val_fraction=0.1))
     (table,) = tables(trials, read_published(path))
     assert table.caption.endswith(
         "Ours differs from what was published in epochs (12, published 1000), train_size (200, published"
-        " all)."
+        " all), val_fraction (0.1, published 0)."
     )
 
 
