@@ -336,7 +336,10 @@ def fixed_and_odd(trials: pd.DataFrame) -> list[str]:
         )
     again = int((pd.to_numeric(done["attempts"], errors="coerce") > 1).sum())
     if again:
-        notes.append(f"{again} of {len(done)} trials were interrupted and went on from a saved state.")
+        notes.append(
+            f"{again} of {len(done)} trials were begun more than once: interrupted and gone on"
+            " with, or retried."
+        )
     return notes
 
 

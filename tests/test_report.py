@@ -506,7 +506,7 @@ def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Pa
     page = studied(tmp_path, empty_store, made, configs)()
     assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
     assert "1 of 6 trials ran from a working tree with changes that no commit holds." in page
-    assert "1 of 6 trials were interrupted and went on from a saved state." in page
+    assert "1 of 6 trials were begun more than once: interrupted and gone on with, or retried." in page
     assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
 
 
