@@ -311,7 +311,7 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
 
 def _title(arm: str) -> str:
     """An arm above its panels; fields that tell it from others get their own lines."""
-    return arm_text(arm).replace(", ", ",\n")
+    return arm_text(arm).replace(" (", "\n(").replace(", ", ",\n")
 
 
 def _columns(rows: Sequence[Sequence[Embedding]]) -> list[str]:

@@ -61,11 +61,7 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         for place, arm in enumerate(arms):
             mean = values.loc[arm].mean()
             axes.plot(place, mean, "_", color=colours[arm], markersize=22, markeredgewidth=3)
-        axes.set_xticks(range(len(arms)), [arm_text(arm) for arm in arms])
-        if sum(len(arm_text(arm)) for arm in arms) > 36:
-            axes.tick_params(axis="x", rotation=30)
-            for text in axes.get_xticklabels():
-                text.set_horizontalalignment("right")
+        _name_arms(axes, arms)
         axes.set_title(title, fontsize=11)
         axes.margins(x=0.15)
         _per_cent(axes.yaxis)
@@ -180,7 +176,7 @@ def forest(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
-    figure.legend(loc="outside lower center", ncols=min(len(arms), 4), frameon=False, fontsize=9)
+    _legend(figure, axes)
     return figure
 
 
@@ -304,6 +300,7 @@ def cost(trials: pd.DataFrame) -> Figure | None:
         else ((60, "minutes") if done["train_seconds"].median() > 120 else (1, "seconds"))
     )
     figure, grid = _panels(len(groups))
+    width = min(22, 130 / len(arms))  # points: beside each other, not one line
     for axes, (label, group) in zip(grid, groups, strict=True):
         for place, arm in enumerate(arms):
             times = group.loc[group["arm_label"] == arm, "train_seconds"] / unit
@@ -311,9 +308,9 @@ def cost(trials: pd.DataFrame) -> Figure | None:
             axes.plot(
                 place + spread, times, "o", color=colours[arm], markersize=3, alpha=0.5, markeredgewidth=0
             )
-            axes.plot(place, times.median(), "_", color=colours[arm], markersize=22, markeredgewidth=3)
-        axes.set_xticks(range(len(arms)), [arm_text(arm) for arm in arms])
-        axes.set_ylim(bottom=0)
+            axes.plot(place, times.median(), "_", color=colours[arm], markersize=width, markeredgewidth=3)
+        _name_arms(axes, arms)
+        axes.set_ylim(0, 1.08 * done["train_seconds"].max() / unit)
         axes.set_title(str(label), fontsize=10)
         axes.set_ylabel(f"Training time ({name})")
     return figure
@@ -339,10 +336,21 @@ def _mean_and_half(values: pd.DataFrame) -> tuple[Vector, Vector]:
     return values.mean().to_numpy(), stats.t.isf(LEVEL / 2, np.maximum(n - 1, 1)) * error
 
 
+def _name_arms(axes: Axes, arms: Sequence[str]) -> None:
+    """The arms along the x-axis, slanted where they would not stand beside each other."""
+    names = [arm_text(arm) for arm in arms]
+    long = sum(map(len, names)) > 36
+    axes.set_xticks(range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center")
+
+
 def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the panels, in as many columns as fit."""
     handles, names = axes.get_legend_handles_labels()
+    longest = max(map(len, names), default=1)
+    fitting = int(figure.get_figwidth() / (0.075 * longest + 0.5))  # inches of a name at this size
+    columns = max(1, min(len(names), 5, fitting))
     legend = figure.legend(
-        handles, names, loc="outside lower center", ncols=min(len(names), 5), frameon=False, fontsize=9
+        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):

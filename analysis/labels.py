@@ -68,10 +68,10 @@ _LATEX = {
 
 
 def arm_text(label: str) -> str:
-    """`CE`, `γ = 0`, `γ = 10⁻³` for an arm's label; fields that follow the arm stay."""
+    """`CE`, `γ = 0`, `γ = 10⁻³` for an arm's label; fields that follow the arm stand in parentheses."""
     arm, _, rest = label.partition(" ")
     text = "CE" if arm == "ce" else f"γ = {_number(arm.removeprefix('siamese-'))}"
-    return f"{text}, {rest}" if rest else text
+    return f"{text} ({rest.replace(' ', ', ')})" if rest else text
 
 
 def difference_text(arm: str, baseline: str) -> str:

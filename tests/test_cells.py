@@ -69,7 +69,7 @@ def test_a_result_that_is_no_number_is_told_and_not_averaged() -> None:
 def test_arms_of_one_name_are_told_apart_by_what_differs() -> None:
     trials = frame({config("0.01", 0): 0.5, config("0.01", 0, lambd=0.1): 0.75, config("ce", 0): 0.25})
     table = cell_table(summarise(trials), trials, 0)
-    assert table.columns == ("γ = 10⁻², lambd=0.0051", "γ = 10⁻², lambd=0.1", "CE")
+    assert table.columns == ("γ = 10⁻² (lambd=0.0051)", "γ = 10⁻² (lambd=0.1)", "CE")
     assert texts(table)["Test"] == ["50.0", "75.0", "25.0"]
 
 

@@ -519,7 +519,7 @@ def test_eight_arms_do_not_cover_each_other() -> None:
     arms = [*ARMS, "siamese-1e-05", "siamese-1", "siamese-0.01 lambd=0.1"]
     figure = embeddings.multiples([("rrc", [clusters(arm, classes=10, each=2) for arm in arms])])
     assert overlapping(figure) == []
-    assert figure.axes[-1].get_title() == "γ = 10⁻²,\nlambd=0.1"
+    assert figure.axes[-1].get_title() == "γ = 10⁻²\n(lambd=0.1)"
 
 
 def test_small_panels_have_scores_and_say_what_is_missing() -> None:

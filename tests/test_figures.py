@@ -156,3 +156,31 @@ def test_files_have_type_that_can_be_searched_and_no_date(trials: pd.DataFrame, 
     assert b"CreationDate" not in content
     assert re.search(rb"/FontFile2", content)  # TrueType, not outlines
     assert mpl.rcParams["pdf.fonttype"] == 3  # nobody else's figures are changed
+
+
+def test_nine_long_names_stay_within_the_page() -> None:
+    """The arms of the space `unlabelled`."""
+    sizes = (0, 5000)
+    configs = [config("ce", seed, dataset="stl10") for seed in range(3)]
+    configs += [
+        config(gamma, seed, dataset="stl10", unlabeled_size=size)
+        for size in sizes
+        for gamma in ("0", "0.0001", "0.001", "0.01")
+        for seed in range(3)
+    ]
+    trials = frame({c: results(c) for c in configs})
+    compared = comparisons(trials)
+    tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
+    figure = figures.forest(tested, cell_labels(trials))
+    assert figure
+    figure.draw_without_rendering()
+    page, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert page.x0 <= legend.x0
+    assert legend.x1 <= page.x1
+    cost = figures.cost(trials)
+    assert cost
+    cost.draw_without_rendering()
+    # Slanted names begin apart: their right ends are a tick from each other.
+    ends = [text.get_window_extent().x1 for text in cost.axes[0].get_xticklabels()]
+    assert len(ends) == 9
+    assert min(np.diff(ends)) > 5

@@ -81,7 +81,7 @@ def test_html_escapes_and_leads_to_runs() -> None:
         ("siamese-1e-05", "γ = 10⁻⁵"),
         ("siamese-0.005", "γ = 0.005"),
         ("siamese-1", "γ = 1"),
-        ("siamese-0.01 hidden_dim=4", "γ = 10⁻², hidden_dim=4"),
+        ("siamese-0.01 hidden_dim=4", "γ = 10⁻² (hidden_dim=4)"),
     ],
 )
 def test_arm_names(label: str, text: str) -> None:

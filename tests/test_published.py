@@ -134,7 +134,7 @@ def test_each_variant_of_an_arm_is_compared(tmp_path: Path) -> None:
     path = write(tmp_path / "other.csv", "1,stl10,convnet,rrc+hflip,siamese-0.01,test_acc,84.0,,1")
     kinds = [config("0.01", 0, dataset="stl10", unlabeled_size=size) for size in (0, 5000)]
     (table,) = tables(frame(dict.fromkeys(kinds, 0.5)), read_published(path))
-    assert list(rows(table)) == ["Test, γ = 10⁻², unlabeled_size=0", "Test, γ = 10⁻², unlabeled_size=5000"]
+    assert list(rows(table)) == ["Test, γ = 10⁻² (unlabeled_size=0)", "Test, γ = 10⁻² (unlabeled_size=5000)"]
 
 
 @pytest.mark.parametrize(
