@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from analysis.comparisons import TESTED, values_of
+from analysis.comparisons import TESTED, settings_note, values_of
 from analysis.formats import Entry, Table
-from analysis.labels import METRICS, NO_VALUE, arm_text
+from analysis.labels import METRICS, arm_text, number_of, span, spread_text
 from analysis.paired import SMALLEST_FOR_BOLD, best, common_seeds
 from analysis.trials import finished, metric_names
 
@@ -97,7 +97,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
         corner="Accuracy (%)",
         columns=tuple(map(arm_text, arms)),
         rows=rows,
-        caption=_caption(part),
+        caption=_caption(part, settings_note(planned)),
     )
 
 
@@ -114,31 +114,25 @@ def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
 
 def entry(row: pd.Series) -> Entry:
     """What people read of a row of `summarise`."""
-    values = [100 * float(value) for value in row["values"].split()]
-    if not values:
-        text = NO_VALUE
-    elif len(values) <= 2:
-        text = " / ".join(f"{value:.1f}" for value in values)
-    else:
-        text = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
+    text = spread_text([float(value) for value in row["values"].split()])
     if row["n"] != row["planned"]:
         text += f" ({row['n']} of {row['planned']})"
     return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()))
 
 
-def _caption(part: pd.DataFrame) -> str:
+def _caption(part: pd.DataFrame, settings: str) -> str:
     """What stands under a cell's table."""
     tested = part[part["metric"] == TESTED]
     seeds = sorted(set(tested["n"]))
     spread = "mean ± standard deviation over" if seeds[-1] > 2 else "values of"
-    n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}"
-    text = f"Accuracy in %, {spread} n = {n} {'seed' if n == '1' else 'seeds'}."
+    text = f"Accuracy in %, {spread} n = {span(seeds)} {'seed' if seeds == [1] else 'seeds'}."
+    text += settings
     missing = int((tested["planned"] - tested["finished"]).sum())
     if missing:
-        text += f" {missing} of {int(tested['planned'].sum())} trials are missing."
+        text += f" {missing} of {number_of(int(tested['planned'].sum()), 'trial')} missing."
     odd = int((tested["finished"] - tested["n"]).sum())
     if odd:
-        text += f" {odd} finished {'trial has' if odd == 1 else 'trials have'} no finite test accuracy."
+        text += f" {number_of(odd, 'finished trial')} without a finite test accuracy."
     return " ".join([text, *bold_caption(tested)])
 
 

@@ -1,70 +1,93 @@
 """Every paired comparison of a study: each cell, each family of baselines, each metric; and over cells."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.formats import Table, texts
-from analysis.labels import METRICS, arm_text, difference_text, interval, p_value, points
-from analysis.paired import COLUMNS, LEVEL, Vector, compare, describe_differences, pool
-from trainables.trial import ARM_FIELDS, DEFAULTS, format_value
+from analysis.labels import (
+    METRICS,
+    arm_text,
+    difference_text,
+    interval,
+    joined,
+    number_of,
+    p_value,
+    points,
+    seeds_text,
+    span,
+)
+from analysis.paired import (
+    COLUMNS,
+    EXACT,
+    FEWEST,
+    LEVEL,
+    RANDOM_PATTERNS,
+    Vector,
+    compare,
+    describe_differences,
+    pool,
+)
+from search_spaces.families import CE, CONTROL, controls_elsewhere, families
+from trainables.trial import ARM_FIELDS
 
-CE = "ce"
-"""Cross-entropy alone: the baseline of the thesis's claim."""
-CONTROL = "siamese-0"
-"""Two views without the term: the baseline of the effect of the term itself."""
-FEWEST = 3
-"""Seeds for a claim: two differences that happen to be close make a t as large as one likes."""
 TESTED = "test_acc"
 """The one metric that has p-values; the others describe."""
 _ADJUSTED = ("p_t", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""
-_OPTIONS = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma"))
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
 
 
-def families(about: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Which arm of a cell is held against which, by family: `{baseline: {arm: its baseline}}`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Arms that are compared with each other, paired by seed.
 
-    - `ce`: every arm of two views.
-    - `siamese-0`: every γ > 0, against the control with the same views and unlabelled images.
-    - `unlabeled_size=0`, `views=symmetric`, …: arms that differ from another in that one field alone, against
-      the one that has the field's default (or the first value of the space).
-
-    Args:
-        about: a row an arm, by label: `arm`, `gamma` and the fields that make the arm.
+    Attributes:
+        cell: its number.
+        trials: of the cell, and of a control elsewhere with its label here.
+        arms: labels in their order.
+        fields: what makes each of them.
+        families: `{baseline: {arm: its baseline}}`.
     """
-    found: dict[str, dict[str, str]] = {}
-    two_views = about[about["method"] == "siamese"]
-    alone = [label for label in about.index if about["arm"][label] == CE]
-    found[CE] = {arm: alone[0] for arm in two_views.index if alone}
-    same = ("views", "unlabeled_size")
-    controls = {tuple(row[list(same)]): label for label, row in two_views.iterrows() if row["gamma"] == 0}
-    found[CONTROL] = {
-        str(label): str(controls[tuple(row[list(same)])])
-        for label, row in two_views.iterrows()
-        if row["gamma"] > 0 and tuple(row[list(same)]) in controls
-    }
-    for name in _OPTIONS:
-        # What the control has no use for is set to its default there: that is no value of the study.
-        using = two_views if name in same else two_views[two_views["gamma"] > 0]
-        values = list(dict.fromkeys(using[name]))
-        if len(values) < 2:
-            continue
-        reference = DEFAULTS[name] if DEFAULTS[name] in values else values[0]
-        others = ["gamma", *(option for option in _OPTIONS if option != name)]
-        having = {
-            tuple(row[others]): str(label) for label, row in two_views.iterrows() if row[name] == reference
-        }
-        found[f"{name}={format_value(reference)}"] = {
-            str(label): having[tuple(row[others])]
-            for label, row in two_views.iterrows()
-            if row[name] != reference and tuple(row[others]) in having
-        }
-    return {name: pairs for name, pairs in found.items() if pairs}
+
+    cell: int
+    trials: pd.DataFrame
+    arms: tuple[str, ...]
+    fields: Mapping[str, Mapping[str, Any]]
+    families: Mapping[str, Mapping[str, str]]
+
+
+def compared_arms(trials: pd.DataFrame) -> Iterator[Compared]:
+    """What is compared with what: the arms of each cell, then with each control that is a cell of its own.
+
+    A control elsewhere (`controls_elsewhere`) is added to the arms of its cell one by one, so that a seed
+    that it lacks takes nothing from the comparisons within the cell.
+    """
+    cells = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
+    fields = {number: fields_by_arm(cell) for number, cell in cells.items()}
+    elsewhere = controls_elsewhere(fields)
+    for number, cell in cells.items():
+        arms = fields[number]
+        yield Compared(cell=number, trials=cell, arms=tuple(arms), fields=arms, families=families(arms))
+        two_views = [label for label, arm in arms.items() if arm["method"] == "siamese"]
+        for label, other in elsewhere.get(number, {}).items():
+            yield Compared(
+                cell=number,
+                trials=pd.concat([cell, cells[other].assign(arm_label=label)]),
+                arms=(*arms, label),
+                fields={**arms, label: fields[other][CE]},
+                families={label: dict.fromkeys(two_views, label)},
+            )
+
+
+def fields_by_arm(cell: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What makes each arm of a cell, by label."""
+    rows = cell.drop_duplicates("arm_label").to_dict("records")
+    return {row["arm_label"]: {str(name): value for name, value in row.items()} for row in rows}
 
 
 def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -103,22 +126,19 @@ def comparisons(trials: pd.DataFrame) -> pd.DataFrame:
     """
     metrics = [name for name in METRICS if name in trials.columns]
     rows: dict[str, list[object]] = {name: [] for name in (*_COLUMNS, *COLUMNS, "dropped")}
-    for cell, planned in trials.groupby("cell", sort=False):
-        about = planned.drop_duplicates("arm_label").set_index("arm_label")
-        arms, pairs = list(about.index), families(about)
-        if not pairs or not metrics:
+    for of in compared_arms(trials):
+        if not of.families:
             continue
-        known = {str(label): row for label, row in about[list(_ABOUT)].to_dict("index").items()}
-        for metric, values, dropped in _values(planned, arms, metrics):
-            for baseline, held in pairs.items():
-                columns = [[arms.index(arm) for arm in side] for side in (held, held.values())]
+        for metric, values, dropped in _values(of.trials, of.arms, metrics):
+            for baseline, held in of.families.items():
+                columns = [[of.arms.index(arm) for arm in side] for side in (held, held.values())]
                 found = describe_differences(values[:, columns[0]] - values[:, columns[1]])
                 if metric != TESTED:
                     found |= {name: np.full(len(held), np.nan) for name in _ADJUSTED}
                 for i, (arm, against) in enumerate(held.items()):
-                    row: dict[str, object] = {str(name): value for name, value in known[arm].items()}
+                    row: dict[str, object] = {name: of.fields[arm][name] for name in _ABOUT}
                     row |= {name: column[i] for name, column in found.items()}
-                    row |= {"cell": cell, "arm_label": arm, "metric": metric, "dropped": dropped}
+                    row |= {"cell": of.cell, "arm_label": arm, "metric": metric, "dropped": dropped}
                     row |= {"baseline": baseline, "baseline_label": against}
                     for name, column in rows.items():
                         column.append(row[name])
@@ -150,30 +170,76 @@ def claimed(compared: pd.DataFrame) -> pd.Series:
 def pooled_comparisons(trials: pd.DataFrame) -> list[pd.DataFrame]:
     """Hold arms against their baselines over all cells that have the same arms, in test accuracy.
 
+    Arms are the same where every field that makes them is, whatever they are called in their cells.
+
     Returns:
         For each set of arms that at least two cells have, one row an arm × baseline: `arm_label, baseline,
-        baseline_label, cells`, the columns of `analysis.paired.compare` and `dropped`.
+        baseline_label, cells` (how many), `settings` (of the set, where sets differ in them), the columns of
+        `analysis.paired.compare` and `dropped`.
     """
-    cells = [cell for _, cell in trials.groupby("cell", sort=False)]
-    sets = [tuple(dict.fromkeys(cell["arm_label"])) for cell in cells]
+    if TESTED not in trials:
+        return []
+    sets: dict[object, dict[str, list[Compared]]] = {}
+    sources = list(compared_arms(trials))
+    same = _same_arms(sources)
+    for of in sources:
+        for baseline in of.families:
+            sets.setdefault(same[of.cell], {}).setdefault(baseline, []).append(of)
     found = []
-    for arms in dict.fromkeys(sets):
-        members = [cell for cell, having in zip(cells, sets, strict=True) if having == arms]
-        if len(members) < 2 or TESTED not in trials:
-            continue
-        values, dropped = pool([values_of(cell, TESTED) for cell in members])
-        about = members[0].drop_duplicates("arm_label").set_index("arm_label")
-        tables = [
-            compare(values, held)
-            .rename_axis("arm_label")
-            .reset_index()
-            .assign(baseline=baseline, baseline_label=list(held.values()))
-            for baseline, held in families(about).items()
-        ]
+    for by_baseline in sets.values():
+        tables = [_pooled(members, baseline) for baseline, members in by_baseline.items() if len(members) > 1]
         if tables:
-            whole = pd.concat(tables, ignore_index=True)
-            found.append(whole.assign(cells=len(members), dropped=" ".join(map(str, dropped))))
+            cells = {of.cell for members in by_baseline.values() for of in members}
+            settings = settings_text(trials[trials["cell"].isin(cells)])
+            found.append(pd.concat(tables, ignore_index=True).assign(settings=settings))
+    if len({table["settings"].iloc[0] for table in found}) < 2:
+        found = [table.assign(settings="") for table in found]
     return found
+
+
+def _pooled(members: Sequence[Compared], baseline: str) -> pd.DataFrame:
+    """One family over several cells."""
+    held = members[0].families[baseline]
+    values, dropped = pool([values_of(of.trials, TESTED) for of in members])
+    table = compare(values, held).rename_axis("arm_label").reset_index()
+    return table.assign(
+        baseline=baseline,
+        baseline_label=list(held.values()),
+        cells=len(members),
+        dropped=" ".join(map(str, dropped)),
+    )
+
+
+def _same_arms(sources: Sequence[Compared]) -> dict[int, object]:
+    """For each cell what is equal for cells of the same arms.
+
+    Views are alike by definition where neither grayscale nor solarize is applied: such a cell goes with the
+    others, unless these have views of several kinds themselves.
+    """
+    others = [name for name in ARM_FIELDS if name != "views"]
+    kinds: dict[int, tuple[Hashable, Hashable]] = {}
+    for of in sources:
+        if of.cell not in kinds:  # the first is of the cell's own arms
+            names = {"grayscale", "solarize"} & set(of.fields[of.arms[0]]["augmentations"].split("+"))
+            arms = tuple((arm, *(str(of.fields[arm][name]) for name in others)) for arm in of.arms)
+            views = tuple(of.fields[arm]["views"] for arm in of.arms) if names else None
+            kinds[of.cell] = arms, views
+    views_of: dict[Hashable, set[Hashable]] = {}
+    for kind in kinds.values():
+        views_of.setdefault(kind[0], set()).update([kind[1]] if kind[1] else [])
+    return {cell: (arms, views if len(views_of[arms]) > 1 else None) for cell, (arms, views) in kinds.items()}
+
+
+def settings_text(trials: pd.DataFrame) -> str:
+    """What the arms of these cells have in common beside their names: `views asymmetric, lambd 0.01`."""
+    texts = dict.fromkeys(part for text in trials["settings"].unique() for part in text.split(", ") if part)
+    return ", ".join(texts)
+
+
+def settings_note(trials: pd.DataFrame) -> str:
+    """The same as a sentence of a caption; nothing where there is nothing to say."""
+    text = settings_text(trials)
+    return f" Arms of two views: {text}." if text else ""
 
 
 DIFFERENCE_COLUMNS = (
@@ -229,31 +295,24 @@ def _in_words(row: Mapping[Hashable, Any]) -> list[str]:
 def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     n, floor = int(shown["n"].max()), float(shown["p_floor"].min())
     sizes = compared["baseline"].value_counts(sort=False)
-    named = _joined([f"{size} against {baseline_text(str(name))}" for name, size in sizes.items()])
+    named = joined([f"{size} against {baseline_text(str(name))}" for name, size in sizes.items()])
     lowest = max(int(size) for size in sizes) * floor
     adjusted = f", {min(lowest, 1):.2g} after Holm over {max(sizes)}" if max(sizes) > 1 else ""
+    patterns = "Exact sign-flip" if n <= EXACT else f"Sign-flip (of {RANDOM_PATTERNS:,} random patterns)"
     text = (
-        f"Arm minus baseline, paired by seed, n = {n}; t-test and its 95 % interval, adjusted after Holm for"
-        f" all comparisons with one baseline ({named}). Exact sign-flip p-values are not adjusted; with {n}"
-        f" {'seed' if n == 1 else 'seeds'} they are {floor:.2g} at least{adjusted}."
+        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}; t-test and its"
+        f" 95 % interval, adjusted after Holm for all comparisons with one baseline ({named}). {patterns}"
+        f" p-values are not adjusted; with {number_of(n, 'seed')} they are {floor:.2g} at"
+        f" least{adjusted}."
     )
     if "cells" in compared:
-        cells = int(compared["cells"].iloc[0])
+        cells = joined([str(count) for count in dict.fromkeys(compared["cells"])])
         text += f" Mean over {cells} cells within each seed: this speaks for these cells only."
-    dropped = str(shown["dropped"].iloc[0])
-    left_out = f" Left out, as not every arm has them: {seeds_text(dropped.split())}." if dropped else ""
+    dropped = sorted({int(seed) for text in shown["dropped"] for seed in text.split()})
+    left_out = f" Left out, as not every arm has them: {seeds_text(dropped)}." if dropped else ""
     return text + left_out
 
 
 def baseline_text(family: str) -> str:
     """What the arms of a family are held against: `CE`, `γ = 0`, `views=symmetric`."""
-    return arm_text(family) if family in (CE, CONTROL) else family
-
-
-def seeds_text(seeds: Sequence[object]) -> str:
-    """`seed 2`, `seeds 2, 3`."""
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return arm_text(family) if family.partition(" ")[0] in (CE, CONTROL) else family

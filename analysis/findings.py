@@ -4,14 +4,14 @@ An arm is called higher or lower than its baseline only where the interval adjus
 and at least three seeds stand behind it. Otherwise nothing is shown, which is never said as "equal".
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from analysis.comparisons import FEWEST, TESTED, baseline_text, claimed, pooled_comparisons
-from analysis.labels import arm_text, interval, points
-from analysis.paired import LEVEL
+from analysis.comparisons import TESTED, baseline_text, claimed, pooled_comparisons
+from analysis.labels import arm_text, interval, joined, number_of, points
+from analysis.paired import FEWEST, LEVEL
 
 
 def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
@@ -24,13 +24,20 @@ def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
-    cells = int(trials["cell"].nunique())
-    if cells == 1:
+    if len(set(trials["cell"])) == 1:
         return cell_findings(tested)
     sentences = []
     for pooled in pooled_comparisons(trials):
-        over = f"Over {pooled['cells'].iloc[0]} cells together, and for these only: "
-        sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(pooled)]
+        settings = f" with {pooled['settings'].iloc[0]}" if pooled["settings"].iloc[0] else ""
+        for cells, part in pooled.groupby("cells", sort=False):
+            over = f"Over {cells} cells{settings} together, and for these only: "
+            if not (part["n"] > 0).any():
+                against = joined([baseline_text(str(name)) for name in part["baseline"].unique()])
+                sentences.append(
+                    f"{over}nothing is compared with {against}, as no seed has finished every arm in all of"
+                    " them."
+                )
+            sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(part)]
     return sentences + [
         _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
     ]
@@ -49,8 +56,7 @@ def cell_findings(compared: pd.DataFrame) -> list[str]:
 def _family(baseline: str, family: pd.DataFrame) -> list[str]:
     n = int(family["n"].max())
     if n < FEWEST:
-        seeds = "one seed" if n == 1 else f"{n} seeds"
-        return [f"Against {baseline} nothing can be shown with {seeds}; it takes {FEWEST}."]
+        return [f"Against {baseline} nothing can be shown with {number_of(n, 'seed')}; it takes {FEWEST}."]
     sure = claimed(family)
     sentences = [
         f"{_subject(row)} has a {'higher' if row['delta'] > 0 else 'lower'} test accuracy than {baseline}:"
@@ -67,7 +73,7 @@ def _family(baseline: str, family: pd.DataFrame) -> list[str]:
     open_ = family[~sure & ~alike]
     if open_.empty:
         return sentences
-    names = _joined([_subject(row) for row in open_.to_dict("records")])
+    names = joined([_subject(row) for row in open_.to_dict("records")])
     low, high = open_["delta_low_holm"].min(), open_["delta_high_holm"].max()
     reach = (
         f" differences from {interval(low, high)} points remain possible (adjusted 95 % intervals, n = {n});"
@@ -97,7 +103,3 @@ def _counted(baseline: str, family: pd.DataFrame) -> str:
 
 def _subject(row: Mapping[Hashable, Any]) -> str:
     return arm_text(row["arm_label"])
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -2,6 +2,8 @@
 
 import math
 import re
+import statistics
+from collections.abc import Collection, Sequence
 
 METRICS = {
     "train_aug_acc": "Train (augmented)",
@@ -29,6 +31,8 @@ DIAGNOSTICS = {
 }
 """Other final metrics: name, and the unit in which people read them."""
 
+CLAIMED = "*"
+"""Beside a difference whose adjusted interval leaves out zero."""
 NO_VALUE = "–"
 MINUS = "−"
 TIMES = "×"
@@ -77,6 +81,41 @@ def arm_text(label: str) -> str:
 def difference_text(arm: str, baseline: str) -> str:
     """`γ = 10⁻³ − CE` for the labels of an arm and its baseline."""
     return f"{arm_text(arm)} {MINUS} {arm_text(baseline)}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def seeds_text(seeds: Sequence[object]) -> str:
+    """`seed 2`, `seeds 2, 3`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def span(counts: Collection[int]) -> str:
+    """`3`, or `2–3`: of several numbers the ends."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """What people read of values over seeds: mean ± standard deviation, of one or two the values."""
+    if not len(values):
+        return NO_VALUE
+    if len(values) <= 2:
+        return " / ".join(f"{100 * value:.1f}" for value in values)
+    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+
+
+def slug(text: str) -> str:
+    """Text for names of files and of LaTeX's labels."""
+    return re.sub("[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
 def points(value: float, digits: int = 1) -> str:

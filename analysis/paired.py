@@ -6,7 +6,7 @@ of n seeds:
 
 - paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided;
 - sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
-  normal distribution but cannot be smaller than 2 / 2ⁿ;
+  normal distribution but cannot be smaller than 2 / 2ⁿ (above 16 seeds: of 99,999 random patterns);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
   missing included: the family does not shrink because trials fail. An interval adjusted for it has the level
   1 - α · p / p_holm, so that it leaves out zero exactly where p_holm <= α.
@@ -25,10 +25,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-LEVEL = 0.05
-"""Of significance: α. Intervals are for 1 - α."""
+from search_spaces.families import LEVEL
+
+FEWEST = 3
+"""Seeds for a claim: two differences that happen to be close make a t as large as one likes."""
 EXACT = 16
-"""Most seeds for which all patterns of signs are looked at; above it, a fixed random 99,999."""
+"""Most seeds for which all patterns of signs are looked at; above it, random ones."""
+RANDOM_PATTERNS = 99_999
 SMALLEST_FOR_BOLD = 6
 """Seeds from which on arms that cannot be told from the best one are marked with it."""
 
@@ -152,7 +155,7 @@ def sign_flip(differences: Vector) -> Vector:
             lambda d, axis: np.mean(d, axis=axis),
             permutation_type="samples",
             vectorized=True,
-            n_resamples=99_999,
+            n_resamples=RANDOM_PATTERNS,
             batch=10_000,
             rng=np.random.default_rng(0),
         )
@@ -184,8 +187,15 @@ def _tests(d: Vector) -> dict[str, Vector]:
         "wins": (d > 0).sum(axis=0),
         "p_t": 2 * stats.t.sf(np.abs(delta / error), np.maximum(count - 1, 1)),
         "p_sign_flip": sign_flip(d),
-        "p_floor": np.full(m, min(1.0, 2.0 / 2.0**n) if n else np.nan),
+        "p_floor": np.full(m, _floor(n)),
     }
+
+
+def _floor(n: int) -> float:
+    """The smallest p that `sign_flip` gives for n seeds."""
+    if n > EXACT:
+        return 2 / (RANDOM_PATTERNS + 1)
+    return min(1.0, 2.0 / 2.0**n) if n else math.nan
 
 
 def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
@@ -345,7 +355,7 @@ def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
 def prediction_interval(values: Vector) -> tuple[float, float]:
     """Where one more run would lie with 95 %: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
     n = len(values)
-    if n < 3:
+    if n < FEWEST:
         return math.nan, math.nan
     half = float(stats.t.isf(LEVEL / 2, n - 1)) * float(values.std(ddof=1)) * math.sqrt(1 + 1 / n)
     return float(values.mean() - half), float(values.mean() + half)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from search_spaces import Selection, add_selection_arguments, selection_from
-from search_spaces.names import arm_labels, name_cells, name_groups, subset
+from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
 from study import store
 from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
-from trainables.trial import FIELDS, format_value
+from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
 """Status of a trial that the ledger does not have."""
@@ -46,7 +46,7 @@ _FORMAT = 1
 """Of a stored frame; another one is read anew."""
 _ABOUT = (
     *("key", "name", "status", "run_id", "changed", "failure"),
-    *("group", "group_label", "cell", "cell_label", "subset", "arm", "arm_label"),
+    *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label"),
 )
 DESCRIPTION = (*_ABOUT, *FIELDS, *TAGS)
 """Columns that describe a trial; all others are its final metrics."""
@@ -131,17 +131,22 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
     Returns:
         Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING or MISSING), `run_id`, `changed`
         (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of cells that differ
-        in their augmentations alone), `group_label`, `subset` (of augmentations, for people), `arm` (as in
-        the tag), `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text),
+        in their augmentations alone), `group_label`, `subset` (of augmentations, for people), `settings`
+        (what the arms of the cell have in common and is not the default, for people), `arm` (as in the tag),
+        `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text),
         every tag of `TAGS`, and every final metric: only of finished trials and only finite values, NaN for
         the others.
 
     Raises:
         MixedData: trials of one cell were trained on different data.
     """
-    cells = {cell: number for number, cell in enumerate(dict.fromkeys(t.cell for t in selection.trials))}
     labels, cell_labels = arm_labels(selection.trials), name_cells(selection.trials)
     group_labels = {cell: " · ".join(parts) for cell, parts in name_groups(selection.trials).items()}
+    members: dict[tuple[FieldValue, ...], list[TrialConfig]] = {}
+    for trial in selection.trials:
+        members.setdefault(trial.cell, []).append(trial)
+    cells = {cell: number for number, cell in enumerate(members)}
+    settings = {cell: ", ".join(arm_settings(having)) for cell, having in members.items()}
     groups = {label: number for number, label in enumerate(dict.fromkeys(group_labels.values()))}
     rows = []
     for trial in selection.trials:
@@ -160,6 +165,7 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
             "cell": cells[cell],
             "cell_label": cell_labels[cell],
             "subset": subset(trial),
+            "settings": settings[cell],
             "arm": trial.arm,
             "arm_label": labels[trial],
             **fields,

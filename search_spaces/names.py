@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, FieldValue, TrialConfig, format_value
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, TrialConfig, format_value
 
 
 def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
@@ -64,6 +64,17 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
         extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in differing)
         labels[trial] = trial.arm + extra
     return labels
+
+
+def arm_settings(members: Sequence[TrialConfig]) -> list[str]:
+    """What all arms of a cell that use it have in common and is not the default: `views asymmetric`."""
+    settings = []
+    for name in ("views", "unlabeled_size", "lambd", "center", "hidden_dim", "embedding_dim"):
+        of_both = name in ("views", "unlabeled_size")  # the others only gamma > 0 has
+        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or of_both)}
+        if len(values) == 1 and values != {DEFAULTS[name]}:
+            settings.append(f"{name} {format_value(values.pop())}")
+    return settings
 
 
 def _arm_values(trial: TrialConfig) -> tuple[object, ...]:

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
-from search_spaces.names import arm_labels, varying_fields
+from search_spaces.families import LEVEL, controls_elsewhere, families, fields_of
+from search_spaces.names import arm_labels, arm_settings, varying_fields
 from study.ledger import DATA, TrialRecord
-from trainables.trial import DEFAULTS, TrialConfig, format_value
+from trainables.trial import TrialConfig, format_value
 
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
-LEVEL = 0.05
-"""The usual level of significance, which says how many seeds are enough."""
 SHOWN_SUBSETS = 8
 """Subsets of augmentations that a line of the plan names one by one."""
 
@@ -126,7 +125,7 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
         arms = ", ".join(_distinct(labels[trial] for trial in members))
         settings = [f"{first.epochs} epochs"]
         settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
-        settings += _of_all_arms(members)
+        settings += arm_settings(members)
         what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
         where = f"{first.dataset}/{first.backbone}"
         counts = {name: sum(trial in having for trial in members) for name, having in states.items()}
@@ -140,36 +139,38 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
 
 
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
-    """How small a p-value the seeds allow where an arm is compared with `ce`, and which number allows 0.05.
+    """How small a p-value the seeds allow in the largest family of comparisons, and how many allow 0.05.
 
     Of the exact sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and
-    m times that after Holm over m arms.
+    m times that after Holm over the m comparisons of a family.
     """
-    cells: dict[tuple[object, ...], dict[str, set[int]]] = {}
+    labels = arm_labels(trials)
+    cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
     for trial in trials:
-        cells.setdefault(trial.cell, {}).setdefault(trial.arm, set()).add(trial.seed)
-    compared = [arms for arms in cells.values() if "ce" in arms and len(arms) > 1]
-    if not compared:
+        cells.setdefault(trial.cell, {}).setdefault(labels[trial], []).append(trial)
+    about = {
+        cell: {label: fields_of(members[0]) for label, members in arms.items()}
+        for cell, arms in cells.items()
+    }
+    elsewhere = controls_elsewhere(about)
+    sizes, counts = [], []
+    for cell, arms in cells.items():
+        found = {baseline: len(held) for baseline, held in families(about[cell]).items()}
+        two_views = sum(arm["method"] == "siamese" for arm in about[cell].values())
+        found |= dict.fromkeys(elsewhere.get(cell, ()), two_views)
+        if found:
+            sizes.append(max(found.values()))
+            # Compared are the seeds that every arm has.
+            counts.append(len(set.intersection(*({t.seed for t in members} for members in arms.values()))))
+    if not sizes or not min(counts):
         return []
-    m = max(len(arms) for arms in compared) - 1
-    n = min(len(seeds) for arms in compared for seeds in arms.values())
+    m, n = max(sizes), min(counts)
     enough = next(count for count in itertools.count(1) if m * 2 / 2**count <= LEVEL)
     floor = f"{min(1, m * 2 / 2**n):.2g}"
-    holm = f" after Holm over {m} arms" if m > 1 else ""
+    holm = f" after Holm over {m} comparisons" if m > 1 else ""
     needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
     seeds = "1 seed allows" if n == 1 else f"{n} seeds allow"
     return [f"{seeds} an exact sign-flip p of {floor} at best{holm}{needed}"]
-
-
-def _of_all_arms(members: Sequence[TrialConfig]) -> list[str]:
-    """What all siamese arms of a cell have in common and is not the default."""
-    settings = []
-    for name in ("views", "unlabeled_size", "lambd", "center"):
-        of_term = name in ("lambd", "center")  # which only gamma > 0 has
-        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or not of_term)}
-        if len(values) == 1 and values != {DEFAULTS[name]}:
-            settings.append(f"{name} {format_value(values.pop())}")
-    return settings
 
 
 def _subsets(texts: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ def test_entries_tell_n_and_what_is_missing(trials: pd.DataFrame) -> None:
     assert table.columns == ("CE", "γ = 0", "γ = 10⁻³", "γ = 10⁻²")
     assert texts(table)["Test"] == ["60.0 ± 10.0", "80.0 / 90.0 (2 of 3)", "25.0 (1 of 3)", "– (0 of 3)"]
     assert table.caption.startswith(
-        "Accuracy in %, mean ± standard deviation over n = 0–3 seeds. 6 of 12 trials are missing."
+        "Accuracy in %, mean ± standard deviation over n = 0–3 seeds. 6 of 12 trials missing."
     )
     runs = [entry.runs for entry in table.rows[0][1]]
     assert [len(ids) for ids in runs] == [3, 2, 1, 0]
@@ -62,7 +62,7 @@ def test_a_result_that_is_no_number_is_told_and_not_averaged() -> None:
     trials = frame({config("ce", seed): value for seed, value in enumerate(odd)})
     table = cell_table(summarise(trials), trials, 0)
     assert texts(table)["Test"] == ["50.0 / 70.0 (2 of 4)"]
-    assert "2 finished trials have no finite test accuracy." in table.caption
+    assert "2 finished trials without a finite test accuracy." in table.caption
     assert "missing" not in table.caption
 
 

@@ -15,12 +15,13 @@ from analysis.comparisons import (
     claimed,
     comparisons,
     difference_table,
-    families,
+    fields_by_arm,
     pooled_comparisons,
     values_of,
 )
 from analysis.findings import cell_findings, findings
 from analysis.formats import Table
+from search_spaces.families import families
 from trainables.trial import TrialConfig
 
 Values = Mapping[str, list[float | None]]
@@ -115,7 +116,7 @@ def test_one_seed_claims_nothing() -> None:
     row = rows(table_of(trials))["γ = 10⁻² − CE"]
     assert list(row.values()) == ["+25.0", "–", "–", "1 of 1", "–", "–", "1.000"]
     assert findings(trials, comparisons(trials)) == [
-        "Against CE nothing can be shown with one seed; it takes 3."
+        "Against CE nothing can be shown with 1 seed; it takes 3."
     ]
 
 
@@ -145,9 +146,8 @@ def test_a_trial_that_is_there_twice_is_an_error() -> None:
         values_of(pd.concat([trials, trials.iloc[:1]]), "test_acc")
 
 
-def about(*configs: TrialConfig) -> pd.DataFrame:
-    trials = frame(dict.fromkeys(configs, 0.5))
-    return trials.drop_duplicates("arm_label").set_index("arm_label")
+def about(*configs: TrialConfig) -> dict[str, dict[str, Any]]:
+    return fields_by_arm(frame(dict.fromkeys(configs, 0.5)))
 
 
 def test_each_arm_has_its_matching_baseline() -> None:
@@ -207,6 +207,96 @@ def test_pooled_over_cells_with_the_same_arms() -> None:
     table = difference_table(pooled, "pooled", "title")
     assert table
     assert "Mean over 3 cells within each seed: this speaks for these cells only." in table.caption
+
+
+def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:
+    """γ = 10⁻² of STL-10 uses unlabelled images, that of digits none: two sets of cells, not one."""
+    parts: dict[TrialConfig, float | None] = {}
+    for dataset, size in (("digits", 0), ("stl10", 5000)):
+        for name in ("rrc", "grayscale"):
+            arms = {"ce": [0.5, 0.6, 0.7], "0.01": [0.61, 0.70, 0.82]}
+            fields = {"dataset": dataset, "unlabeled_size": size, "views": "asymmetric"}
+            parts |= results(arms, augmentations=(name,), **fields)
+    trials = frame(parts)
+    # With a crop alone views cannot differ, which sets no cell apart.
+    pooled = [table[["cells", "n"]].to_numpy().tolist() for table in pooled_comparisons(trials)]
+    assert pooled == [[[2, 3]], [[2, 3]]]
+    settings = [table["settings"].iloc[0] for table in pooled_comparisons(trials)]
+    assert settings == ["views asymmetric", "unlabeled_size 5000, views asymmetric"]
+    told = findings(trials, comparisons(trials))
+    assert told[1].startswith(
+        "Over 2 cells with unlabeled_size 5000, views asymmetric together, and for these"
+    )
+    # Where views do differ, those without any are a set of their own.
+    both = {
+        t.replace(views=views, augmentations=(name, "hflip")): v
+        for t, v in parts.items()
+        for name, views in (("solarize", "symmetric"), ("grayscale", "asymmetric"), ("rrc", "symmetric"))
+        if t.dataset == "digits" and t.augmentations == ("rrc",)
+    }
+    assert pooled_comparisons(frame(both)) == []
+
+
+def test_where_no_seed_is_whole_it_is_said() -> None:
+    """Seed 0 lacks an arm in one cell, seed 1 in the other: there is nothing to pool, and no silence."""
+    parts = results({"ce": [None, 0.6], "0.01": [0.5, 0.7]}, augmentations=("rrc",))
+    parts |= results({"ce": [0.5, 0.6], "0.01": [0.6, None]}, augmentations=("hflip",))
+    trials = frame(parts)
+    assert findings(trials, comparisons(trials))[0] == (
+        "Over 2 cells together, and for these only: nothing is compared with CE, as no seed has finished"
+        " every arm in all of them."
+    )
+
+
+@pytest.fixture
+def controlled() -> dict[TrialConfig, float | None]:
+    """Two cells, each with `ce` at twice the step and for twice the epochs in cells of their own."""
+    parts: dict[TrialConfig, float | None] = {}
+    for name in ("rrc", "hflip"):
+        cell = {"augmentations": (name,), "epochs": 10}
+        parts |= results({"ce": [0.50, 0.61, 0.70], "0": [0.60, 0.70, 0.81]}, **cell)
+        parts |= results({"ce": [0.55, 0.66, 0.74]}, **cell, lr=0.02, weight_decay=5e-5)
+        parts |= results({"ce": [0.61, None, 0.79]}, **cell | {"epochs": 20})
+    return parts
+
+
+def test_cross_entropy_with_another_budget_is_compared_though_it_is_another_cell(
+    controlled: dict[TrialConfig, float | None],
+) -> None:
+    trials = frame(controlled)
+    step, longer = "ce lr=0.02 weight_decay=5e-05", "ce epochs=20"
+    compared = comparisons(trials)
+    tested = compared.set_index(["cell", "baseline"])
+    assert sorted(tested.index) == [(c, b) for c in (0, 3) for b in ("ce", longer, step)]
+    assert set(tested["arm_label"]) == {"siamese-0"}
+    assert tested.loc[(0, step), ["delta", "n", "dropped"]].tolist() == [pytest.approx(0.05333333), 3, ""]
+    # The seed that the control lacks is left out for it alone.
+    assert tested.loc[(0, longer), ["delta", "n", "dropped"]].tolist() == [pytest.approx(0.005), 2, "1"]
+    assert tested.loc[(0, "ce"), "n"] == 3
+    shown = rows(table_of(trials[trials["cell"].isin([0, 1, 2])]))
+    assert list(shown) == [
+        "γ = 0 − CE",
+        "γ = 0 − CE (lr=0.02, weight_decay=5e-05)",
+        "γ = 0 − CE (epochs=20)",
+    ]
+    (pooled,) = pooled_comparisons(trials)
+    assert pooled[["baseline", "cells", "n"]].to_numpy().tolist() == [
+        ["ce", 2, 3],
+        [step, 2, 3],
+        [longer, 2, 2],
+    ]
+    told = " ".join(findings(trials, compared))
+    assert "against CE (lr=0.02, weight_decay=5e-05)" in told
+    assert "against CE (epochs=20) nothing can be shown with 2 seeds" in told
+
+
+def test_a_sweep_is_no_control(controlled: dict[TrialConfig, float | None]) -> None:
+    """Cells with all arms at another step are compared within themselves only; nor is another backbone one."""
+    sweep = results({"ce": [0.5, 0.6], "0": [0.6, 0.7]}, epochs=10)
+    sweep |= results({"ce": [0.5, 0.6], "0": [0.6, 0.7]}, epochs=10, lr=0.02)
+    sweep |= results({"ce": [0.5, 0.6]}, epochs=20, lr=0.03)
+    sweep |= results({"ce": [0.5, 0.6]}, epochs=10, backbone="resnet18")
+    assert set(comparisons(frame(sweep))["baseline"]) == {"ce"}
 
 
 def test_sentences_of_one_cell() -> None:

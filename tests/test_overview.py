@@ -10,8 +10,9 @@ from synthetic import config, frame
 
 from analysis.cells import summarise
 from analysis.comparisons import comparisons
+from analysis.factors import effects_of
 from analysis.formats import Table
-from analysis.overview import effects_of, overview
+from analysis.overview import overview
 from trainables.trial import TRANSFORMS, TrialConfig
 
 NOISE = np.random.default_rng(5).normal(scale=0.001, size=4096)
@@ -126,6 +127,7 @@ def test_groups_by_arm_average_over_subsets_within_each_seed() -> None:
     part = trials[(trials["backbone"] == "resnet18") & (trials["arm"] == "ce") & (trials["seed"] != 3)]
     by_seed = 100 * part.groupby("seed")["test_acc"].mean()
     assert column(table, "CE")["digits · resnet18"] == f"{by_seed.mean():.1f} ± {by_seed.std(ddof=1):.1f}"
+    assert column(table, "n") == {"digits · convnet": "4 of 4 seeds", "digits · resnet18": "3 of 4 seeds"}
     assert "Left out where a trial of them is missing: seed 3." in table.caption
     assert "Left out, as not every arm has them: seed 3." in found["pooled-all"].caption
     assert {"subsets-0", "subsets-1", "effects-0", "effects-1", "pooled-0", "pooled-1"} <= found.keys()
@@ -153,8 +155,32 @@ def test_gamma_is_chosen_by_validation_images_of_the_other_seeds() -> None:
     (entries,) = [entries for _, entries in table.rows]
     chosen = 100 * np.array([0.4, 0.2, 0.6])
     assert entries[0].text == f"{chosen.mean():.1f} ± {chosen.std(ddof=1):.1f}"
-    assert entries[1].text == "10⁻² (2 of 3), 10⁻³ (1 of 3)"
-    assert (entries[2].text, entries[3].text) == ("50.0", "10⁻²")
+    assert entries[2].text == "10⁻² (2 of 3), 10⁻³ (1 of 3)"
+    assert entries[1].text == "3"
+    assert (entries[3].text, entries[4].text) == ("50.0", "10⁻²")
+    assert "Left out" not in table.caption
+
+
+def test_gamma_is_chosen_among_arms_that_differ_in_nothing_else() -> None:
+    """Two γ with and without unlabelled images: two choices, and the seed that one arm lacks is named."""
+    made = {
+        config(arm, seed, dataset="stl10", val_fraction=0.1, unlabeled_size=size): {
+            "val_acc": 0.5 + 0.01 * seed + (arm == "0.01") * 0.1,
+            "test_acc": 0.6 + 0.01 * seed + size / 100_000,
+        }
+        for size in (0, 5000)
+        for arm in ("0.001", "0.01")
+        for seed in range(3)
+    }
+    lacking = next(t for t in made if (t.unlabeled_size, t.seed, t.gamma) == (0, 1, 0.001))
+    table = tables(frame({**made, lacking: None}))["selected"]
+    read = {title: [entry.text for entry in entries[:3]] for title, entries in table.rows}
+    cell = "stl10 · convnet · rrc+hflip"
+    assert read == {
+        f"{cell} (unlabeled_size=0)": ["60.0 / 62.0", "2", "10⁻² (2 of 2)"],
+        f"{cell} (unlabeled_size=5000)": ["66.0 ± 1.0", "3", "10⁻² (3 of 3)"],
+    }
+    assert table.caption.endswith("Left out where an arm lacks them: seed 1.")
 
 
 def test_without_a_validation_split_nothing_is_selected(trials: pd.DataFrame) -> None:

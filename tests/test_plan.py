@@ -30,14 +30,28 @@ def test_smallest_p(arms: int, seeds: int, floor: str, enough: int | None) -> No
     lines = planned("thesis", seeds=seeds, only=[f"arm={','.join(names)}"])
     expected = "1 seed allows" if seeds == 1 else f"{seeds} seeds allow"
     expected += f" an exact sign-flip p of {floor} at best"
-    expected += f" after Holm over {arms} arms" if arms > 1 else ""
+    expected += f" after Holm over {arms} comparisons" if arms > 1 else ""
     expected += f"; {enough} seeds allow 0.05" if enough else ""
     assert [line for line in lines if "sign-flip" in line] == [expected]
 
 
 def test_no_p_where_nothing_is_compared() -> None:
     assert not any("sign-flip" in line for line in planned("quickstart", only=["arm=ce"]))
-    assert not any("sign-flip" in line for line in planned("quickstart", only=["method=siamese"]))
+    assert not any("sign-flip" in line for line in planned("quickstart", only=["arm=siamese-0"]))
+
+
+def test_smallest_p_counts_the_families_of_the_report() -> None:
+    """Without `ce` two γ > 0 against γ = 0; in `controls` two arms of two views against each `ce`."""
+    told = [line for line in planned("quickstart", only=["method=siamese"]) if "sign-flip" in line]
+    assert told == [
+        "3 seeds allow an exact sign-flip p of 0.5 at best after Holm over 2 comparisons; 7 seeds allow 0.05"
+    ]
+    told = [line for line in planned("controls", only=["augmentations=rrc"]) if "sign-flip" in line]
+    assert told == ["5 seeds allow an exact sign-flip p of 0.062 at best; 6 seeds allow 0.05"]
+    told = [line for line in planned("controls", only=["augmentations=grayscale"]) if "sign-flip" in line]
+    assert told == [
+        "5 seeds allow an exact sign-flip p of 0.12 at best after Holm over 2 comparisons; 7 seeds allow 0.05"
+    ]
 
 
 def test_cells_that_differ_in_augmentations_alone_are_one_line() -> None:

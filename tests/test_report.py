@@ -422,7 +422,7 @@ def done(configs: Iterable[TrialConfig]) -> list[Made]:
     return [Made(config=c, metrics=results(c)) for c in configs]
 
 
-@pytest.mark.parametrize(("seeds", "text"), [(1, "one seed"), (2, "2 seeds")])
+@pytest.mark.parametrize(("seeds", "text"), [(1, "1 seed"), (2, "2 seeds")])
 def test_few_seeds(tmp_path: Path, empty_store: Path, seeds: int, text: str) -> None:
     configs = arms("ce", "0", "0.01", seeds=seeds)
     page = studied(tmp_path, empty_store, done(configs), configs)()
