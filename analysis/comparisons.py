@@ -7,31 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.formats import Table, texts
 from analysis.labels import (
     METRICS,
-    arm_text,
-    difference_text,
-    interval,
-    joined,
-    number_of,
-    p_value,
-    points,
-    seeds_text,
-    span,
 )
 from analysis.paired import (
     COLUMNS,
-    EXACT,
     FEWEST,
     LEVEL,
-    RANDOM_PATTERNS,
     Vector,
     compare,
     describe_differences,
     pool,
 )
-from search_spaces.families import CE, CONTROL, controls_elsewhere, families
+from search_spaces.families import CE, controls_elsewhere, families
 from trainables.trial import ARM_FIELDS
 
 TESTED = "test_acc"
@@ -232,87 +220,11 @@ def _same_arms(sources: Sequence[Compared]) -> dict[int, object]:
 
 def settings_text(trials: pd.DataFrame) -> str:
     """What the arms of these cells have in common beside their names: `views asymmetric, lambd 0.01`."""
-    texts = dict.fromkeys(part for text in trials["settings"].unique() for part in text.split(", ") if part)
-    return ", ".join(texts)
+    parts = dict.fromkeys(part for text in trials["settings"].unique() for part in text.split(", ") if part)
+    return ", ".join(parts)
 
 
 def settings_note(trials: pd.DataFrame) -> str:
     """The same as a sentence of a caption; nothing where there is nothing to say."""
     text = settings_text(trials)
     return f" Arms of two views: {text}." if text else ""
-
-
-DIFFERENCE_COLUMNS = (
-    "Difference",
-    "95 % interval",
-    "Holm-adjusted",
-    "Wins",
-    "p (t)",
-    "p (Holm)",
-    "p (sign flips)",
-)
-
-
-def difference_table(compared: pd.DataFrame, name: str, title: str) -> Table | None:
-    """Differences in test accuracy as people read them, in points; None where there are none.
-
-    Args:
-        compared: rows of `comparisons` for one cell, or of `pooled_comparisons`.
-        name: of the table.
-        title: of the table.
-    """
-    if "metric" in compared:
-        compared = compared[compared["metric"] == TESTED]
-    shown = compared[compared["n"] > 0]
-    if shown.empty:
-        return None
-    rows = tuple(
-        (difference_text(row["arm_label"], row["baseline_label"]), texts(*_in_words(row)))
-        for row in shown.to_dict("records")
-    )
-    return Table(
-        name=name,
-        title=title,
-        corner="Test accuracy (points)",
-        columns=DIFFERENCE_COLUMNS,
-        rows=rows,
-        caption=_difference_caption(compared, shown),
-    )
-
-
-def _in_words(row: Mapping[Hashable, Any]) -> list[str]:
-    return [
-        points(row["delta"]),
-        interval(row["delta_low"], row["delta_high"]),
-        interval(row["delta_low_holm"], row["delta_high_holm"]),
-        f"{row['wins']} of {row['n']}",
-        p_value(row["p_t"]),
-        p_value(row["p_holm"]),
-        p_value(row["p_sign_flip"]),
-    ]
-
-
-def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
-    n, floor = int(shown["n"].max()), float(shown["p_floor"].min())
-    sizes = compared["baseline"].value_counts(sort=False)
-    named = joined([f"{size} against {baseline_text(str(name))}" for name, size in sizes.items()])
-    lowest = max(int(size) for size in sizes) * floor
-    adjusted = f", {min(lowest, 1):.2g} after Holm over {max(sizes)}" if max(sizes) > 1 else ""
-    patterns = "Exact sign-flip" if n <= EXACT else f"Sign-flip (of {RANDOM_PATTERNS:,} random patterns)"
-    text = (
-        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}; t-test and its"
-        f" 95 % interval, adjusted after Holm for all comparisons with one baseline ({named}). {patterns}"
-        f" p-values are not adjusted; with {number_of(n, 'seed')} they are {floor:.2g} at"
-        f" least{adjusted}."
-    )
-    if "cells" in compared:
-        cells = joined([str(count) for count in dict.fromkeys(compared["cells"])])
-        text += f" Mean over {cells} cells within each seed: this speaks for these cells only."
-    dropped = sorted({int(seed) for text in shown["dropped"] for seed in text.split()})
-    left_out = f" Left out, as not every arm has them: {seeds_text(dropped)}." if dropped else ""
-    return text + left_out
-
-
-def baseline_text(family: str) -> str:
-    """What the arms of a family are held against: `CE`, `γ = 0`, `views=symmetric`."""
-    return arm_text(family) if family.partition(" ")[0] in (CE, CONTROL) else family

@@ -1,15 +1,12 @@
 """The curves that trials kept: one row an epoch of each finished trial."""
 
-import contextlib
-from pathlib import Path
-
 import pandas as pd
 
 from analysis.trials import finished
 from study.ledger import Ledger
 
 
-def read_curves(trials: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
+def read_curves(trials: pd.DataFrame, ledger: Ledger) -> tuple[pd.DataFrame, int]:
     """The histories of the finished trials, which a trial keeps as `history.parquet`.
 
     Args:
@@ -17,18 +14,16 @@ def read_curves(trials: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
         ledger: where their artifacts are.
 
     Returns:
-        Columns `arm_label`, `seed`, `epoch` and the metrics of each epoch; empty where nothing was kept.
+        Columns `arm_label`, `seed`, `epoch` and the metrics of each epoch, empty where nothing was kept; and
+        of how many trials the history is not there, or damaged.
     """
-    tables = []
+    tables, lacking = [], 0
     for trial in finished(trials)[["run_id", "arm_label", "seed"]].to_dict("records"):
-        path: Path | None = None
-        with contextlib.suppress(OSError):  # a run whose artifacts were deleted has its metrics still
-            path = ledger.artifact(trial["run_id"], "history.parquet")
-        if path is not None:
-            with contextlib.suppress(ValueError):  # damaged
-                tables.append(pd.read_parquet(path).assign(arm_label=trial["arm_label"], seed=trial["seed"]))
-    return (
-        pd.concat(tables, ignore_index=True)
-        if tables
-        else pd.DataFrame(columns=["arm_label", "seed", "epoch"])
-    )
+        try:  # a run whose artifacts were deleted has its metrics still
+            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+        except (OSError, ValueError):
+            lacking += 1
+            continue
+        tables.append(history.assign(arm_label=trial["arm_label"], seed=trial["seed"]))
+    nothing = pd.DataFrame(columns=["arm_label", "seed", "epoch"])
+    return (pd.concat(tables, ignore_index=True) if tables else nothing), lacking

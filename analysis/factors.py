@@ -1,18 +1,67 @@
 """What each augmentation does, and how augmentations change each other's effects."""
 
 import itertools
+from collections.abc import Sequence
 
 import pandas as pd
 
 from analysis.comparisons import TESTED, fields_by_arm, values_of
 from analysis.formats import Table, texts
 from analysis.labels import CLAIMED, MINUS, TIMES, arm_text, difference_text, interval, points, seeds_text
-from analysis.paired import effects
+from analysis.paired import holm
 from search_spaces.families import CONTROL, LEVEL, families
 from trainables.trial import TRANSFORMS
 
 Effects = dict[str, tuple[pd.DataFrame, list[int]]]
 """By column of a table: effects of the augmentations, and seeds that are left out."""
+
+
+def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
+    """Main effects of switches and how they change each other, with a block a seed.
+
+    Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
+    change when it is switched on; an interaction, how much larger that change is with the other on than off.
+
+    Args:
+        values: one row a trial: `seed`, `value`, and a bool column for each factor; every combination of
+            switches for every seed.
+        factors: names of the switches.
+
+    Returns:
+        One row a term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
+        terms.
+
+    Raises:
+        ValueError: combinations are missing or doubled: unbalanced effects would depend on each other.
+    """
+    import statsmodels.api as sm
+
+    cells = values.groupby(["seed", *factors])["value"].count()
+    expected = values["seed"].nunique() * 2 ** len(factors)
+    if len(cells) != expected or (cells != 1).any() or values["value"].isna().any():
+        raise ValueError(
+            f"effects take every combination of {', '.join(factors)} once for every seed: {expected} trials,"
+            f" got {int(values['value'].notna().sum())}"
+        )
+    switches = values[list(factors)].astype(float) - 0.5
+    terms = [(name,) for name in factors] + list(itertools.combinations(factors, 2))
+    design = pd.DataFrame({":".join(term): switches[list(term)].prod(axis="columns") for term in terms})
+    blocks = pd.get_dummies(values["seed"], prefix="seed", dtype=float)
+    names = list(design.columns)
+    if len(values) <= len(names) + blocks.shape[1]:
+        raise ValueError(f"{len(values)} trials are too few for {len(names)} terms: take more seeds")
+    fit = sm.OLS(values["value"], design.join(blocks)).fit()
+    bounds = fit.conf_int(alpha=LEVEL)
+    table = pd.DataFrame(
+        {
+            "effect": fit.params[names],
+            "low": bounds.loc[names, 0],
+            "high": bounds.loc[names, 1],
+            "p": fit.pvalues[names],
+        }
+    )
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    return table.rename_axis("term")
 
 
 def effects_of(group: pd.DataFrame) -> Effects:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparisons import TESTED, baseline_text, claimed, pooled_comparisons
+from analysis.comparisons import TESTED, claimed, pooled_comparisons
+from analysis.differences import baseline_text
 from analysis.labels import arm_text, interval, joined, number_of, points
 from analysis.paired import FEWEST, LEVEL
 

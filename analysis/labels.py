@@ -78,6 +78,11 @@ def arm_text(label: str) -> str:
     return f"{text} ({rest.replace(' ', ', ')})" if rest else text
 
 
+def gamma_text(gamma: float) -> str:
+    """`0`, `10⁻³`."""
+    return _number(repr(gamma).removesuffix(".0"))
+
+
 def difference_text(arm: str, baseline: str) -> str:
     """`γ = 10⁻³ − CE` for the labels of an arm and its baseline."""
     return f"{arm_text(arm)} {MINUS} {arm_text(baseline)}"

@@ -12,12 +12,12 @@ from analysis.cells import bold_caption, entry
 from analysis.comparisons import (
     TESTED,
     claimed,
-    difference_table,
     pooled_comparisons,
     settings_note,
     settings_text,
     values_of,
 )
+from analysis.differences import difference_table
 from analysis.factors import Effects, effects_of, effects_tables
 from analysis.formats import Entry, Table, texts
 from analysis.labels import (

@@ -5,7 +5,6 @@ one, often the best of several.
 """
 
 import argparse
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,12 @@ import pandas as pd
 
 from analysis.cells import entry
 from analysis.formats import Entry, Table
-from analysis.labels import METRICS, NO_VALUE, arm_text, points
-from analysis.paired import prediction_interval
-from trainables.trial import DEFAULTS, FIELDS, format_value, nearest, parse_value
+from analysis.labels import METRICS, NO_VALUE, arm_text, joined, points, slug
+from analysis.paired import FEWEST, prediction_interval
+from trainables.trial import FIELDS, TrialConfig, format_value, nearest, parse_value
 
 THESIS = Path(__file__).parent / "published" / "thesis.csv"
 REQUIRED = ("table", "dataset", "backbone", "augmentations", "arm", "metric", "mean", "std", "runs")
-FEWEST = 3
-"""Seeds that a prediction interval takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +91,6 @@ def read_published(path: Path = THESIS) -> Published:
 
 
 def _check(row: Mapping[Hashable, Any]) -> None:
-    for name in {str(key) for key in row} - set(REQUIRED) | {"dataset", "backbone", "augmentations"}:
-        parse_value(name, row[name])
     if row["metric"] not in METRICS:
         hint = nearest(row["metric"], METRICS)
         raise ValueError(f"metric: got {row['metric']!r}{hint}; allowed: {', '.join(METRICS)}")
@@ -104,6 +99,7 @@ def _check(row: Mapping[Hashable, Any]) -> None:
         canonical = "siamese-" + repr(float(weight)).removesuffix(".0") if _is_number(weight) else ""
         if row["arm"] != canonical:
             raise ValueError(f"arm: got {row['arm']!r}; allowed: ce, siamese-0, siamese-0.001, …")
+    _config(row)
     for name, optional, high in (("mean", False, 100.0), ("std", True, 100.0), ("runs", True, np.inf)):
         text = row[name]
         if not (optional and text == "") and not (_is_number(text) and 0 <= float(text) <= high):
@@ -118,69 +114,125 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def published_tables(summary: pd.DataFrame, trials: pd.DataFrame, published: Published) -> list[Table]:
-    """A table for each published table and each cell of ours that it speaks of.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """A published number beside one of ours.
+
+    Attributes:
+        published: its row of the file.
+        ours: the row of `analysis.cells.summarise`.
+        between: where one more run of ours would lie with 95 %, in per cent, where the published number is a
+            single run's and there are seeds enough; else None.
+        differing: `epochs` -> `10, published 1000` for each field in which ours was trained otherwise.
+    """
+
+    published: Mapping[Hashable, Any]
+    ours: pd.Series
+    between: tuple[float, float] | None
+    differing: Mapping[str, str]
+
+    @property
+    def inside(self) -> bool:
+        """Whether the published number lies `between`."""
+        return bool(self.between and self.between[0] <= self.published["mean"] <= self.between[1])
+
+
+def hold(summary: pd.DataFrame, trials: pd.DataFrame, published: Published) -> list[Held]:
+    """Every published number that one of ours can be held against, with each of these.
 
     Args:
         summary: of `analysis.cells.summarise`.
         trials: of which it is.
         published: what to hold them against.
     """
-    cells = trials.drop_duplicates("cell").set_index("cell")
-    tables = []
-    for number, rows in published.rows.groupby("table", sort=False):
-        for keys, part in rows.groupby(["dataset", "backbone", "augmentations"], sort=False):
-            match = (cells[["dataset", "backbone", "augmentations"]] == list(keys)).all(axis="columns")
-            tables += [
-                table
-                for cell in cells.index[match]
-                if (table := _table(str(number), part, summary[summary["cell"] == cell], trials, published))
-            ]
-    return tables
-
-
-def _table(
-    number: str, rows: pd.DataFrame, ours: pd.DataFrame, trials: pd.DataFrame, published: Published
-) -> Table | None:
-    lines, singles = [], 0
-    for row in rows.to_dict("records"):
-        places = ours[(ours["arm"] == row["arm"]) & (ours["metric"] == row["metric"])]
+    cell = ["dataset", "backbone", "augmentations"]
+    fields = trials.drop_duplicates(["cell", "arm_label"]).set_index(["cell", "arm_label"])
+    ours = dict(list(summary.groupby([*cell, "arm", "metric"], sort=False)))
+    settings = [*dict.fromkeys([*published.settings, "train_size", "val_fraction"])]
+    found = []
+    for row in published.rows.to_dict("records"):
+        places = ours.get(tuple(row[name] for name in (*cell, "arm", "metric")))
+        if places is None:
+            continue
+        there = _config(row)
         for _, place in places.iterrows():
-            inside = _inside(row, place)
-            singles += inside is not None
-            lines.append(
-                (f"{METRICS[row['metric']]}, {arm_text(place['arm_label'])}", _entries(row, place, inside))
+            here = fields.loc[(place["cell"], place["arm_label"])]
+            found.append(
+                Held(
+                    published=row,
+                    ours=place,
+                    between=_prediction(row, place),
+                    differing=_differing(here, there, settings),
+                )
             )
-    if not lines:
-        return None
-    cell = trials[trials["cell"] == ours["cell"].iloc[0]]
+    return found
+
+
+def _config(row: Mapping[Hashable, Any]) -> TrialConfig:
+    """What was trained, with fields that do not matter for the arm at their defaults."""
+    fields = {str(name): parse_value(str(name), row[name]) for name in row if name in FIELDS}
+    method = {"method": "ce"} if row["arm"] == "ce" else {"method": "siamese", "gamma": _weight(row["arm"])}
+    return TrialConfig(**{**fields, **method, "seed": 0})
+
+
+def _weight(arm: str) -> float:
+    return float(arm.removeprefix("siamese-"))
+
+
+def _prediction(row: Mapping[Hashable, Any], place: pd.Series) -> tuple[float, float] | None:
+    values = np.array([100 * float(value) for value in place["values"].split()])
+    return prediction_interval(values) if row["runs"] == 1 and len(values) >= FEWEST else None
+
+
+def _differing(here: pd.Series, there: TrialConfig, settings: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in settings:
+        ours, published = here[name], getattr(there, name)
+        ours = None if ours is None or ours != ours else ours  # noqa: PLR0124  # pandas' NaN for None
+        if ours != published:
+            found[name] = f"{_plain(ours)}, published {_plain(published)}"
+    return found
+
+
+def _plain(value: object) -> str:
+    return "all" if value is None else f"{value:g}" if isinstance(value, float | np.number) else str(value)
+
+
+def published_tables(held: Sequence[Held], trials: pd.DataFrame, published: Published) -> list[Table]:
+    """A table for each published table and each cell of ours that it speaks of.
+
+    Args:
+        held: of `hold`.
+        trials: for which it is.
+        published: likewise.
+    """
+    groups: dict[tuple[str, int], list[Held]] = {}
+    for one in held:
+        groups.setdefault((one.published["table"], int(one.ours["cell"])), []).append(one)
+    return [
+        _table(number, members, trials[trials["cell"] == cell], published)
+        for (number, cell), members in groups.items()
+    ]
+
+
+def _table(number: str, held: Sequence[Held], cell: pd.DataFrame, published: Published) -> Table:
     return Table(
-        name=re.sub("[^A-Za-z0-9]+", "-", f"published-{published.name}-{number}-{ours['cell'].iloc[0]}"),
+        name=slug(f"published-{published.name}-{number}-{held[0].ours['cell']}"),
         title=f"Table {number} of {published.name}: {cell['cell_label'].iloc[0]}",
         corner="Accuracy (%)",
         columns=("Published", "Ours", "n", "Difference", "One more run (95 %)", "Published inside"),
-        rows=tuple(lines),
-        caption=_caption(rows, cell, published, bool(singles)),
+        rows=tuple(
+            (f"{METRICS[one.published['metric']]}, {arm_text(one.ours['arm_label'])}", _entries(one))
+            for one in held
+        ),
+        caption=_caption(held, cell),
     )
 
 
-def _inside(row: Mapping[Hashable, Any], place: pd.Series) -> tuple[float, float] | None:
-    """The prediction interval in per cent where the published number is a single run's; else None."""
-    values = np.array([100 * float(value) for value in place["values"].split()])
-    if row["runs"] != 1 or len(values) < FEWEST:
-        return None
-    return prediction_interval(values)
-
-
-def _entries(
-    row: Mapping[Hashable, Any], place: pd.Series, between: tuple[float, float] | None
-) -> tuple[Entry, ...]:
+def _entries(held: Held) -> tuple[Entry, ...]:
+    row, place, between = held.published, held.ours, held.between
     there = f"{row['mean']:.1f}" + ("" if np.isnan(row["std"]) else f" ± {row['std']:.1f}")
-    ours = 100 * place["mean"]
     counted = f"{place['n']}" if place["n"] == place["planned"] else f"{place['n']} of {place['planned']}"
-    inside = NO_VALUE
-    if between:
-        inside = "yes" if between[0] <= row["mean"] <= between[1] else "no"
     # What is bold in the cell's own table is not at issue here, and n has a column.
     shown = entry(
         pd.concat([place.drop(["planned", "best"]), pd.Series({"planned": place["n"], "best": False})])
@@ -189,60 +241,65 @@ def _entries(
         Entry(text=there),
         shown,
         Entry(text=counted),
-        Entry(text=points((ours - row["mean"]) / 100)),
+        Entry(text=points((100 * place["mean"] - row["mean"]) / 100)),
         Entry(text=f"{between[0]:.1f} to {between[1]:.1f}" if between else NO_VALUE),
-        Entry(text=inside),
+        Entry(text=("yes" if held.inside else "no") if between else NO_VALUE),
     )
 
 
-def _caption(rows: pd.DataFrame, cell: pd.DataFrame, published: Published, singles: bool) -> str:
+def _caption(held: Sequence[Held], cell: pd.DataFrame) -> str:
     text = "Difference: ours minus published, in points."
-    if singles:
+    if any(one.between for one in held):
         text += (
             " One more run: where the accuracy of one more seed of ours would lie with 95 %, for published"
             " single runs and n >= 3; 5 % of them lie outside even if nothing differs."
         )
-    if rows["runs"].isna().any():
+    if any(np.isnan(one.published["runs"]) for one in held):
         text += " How many runs were published is not known: the difference only."
     done = int((cell["status"] == "FINISHED").sum())
     if done < len(cell):
         text += f" Ours is incomplete: {done} of {len(cell)} trials are finished."
-    differing = _differing(rows, cell, published.settings)
+    differing = _differences(held)
     if differing:
         text += f" Ours differs from what was published in {', '.join(differing)}."
     return text
 
 
-def _differing(rows: pd.DataFrame, cell: pd.DataFrame, settings: Sequence[str]) -> list[str]:
-    """`epochs (10, published 1000)` for each field in which a cell is not as published."""
+def _differences(held: Sequence[Held]) -> list[str]:
+    """`epochs (10, published 1000)`, and for which arms where it is not for all."""
+    arms = list(dict.fromkeys(one.ours["arm_label"] for one in held))
+    of: dict[tuple[str, str], list[str]] = {}
+    for one in held:
+        for item in one.differing.items():
+            of.setdefault(item, []).append(one.ours["arm_label"])
     found = []
-    known = [*settings, *(name for name in ("train_size", "val_fraction") if name not in settings)]
-    for name in known:
-        given = rows[name].iloc[0] if name in settings else format_value(DEFAULTS[name])
-        there = parse_value(name, given)
-        ours = cell[name].iloc[0]
-        here = None if ours is None or ours != ours else ours  # noqa: PLR0124  # pandas' NaN for None
-        if here != there:
-            found.append(f"{name} ({_plain(here)}, published {_plain(there)})")
+    for (name, text), having in of.items():
+        named = [arm_text(arm) for arm in arms if arm in having]
+        found.append(f"{name} ({text}{'' if len(named) == len(arms) else f': {joined(named)}'})")
     return found
 
 
-def _plain(value: object) -> str:
-    return "all" if value is None else f"{value:g}" if isinstance(value, float | np.number) else str(value)
+def published_findings(held: Sequence[Held], published: Published) -> list[str]:
+    """How many published single runs lie where one more run of ours would; none where there are none.
 
-
-def published_findings(summary: pd.DataFrame, trials: pd.DataFrame, published: Published) -> list[str]:
-    """How many published single runs lie where one more run of ours would; none where there are none."""
-    inside = [
-        entries[-1].text
-        for table in published_tables(summary, trials, published)
-        for _, entries in table.rows
-        if entries[-1].text in ("yes", "no")
-    ]
-    if not inside:
+    A number that several of ours can be held against counts once, against the one that was trained most
+    nearly as published (of equals the first).
+    """
+    nearest_to: dict[tuple[object, ...], Held] = {}
+    for one in held:
+        which = tuple(one.published[name] for name in REQUIRED)
+        before = nearest_to.get(which)
+        if one.between and (before is None or len(one.differing) < len(before.differing)):
+            nearest_to[which] = one
+    if not nearest_to:
         return []
+    inside = sum(one.inside for one in nearest_to.values())
+    differing = sum(bool(one.differing) for one in nearest_to.values())
+    otherwise = (
+        f" Ours was trained otherwise than {differing} of them: the tables say how." if differing else ""
+    )
     return [
-        f"Of {len(inside)} published single-run accuracies ({published.name}), {inside.count('yes')} lie"
-        " where one more run of ours would lie with 95 %. They share training runs, so this count has no"
-        " p-value; where ours was trained differently, its table says so."
+        f"Of {len(nearest_to)} published single-run accuracies ({published.name}), {inside} lie where one"
+        " more run of ours would lie with 95 %. They share training runs, so this count has no p-value."
+        + otherwise
     ]

@@ -6,12 +6,11 @@ As a script: `python analysis/report.py --space NAME`.
 import argparse
 import base64
 import json
+import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from analysis.cells import cell_table, summarise
-from analysis.comparisons import comparisons, difference_table
+from analysis.cells import summarise
+from analysis.comparisons import comparisons
+from analysis.factors import Effects, effects_of
+from analysis.facts import counts, going_with, held_fixed, oddities, provenance
 from analysis.findings import cell_findings, findings
-from analysis.formats import Table, Ui, to_html, to_markdown
-from analysis.overview import Effects, effects_of, groups_of, overview
+from analysis.formats import Table, Ui, to_html
+from analysis.gallery import Figure, Gallery, digest_of
+from analysis.markdown import to_text
+from analysis.overview import groups_of, overview
 from analysis.published import (
     Published,
     add_published_argument,
+    hold,
     published_findings,
     published_tables,
     read_published,
@@ -38,27 +42,20 @@ from analysis.sections import (
     CELLS_WITH_EMBEDDINGS,
     CELLS_WITH_FIGURES,
     PANELS,
-    Figure,
-    Gallery,
     cell_figures,
-    digest_of,
-    fixed_and_odd,
     group_figures,
     study_figures,
 )
-from analysis.tables import write_tables
-from analysis.trials import FRAME, TAGS, cell_labels, finished, parse_command_line, write
+from analysis.tables import cell_tables, write_tables
+from analysis.trials import FRAME, cell_labels, finished, parse_command_line, write
 from search_spaces import Selection
 from study import store
 from study.ledger import Ledger
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, TrialConfig, format_value
 
 REPORT = "report.html"
 MARKDOWN = "report.md"
 OPEN_CELLS = 2
 """Most cells whose details are unfolded from the start."""
-SHOWN_OPEN_TRIALS = 200
-"""Trials without a result that a report lists one by one."""
 _STAMP = ".rendered"
 
 
@@ -113,16 +110,17 @@ def render(
     links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
     gallery = Gallery(folder / "figures", known=dict(before.get("figures", {})))
     summary, compared = summarise(trials), comparisons(trials)
-    against = published_tables(summary, trials, published)
+    held = hold(summary, trials, published)
+    against = published_tables(held, trials, published)
     effects = {number: effects_of(group) for number, group in groups_of(trials)}
     several = overview(trials, summary, compared, effects)
     cells = _cells(trials, summary, compared, ledger, gallery)
     groups = _group_figures(trials, compared, effects, ledger, gallery)
     whole = study_figures(trials, compared, gallery)
-    sentences = findings(trials, compared) + published_findings(summary, trials, published)
+    sentences = findings(trials, compared) + published_findings(held, published)
     tables = [*several, *against, *(table for cell in cells for table in cell["tables"])]
     content = {
-        **_counts(trials),
+        **counts(trials),
         "space": selection.space,
         "experiment": ledger.experiment,
         "findings": sentences,
@@ -133,21 +131,29 @@ def render(
         "cells": cells,
         "open_cells": len(cells) <= OPEN_CELLS,
         "left_out": _left_out(cells),
-        "fixed": _all_fixed(selection.trials),
-        "notes": fixed_and_odd(trials),
-        "provenance": _provenance(selection, trials),
+        "fixed": held_fixed(selection.trials),
+        "goes_with": going_with(selection.trials),
+        "notes": oddities(trials),
+        "provenance": provenance(selection, trials),
         "linked": links is not None,
     }
-    report.write_text(_html(content, links))
-    (folder / MARKDOWN).write_text(_markdown(content, folder))
+    _replace(folder / MARKDOWN, to_text(content, folder))
     written = write_tables(summary, compared, tables, folder / "tables")
     if not keep_frame:
         write(trials, ledger, folder / FRAME)
+    _replace(report, _html(content, links))
     gallery.sweep()
     stamp.write_text(json.dumps({"state": state, "figures": gallery.known}))
     drawn = [path for figure in gallery.drawn for path in (figure.png, figure.pdf)]
     files = (report, folder / MARKDOWN, *written, folder / FRAME, *drawn)
     return Rendered(path=report, files=files, tables=tuple(tables))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a report that was cut off looks like one that says less."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    os.replace(draft, path)
 
 
 def forget(folder: Path) -> None:
@@ -174,7 +180,6 @@ def _cells(
     for number, label in labels.items():
         cell = trials[trials["cell"] == number]
         part = compared[compared["cell"] == number]
-        difference = difference_table(part, f"differences-{number}", f"{label}: differences")
         sections.append(
             {
                 "number": number,
@@ -182,7 +187,7 @@ def _cells(
                 "done": len(finished(cell)),
                 "planned": len(cell),
                 "findings": cell_findings(part) if len(labels) > 1 else [],
-                "tables": [cell_table(summary, trials, number), *([difference] if difference else [])],
+                "tables": cell_tables(summary, compared, trials, number),
                 "figures": cell_figures(cell, number, len(labels), ledger, gallery),
             }
         )
@@ -208,33 +213,6 @@ def _group_figures(
     return found
 
 
-def _counts(trials: pd.DataFrame) -> dict[str, Any]:
-    """What was planned and what is missing."""
-    status = trials["status"].value_counts()
-    open_trials = trials[trials["status"] != "FINISHED"]
-    shown = open_trials[["name", "status", "failure"]].head(SHOWN_OPEN_TRIALS).to_dict("records")
-    return {
-        "planned": len(trials),
-        "finished": int(status.get("FINISHED", 0)),
-        "by_status": {
-            name: int(status[key])
-            for key, name in (
-                ("FAILED", "failed"),
-                ("KILLED", "interrupted"),
-                ("RUNNING", "running"),
-                ("MISSING", "not begun"),
-            )
-            if key in status
-        },
-        "open_trials": shown,
-        "more_open": len(open_trials) - len(shown),
-        "cells_planned": int(trials["cell"].nunique()),
-        "arms_planned": int(trials["arm_label"].nunique()),
-        "seeds_planned": int(trials["seed"].nunique()),
-        "seconds": float(trials.get("train_seconds", pd.Series(dtype=float)).sum()),
-    }
-
-
 def _left_out(cells: Sequence[Mapping[str, Any]]) -> str | None:
     """What a large study's report does not draw, and how to see it."""
     number = len(cells)
@@ -248,37 +226,6 @@ def _left_out(cells: Sequence[Mapping[str, Any]]) -> str | None:
         f"With {number} cells this report leaves out {what}. `python analysis/report.py` with `--only`"
         " has them for some cells, `python analysis/embeddings.py` the embeddings of all."
     )
-
-
-def _all_fixed(trials: Sequence[TrialConfig]) -> dict[str, str]:
-    """The fields that have one value in all trials, or in all with γ > 0."""
-    siamese = [trial for trial in trials if trial.gamma]
-    fixed = _fixed(CELL_FIELDS, trials)
-    only_siamese = [name for name in ARM_FIELDS if name not in ("method", "gamma")]
-    return fixed | {f"{name} (γ > 0)": value for name, value in _fixed(only_siamese, siamese).items()}
-
-
-def _fixed(names: Sequence[str], trials: Sequence[TrialConfig]) -> dict[str, str]:
-    return {
-        name: format_value(getattr(trials[0], name))
-        for name in names
-        if len({getattr(trial, name) for trial in trials}) == 1
-    }
-
-
-def _provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:
-    """Where the numbers come from."""
-    done = finished(trials)
-    known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in ("attempts", "git.dirty")}
-    ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
-    days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
-    typed = shlex.join(["python", *(store.shown(word) for word in sys.orig_argv[1:])])
-    return {
-        "selection": " → ".join(selection.steps),
-        "trials ended": " to ".join(days),
-        **{tag: ", ".join(values) for tag, values in known.items() if values},
-        "report": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {typed}",
-    }
 
 
 def _html(content: Mapping[str, Any], ui: Ui | None) -> str:
@@ -298,34 +245,6 @@ def _picture(figure: Figure) -> str:
     """The figure as an address that holds all of it."""
     # As it is: a palette of few colours makes the rare ones, which lines and marks have, grey.
     return "data:image/png;base64," + base64.b64encode(figure.png.read_bytes()).decode()
-
-
-def _markdown(content: Mapping[str, Any], folder: Path) -> str:
-    """The report as text, with its figures as links."""
-
-    def figure(shown: Figure) -> str:
-        return f"![{shown.alt}]({shown.png.relative_to(folder)})\n\n{shown.caption}\n"
-
-    lines = [f"# Study {content['space']}\n"]
-    missing = content["planned"] - content["finished"]
-    if missing:
-        states = ", ".join(f"{count} {name}" for name, count in content["by_status"].items())
-        lines.append(f"**Incomplete: {missing} of {content['planned']} trials have no result** ({states}).\n")
-    lines.append(f"{content['finished']} of {content['planned']} planned trials finished.\n")
-    lines.append("\n".join(f"- {sentence}" for sentence in content["findings"]) + "\n")
-    lines += [to_markdown(table) for table in [*content["overview"], *content["published"]]]
-    lines += [figure(shown) for shown in content["study_figures"]]
-    for label, shown in content["group_figures"]:
-        lines += [f"## {label}\n", *map(figure, shown)]
-    for cell in content["cells"]:
-        lines += [f"## {cell['label']}\n", *(f"- {sentence}" for sentence in cell["findings"]), ""]
-        lines += [*map(to_markdown, cell["tables"]), *map(figure, cell["figures"])]
-    lines.append("## Held fixed\n")
-    lines += [f"- {name}: {value}" for name, value in content["fixed"].items()]
-    lines.append("\n## Where this comes from\n")
-    lines += [f"- {name}: {value}" for name, value in content["provenance"].items()]
-    lines += [f"- {note}" for note in content["notes"]]
-    return "\n".join(lines) + "\n"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,33 +14,32 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.cells import cell_table, summarise
-from analysis.comparisons import comparisons, difference_table
+from analysis.comparisons import comparisons
+from analysis.differences import difference_table
 from analysis.formats import Table, to_latex, to_markdown, to_terminal
 from analysis.overview import overview
-from analysis.published import add_published_argument, published_tables, read_published
+from analysis.published import add_published_argument, hold, published_tables, read_published
 from analysis.trials import cell_labels, parse_command_line
 
 LATEX_BLOCK = 8
 """Tables in one file after which LaTeX is told to empty its pages."""
 
 
-def all_tables(summary: pd.DataFrame, compared: pd.DataFrame, trials: pd.DataFrame) -> list[Table]:
-    """Every table of a study, without those against published numbers: over cells first, then each cell.
+def cell_tables(
+    summary: pd.DataFrame, compared: pd.DataFrame, trials: pd.DataFrame, cell: int
+) -> list[Table]:
+    """The tables of one cell: its accuracies and, where anything is compared, the differences.
 
     Args:
         summary: of `analysis.cells.summarise`.
         compared: of `analysis.comparisons.comparisons`.
         trials: of which both are.
+        cell: its number.
     """
-    tables = overview(trials, summary, compared)
-    for cell, title in cell_labels(trials).items():
-        tables.append(cell_table(summary, trials, cell))
-        difference = difference_table(
-            compared[compared["cell"] == cell], f"differences-{cell}", f"{title}: differences"
-        )
-        if difference:
-            tables.append(difference)
-    return tables
+    part = compared[compared["cell"] == cell]
+    title = f"{cell_labels(trials)[cell]}: differences"
+    difference = difference_table(part, f"differences-{cell}", title)
+    return [cell_table(summary, trials, cell), *([difference] if difference else [])]
 
 
 def write_tables(
@@ -91,9 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     trials = inputs.trials
     summary, compared = summarise(trials), comparisons(trials)
-    tables = all_tables(summary, compared, trials) + published_tables(
-        summary, trials, read_published(inputs.args.published)
-    )
+    published = read_published(inputs.args.published)
+    tables = overview(trials, summary, compared)
+    for cell in cell_labels(trials):
+        tables += cell_tables(summary, compared, trials, cell)
+    tables += published_tables(hold(summary, trials, published), trials, published)
     console = Console()
     for table in tables:
         console.print(to_terminal(table))

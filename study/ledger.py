@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from study import store
 from study.store import LedgerError
@@ -87,6 +88,7 @@ class Ledger:
     artifact_root: Path
     _client: "MlflowClient | None" = field(default=None, repr=False)
     _experiment_id: str | None = field(default=None, repr=False)
+    _downloads: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
 
     def trials(self, keys: Iterable[str] | None = None) -> dict[str, TrialRecord]:
         """The trials in the ledger by key; none where it does not exist yet. Creates nothing.
@@ -320,7 +322,7 @@ class Ledger:
             self.client.log_artifacts(run_id, scratch, folder)
 
     def artifact(self, run_id: str, name: str) -> Path:
-        """Local path of an artifact, downloaded first from a remote store.
+        """Local path of an artifact, downloaded first from a remote store: once in the life of this object.
 
         Raises:
             OSError: it is not there, or cannot be had.
@@ -328,7 +330,18 @@ class Ledger:
         from mlflow.exceptions import MlflowException
 
         try:
-            return Path(self.client.download_artifacts(run_id, name))
+            where = self.client.get_run(run_id).info.artifact_uri
+            if urlsplit(where).scheme in ("", "file"):
+                return Path(self.client.download_artifacts(run_id, name))
+            # Left to itself MLflow makes a folder for each call, and removes none.
+            self._downloads = self._downloads or tempfile.TemporaryDirectory(prefix="study-artifacts-")
+            whole = Path(self._downloads.name, run_id, name)
+            if not whole.exists():
+                with tempfile.TemporaryDirectory(dir=self._downloads.name) as folder:
+                    draft = self.client.download_artifacts(run_id, name, folder)
+                    whole.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(draft, whole)
+            return whole
         except MlflowException as error:
             raise OSError(f"run {run_id}: {str(error).splitlines()[0]}") from error
 

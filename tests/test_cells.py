@@ -10,7 +10,7 @@ from synthetic import config, frame
 from analysis.cells import best_arms, cell_table, summarise
 from analysis.comparisons import comparisons
 from analysis.formats import Table
-from analysis.tables import all_tables, write_tables
+from analysis.tables import cell_tables, write_tables
 from analysis.trials import cell_labels
 
 
@@ -111,7 +111,7 @@ def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
 
 def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
     summary, compared = summarise(trials), comparisons(trials)
-    write_tables(summary, compared, all_tables(summary, compared, trials), tmp_path)
+    write_tables(summary, compared, cell_tables(summary, compared, trials, 0), tmp_path)
     read = pd.read_csv(tmp_path / "summary.csv")
     assert list(read.columns[:11]) == [
         *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
@@ -131,7 +131,7 @@ def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
 
 def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_path: Path) -> None:
     summary, compared = summarise(trials), comparisons(trials)
-    tables = all_tables(summary, compared, trials)
+    tables = cell_tables(summary, compared, trials, 0)
     write_tables(summary, compared, tables, tmp_path)
     write_tables(summary, compared, tables[:1], tmp_path)
     (tmp_path / "latex/mine.tex").write_text("a manuscript")

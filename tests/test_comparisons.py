@@ -14,11 +14,11 @@ from synthetic import config, frame
 from analysis.comparisons import (
     claimed,
     comparisons,
-    difference_table,
     fields_by_arm,
     pooled_comparisons,
     values_of,
 )
+from analysis.differences import difference_table
 from analysis.findings import cell_findings, findings
 from analysis.formats import Table
 from search_spaces.families import families
@@ -291,7 +291,7 @@ def test_cross_entropy_with_another_budget_is_compared_though_it_is_another_cell
 
 
 def test_a_sweep_is_no_control(controlled: dict[TrialConfig, float | None]) -> None:
-    """Cells with all arms at another step are compared within themselves only; nor is another backbone one."""
+    """Cells with all arms at another step are compared within themselves; another backbone is no control."""
     sweep = results({"ce": [0.5, 0.6], "0": [0.6, 0.7]}, epochs=10)
     sweep |= results({"ce": [0.5, 0.6], "0": [0.6, 0.7]}, epochs=10, lr=0.02)
     sweep |= results({"ce": [0.5, 0.6]}, epochs=20, lr=0.03)

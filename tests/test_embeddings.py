@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import Made, config, fill, frame
 
-from analysis import embeddings
-from analysis.embeddings import Embedding
-from analysis.figures import save
+from analysis import embeddings, projections
+from analysis.drawing import save
+from analysis.projections import Embedding
 from analysis.trials import load
 from search_spaces import Selection
 from study.ledger import Ledger
@@ -70,16 +70,16 @@ def flawed() -> list[Embedding]:
 def test_the_seed_shown_is_the_lowest_common_one() -> None:
     accuracies = {"ce": [0.5, 0.6, 0.7], "0": [0.8, 0.9, None], "0.01": [None] * 3}
     trials = {config(arm, seed): v for arm, row in accuracies.items() for seed, v in enumerate(row)}
-    assert embeddings.shown_seed(frame(trials)) == 0
+    assert projections.shown_seed(frame(trials)) == 0
     lacking = {config("ce", 0): 0.5, config("ce", 1): 0.5, config("0", 0): None, config("0", 1): 0.5}
-    assert embeddings.shown_seed(frame(lacking)) == 1
-    assert embeddings.shown_seed(frame({config("ce", 0): None})) is None
+    assert projections.shown_seed(frame(lacking)) == 1
+    assert projections.shown_seed(frame({config("ce", 0): None})) is None
 
 
 def test_the_seed_of_a_page_is_one_that_every_cell_has_finished() -> None:
     cells = {config("ce", seed, augmentations=("rrc",)): 0.5 for seed in range(3)}
     cells |= {config("ce", seed, augmentations=()): 0.5 if seed else None for seed in range(3)}
-    assert embeddings.shown_seed(frame(cells)) == 1
+    assert projections.shown_seed(frame(cells)) == 1
 
 
 class Kept(Ledger):
@@ -97,7 +97,7 @@ def kept(tmp_path: Path) -> Kept:
 def artifact(trial: TrialConfig, index: npt.ArrayLike = range(6)) -> bytes:
     """`embeddings.npz` of 6 images with 2 features, all the trial's seed, and one z of its γ."""
     arrays: dict[str, npt.NDArray] = {}
-    for split in embeddings.SPLITS:
+    for split in projections.SPLITS:
         arrays[f"{split}_h"] = np.full((6, 2), trial.seed, dtype=np.float16)
         arrays[f"{split}_labels"] = np.arange(6) % 2
         arrays[f"{split}_index"] = np.asarray(index)
@@ -132,12 +132,12 @@ def test_the_baseline_is_first_and_z_is_read_where_it_is_kept(
     configs = [config(arm, seed) for arm in space for seed in (0, 3)]
     trials = frame(dict.fromkeys(configs, 0.5))
     keep(kept, trials, [artifact(trial) for trial in configs])
-    read = embeddings.read(trials, 3, "train", kept)
+    read = projections.read(trials, 3, "train", kept)
     assert [panel.arm for panel in read] == h
     for panel in read:
         np.testing.assert_array_equal(panel.values, np.full((6, 2), 3))
     assert read[0].labels.tolist() == [0, 1, 0, 1, 0, 1]
-    read = embeddings.read(trials, 3, "test", kept, what="z")
+    read = projections.read(trials, 3, "test", kept, what="z")
     assert [panel.arm for panel in read] == z
     for panel in read:
         gamma = np.float16(panel.arm.removeprefix("siamese-"))
@@ -148,12 +148,12 @@ def test_what_cannot_be_read(kept: Kept) -> None:
     configs = [config("ce", 0), config("0", 0)]
     trials = frame(dict.fromkeys(configs, 0.5))
     with pytest.raises(ValueError, match=r"^what: got 'y'; allowed: h, z$"):
-        embeddings.read(trials, 0, "train", kept, what="y")
+        projections.read(trials, 0, "train", kept, what="y")
     with pytest.raises(FileNotFoundError):
-        embeddings.read(trials, 0, "train", kept)
+        projections.read(trials, 0, "train", kept)
     keep(kept, trials, [artifact(configs[0]), artifact(configs[1], index=range(1, 7))])
     with pytest.raises(ValueError, match="the trials of a cell kept different images"):
-        embeddings.read(trials, 0, "train", kept)
+        projections.read(trials, 0, "train", kept)
 
 
 # Scores
@@ -180,7 +180,7 @@ def test_silhouette_is_the_definition() -> None:
     random = np.random.default_rng(0)
     values = random.normal(size=(30, 5)) * random.uniform(0.1, 10, size=(30, 1))
     panel = embedding(values.astype(np.float16), [*([0] * 9), *([2] * 11), *([5] * 9), 7])
-    assert embeddings.silhouette(panel) == pytest.approx(silhouette_by_definition(panel), abs=1e-12)
+    assert projections.silhouette(panel) == pytest.approx(silhouette_by_definition(panel), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_silhouette_is_the_definition() -> None:
     ],
 )
 def test_silhouette_by_hand(values: list[list[float]], labels: list[int], expected: float | None) -> None:
-    score = embeddings.silhouette(embedding(np.array(values, dtype=np.float16), labels))
+    score = projections.silhouette(embedding(np.array(values, dtype=np.float16), labels))
     assert score == (None if expected is None else pytest.approx(expected))
 
 
@@ -216,17 +216,17 @@ def test_knn_accuracy_is_the_definition() -> None:
         by_cosine = sorted((j for j in range(70) if j != i), key=lambda j: -directions[i] @ directions[j])
         right += np.bincount(labels[by_cosine[:20]]).argmax() == label
     assert 10 < right < 60
-    assert embeddings.knn_accuracy(embedding(values, labels)) == pytest.approx(right / 70)
+    assert projections.knn_accuracy(embedding(values, labels)) == pytest.approx(right / 70)
 
 
 def test_knn_accuracy_by_hand() -> None:
     """With fewer than 21 images all others vote; of classes with equal votes the lowest wins."""
     values = np.random.default_rng(0).normal(size=(5, 3))
     # 0 is voted on by 0 0 1 1 and wins the tie, three times; 1 by 0 0 0 1.
-    assert embeddings.knn_accuracy(embedding(values, [0, 0, 0, 1, 1])) == 0.6
+    assert projections.knn_accuracy(embedding(values, [0, 0, 0, 1, 1])) == 0.6
     # Now 1 is voted on by 0 0 1 1 and loses the tie, three times; 0 by 0 1 1 1.
-    assert embeddings.knn_accuracy(embedding(values, [0, 0, 1, 1, 1])) == 0
-    assert embeddings.knn_accuracy(embedding(np.vstack([values, np.zeros((1, 3))]), [4] * 6)) == 1
+    assert projections.knn_accuracy(embedding(values, [0, 0, 1, 1, 1])) == 0
+    assert projections.knn_accuracy(embedding(np.vstack([values, np.zeros((1, 3))]), [4] * 6)) == 1
 
 
 def test_21_images_have_20_neighbours() -> None:
@@ -234,16 +234,16 @@ def test_21_images_have_20_neighbours() -> None:
     values = np.repeat([[1.0, 0.0], [-1.0, 0.0]], 11, axis=0)
     labels = np.repeat([1, 0], 11)
     # 10 votes to 10: the tie goes to class 0, so that the heap of class 1 is wrong.
-    assert embeddings.knn_accuracy(embedding(values, labels)) == 0.5
+    assert projections.knn_accuracy(embedding(values, labels)) == 0.5
     # Without one of class 0, all others vote: 10 to 10 for class 1, and 11 to 9 against class 0.
-    assert embeddings.knn_accuracy(embedding(values[:-1], labels[:-1])) == 0
+    assert projections.knn_accuracy(embedding(values[:-1], labels[:-1])) == 0
 
 
 def test_what_has_a_flaw_has_no_scores(flawed: list[Embedding]) -> None:
     for panel in flawed:
         assert panel.flaw == FLAWED[panel.arm][1]
-        assert embeddings.silhouette(panel) is None
-        assert embeddings.knn_accuracy(panel) is None
+        assert projections.silhouette(panel) is None
+        assert projections.knn_accuracy(panel) is None
 
 
 def test_half_precision_at_its_limits_is_no_flaw() -> None:
@@ -251,7 +251,7 @@ def test_half_precision_at_its_limits_is_no_flaw() -> None:
     values = np.array([[65504, -65504], [-65504, 65504], [1, 0], [0, 1]], dtype=np.float16)
     panel = embedding(values, [0, 1, 0, 1])
     assert panel.flaw is None
-    ((points, variance),) = embeddings.pca_layouts([panel])
+    ((points, variance),) = projections.pca_layouts([panel])
     assert np.isfinite(points).all()
     assert variance == pytest.approx(1)
 
@@ -262,31 +262,31 @@ def test_half_precision_at_its_limits_is_no_flaw() -> None:
 @pytest.mark.parametrize("shape", [(4, 2), (4, 9), (9, 3), (12, 4), (50, 30), (30, 50)])
 def test_principal_components_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
     values = np.random.default_rng(0).normal(size=shape) + 5
-    ((points, variance),) = embeddings.pca_layouts([embedding(values, [0] * len(values))])
+    ((points, variance),) = projections.pca_layouts([embedding(values, [0] * len(values))])
     u, s, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
     np.testing.assert_allclose(np.abs(points), np.abs(u[:, :2] * s[:2]), atol=1e-9)
     assert variance == pytest.approx((s[:2] ** 2).sum() / (s**2).sum())
-    ((again, _),) = embeddings.pca_layouts([embedding(values, [0] * len(values))])
+    ((again, _),) = projections.pca_layouts([embedding(values, [0] * len(values))])
     np.testing.assert_array_equal(points, again)
 
 
 def test_explained_variance_by_hand() -> None:
     """Variances of 9, 4 and 1: the first two components have 13 parts of 14."""
     values = np.diag([3.0, 2.0, 1.0])
-    ((_, variance),) = embeddings.pca_layouts([embedding(np.vstack([values, -values]), [0] * 6)])
+    ((_, variance),) = projections.pca_layouts([embedding(np.vstack([values, -values]), [0] * 6)])
     assert variance == pytest.approx(13 / 14)
 
 
 def test_one_direction_alone_has_a_layout() -> None:
     values = np.outer(np.arange(10.0), [1, 2, 2, 4])
-    ((points, variance),) = embeddings.pca_layouts([embedding(values, [0] * 10)])
+    ((points, variance),) = projections.pca_layouts([embedding(values, [0] * 10)])
     np.testing.assert_allclose(points[:, 1], 0, atol=1e-9)
     np.testing.assert_allclose(np.abs(np.diff(points[:, 0])), 5)
     assert variance == pytest.approx(1)
 
 
 def test_pca_panels_are_turned_onto_the_first(panels: list[Embedding]) -> None:
-    (first, variance), (second, same) = embeddings.pca_layouts(panels)
+    (first, variance), (second, same) = projections.pca_layouts(panels)
     np.testing.assert_allclose(second, 2 * first, atol=1e-9)
     assert variance == pytest.approx(same)
     assert 0.99 < variance <= 1
@@ -296,29 +296,29 @@ def test_pca_of_other_directions_is_turned_too() -> None:
     """A cross, longer in one direction and then in the other: each image stays on its own side."""
     cross = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
     crosses = [embedding(values, [0] * 4) for values in (cross, cross / [3, 1 / 3], -cross)]
-    (first, _), (second, _), (third, _) = embeddings.pca_layouts(crosses)
+    (first, _), (second, _), (third, _) = projections.pca_layouts(crosses)
     np.testing.assert_allclose(np.abs(first), np.abs(cross), atol=1e-9)
     np.testing.assert_allclose(second, first / [3, 1 / 3], atol=1e-9)
     np.testing.assert_allclose(third, first, atol=1e-9)
 
 
 def test_pca_is_turned_onto_a_layout_that_is_given(panels: list[Embedding]) -> None:
-    (first, _), _ = embeddings.pca_layouts(panels)
+    (first, _), _ = projections.pca_layouts(panels)
     quarter = first @ np.array([[0.0, 1.0], [-1.0, 0.0]])
-    for (points, _), scale in zip(embeddings.pca_layouts(panels, onto=quarter), (1, 2), strict=True):
+    for (points, _), scale in zip(projections.pca_layouts(panels, onto=quarter), (1, 2), strict=True):
         np.testing.assert_allclose(points, scale * quarter, atol=1e-9)
 
 
 def test_tsne_is_repeatable_and_begins_from_the_first(panels: list[Embedding]) -> None:
-    first, second = embeddings.tsne_layouts(panels)
-    again, _ = embeddings.tsne_layouts(panels)
+    first, second = projections.tsne_layouts(panels)
+    again, _ = projections.tsne_layouts(panels)
     np.testing.assert_array_equal(first, again)
     centre = [[layout[panels[0].labels == c].mean(0) for c in range(3)] for layout in (first, second)]
     # Neighbours were kept, so the clusters stay where the first panel has them.
     for c in range(3):
         nearest = np.argmin([np.linalg.norm(centre[1][c] - other) for other in centre[0]])
         assert nearest == c
-    assert embeddings.tsne_layouts([]) == []
+    assert projections.tsne_layouts([]) == []
 
 
 def test_every_tsne_has_one_seed_and_perplexity_and_a_small_start(
@@ -336,11 +336,11 @@ def test_every_tsne_has_one_seed_and_perplexity_and_a_small_start(
             return made[-1]["init"] * (1 + len(made))
 
     monkeypatch.setattr("sklearn.manifold.TSNE", Standing)
-    start, *_ = embeddings.tsne_layouts([*panels, panels[0]])
+    start, *_ = projections.tsne_layouts([*panels, panels[0]])
     assert [(options["perplexity"], options["random_state"]) for options in made] == [(59 / 3, 0)] * 3
     for options in made:
         assert options["init"].std() == pytest.approx(1e-4)
-    (first, _), _ = embeddings.pca_layouts(panels)
+    (first, _), _ = projections.pca_layouts(panels)
     np.testing.assert_allclose(made[0]["init"], first / first.std() * 1e-4)
     for options in made[1:]:
         np.testing.assert_allclose(options["init"], start / start.std() * 1e-4)
@@ -358,7 +358,7 @@ def test_a_figure_has_a_panel_an_arm(panels: list[Embedding]) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["CE", "γ = 10⁻²", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["PCA", "", "t-SNE", ""]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
-    layouts = [points for points, _ in embeddings.pca_layouts(panels)] + embeddings.tsne_layouts(panels)
+    layouts = [points for points, _ in projections.pca_layouts(panels)] + projections.tsne_layouts(panels)
     for axes, layout in zip(figure.axes, layouts, strict=True):
         shown = np.ma.getdata(axes.collections[0].get_offsets())
         np.testing.assert_allclose(shown[np.lexsort(shown.T)], layout[np.lexsort(layout.T)])
@@ -382,7 +382,7 @@ def test_scores_stand_below_the_pca(labels: list[int], told: str) -> None:
 def test_points_have_the_colour_of_their_class(panels: list[Embedding]) -> None:
     """Each point of the PCA is found again by its place."""
     axes = embeddings.draw(panels).axes[0]
-    (layout, _), _ = embeddings.pca_layouts(panels)
+    (layout, _), _ = projections.pca_layouts(panels)
     looks = {label: embeddings._look(label)[0] for label in range(3)}
     offsets = np.ma.getdata(axes.collections[0].get_offsets())
     for place, colour in zip(offsets, axes.collections[0].get_facecolors(), strict=True):
@@ -613,7 +613,7 @@ def study(store: Path, folder: Path) -> tuple[Selection, list[str]]:
 
 def kept_by(trial: TrialConfig) -> bytes:
     arrays: dict[str, npt.NDArray] = {}
-    for split in embeddings.SPLITS:
+    for split in projections.SPLITS:
         panel = clusters(seed=len(trial.augmentations))
         h = np.asarray(panel.values, dtype=np.float16)
         arrays |= {f"{split}_h": h, f"{split}_labels": panel.labels, f"{split}_index": panel.index}

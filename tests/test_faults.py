@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +177,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ledger = server.ledger("artifacts")
+    ledger.open()
+    run_id = ledger.client.create_run(ledger.experiment_id).info.run_id
+    ledger.log_files(run_id, {"history.parquet": b"curves"})
+    first = ledger.artifact(run_id, "history.parquet")
+    assert first.read_bytes() == b"curves"
+    ledger.log_files(run_id, {"history.parquet": b"others"})  # which trials that are finished never do
+    assert ledger.artifact(run_id, "history.parquet").read_bytes() == b"curves"
+    with pytest.raises(OSError, match=f"run {run_id}"):
+        ledger.artifact(run_id, "nothing.npz")
+    assert len(list(tmp_path.iterdir())) == 1
+    del ledger
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_drivers_a_kill_and_a_server_that_goes_away(

@@ -7,14 +7,15 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from scipy import stats
 from synthetic import config, frame, results
 from test_overview import model, powerset_study
 
-from analysis import figures
+from analysis import drawing, effect_figures, figures
 from analysis.comparisons import comparisons, pooled_comparisons, values_of
-from analysis.overview import effects_of
+from analysis.factors import effects_of
 from analysis.trials import cell_labels
 
 ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}
@@ -65,7 +66,7 @@ def test_without_a_validation_split_the_loss_is_shown() -> None:
 
 
 def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
-    gammas = {"siamese-0.01": 0.01, "siamese-0": 0.0}
+    gammas = {"ce": np.nan, "siamese-0.01": 0.01, "siamese-0": 0.0}
     figure = figures.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, gammas)
     assert figure
     (axes,) = figure.axes
@@ -86,6 +87,38 @@ def test_one_gamma_or_two_arms_of_one_gamma_make_no_curve(trials: pd.DataFrame) 
     assert figures.accuracy_by_gamma(values, {"siamese-0 a": 0.0, "siamese-0 b": 0.0}) is None
 
 
+def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
+    """With and without unlabelled images, and a control that both share."""
+    labels = [
+        "ce",
+        "siamese-0",
+        *(f"siamese-{g} lambd={v}" for v in ("0.1", "0.2") for g in ("0.001", "0.01")),
+    ]
+    gammas = dict(zip(labels, [np.nan, 0.0, 0.001, 0.01, 0.001, 0.01], strict=True))
+    values = pd.DataFrame({label: [0.5 + i / 10, 0.52 + i / 10] for i, label in enumerate(labels)})
+    figure = figures.accuracy_by_gamma({"a cell": values, "empty": values.iloc[:0]}, gammas)
+    assert figure
+    axes, empty = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if str(line.get_label()).startswith("lambd")}
+    assert list(lines) == ["lambd=0.1", "lambd=0.2"]
+    assert [list(np.round(line.get_ydata(), 6)) for line in lines.values()] == [
+        [0.61, 0.71, 0.81],
+        [0.61, 0.91, 1.01],
+    ]
+    assert lines["lambd=0.1"].get_color() != lines["lambd=0.2"].get_color()
+    # Beside each other: intervals would hide each other otherwise.
+    places = [line.get_xdata() for line in lines.values()]
+    assert (np.abs(places[0] - places[1]) > 0.05).all()
+    assert [text.get_text() for text in empty.texts] == ["no results"]
+
+
+def test_no_colour_comes_twice() -> None:
+    for count in (3, 9, 10, 40):
+        arms = ["ce", *(f"siamese-{i}" for i in range(count))]
+        colours = {to_hex(colour) for colour in drawing.arm_colours(arms).values()}
+        assert len(colours) == count + 1
+
+
 def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     both = {
         config(arm, seed, augmentations=augmentations): value
@@ -97,7 +130,7 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     compared = comparisons(trials)
     tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
     (pooled,) = pooled_comparisons(trials)
-    figure = figures.forest(tested, cell_labels(trials), pooled[pooled["baseline"] == "ce"])
+    figure = effect_figures.forest(tested, cell_labels(trials), pooled[pooled["baseline"] == "ce"])
     assert figure
     (axes,) = figure.axes
     names = [text.get_text() for text in axes.get_yticklabels()]
@@ -105,12 +138,12 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     points = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() in ("o", "D")])
     expected = 100 * pd.concat([tested["delta"], pooled.loc[pooled["baseline"] == "ce", "delta"]])
     np.testing.assert_allclose(np.sort(points), np.sort(expected))
-    assert figures.forest(tested.assign(n=0), {}) is None
+    assert effect_figures.forest(tested.assign(n=0), {}) is None
 
 
 def test_effects_have_a_matrix_each() -> None:
     found = effects_of(frame(powerset_study(model)))
-    figure = figures.effects_figure({title: table for title, (table, _) in found.items()})
+    figure = effect_figures.effects_figure({title: table for title, (table, _) in found.items()})
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
     matrix = next(axes for axes in figure.axes if axes.get_title() == "CE")
@@ -137,18 +170,18 @@ def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
 
 def test_arms_are_told_apart_and_the_baseline_is_grey() -> None:
     arms = ["ce", *(f"siamese-{i}" for i in range(9))]
-    colours = figures.arm_colours(arms)
-    assert colours["ce"] == figures.BASELINE_COLOUR
+    colours = drawing.arm_colours(arms)
+    assert colours["ce"] == drawing.BASELINE_COLOUR
     assert len({str(colour) for colour in colours.values()}) == 10
     # A colour belongs to an arm, not to its place: without the baseline they are the same.
-    assert figures.arm_colours(arms[1:])["siamese-3"] == colours["siamese-3"]
+    assert drawing.arm_colours(arms[1:])["siamese-3"] == colours["siamese-3"]
 
 
 def test_files_have_type_that_can_be_searched_and_no_date(trials: pd.DataFrame, tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):
         figure = figures.accuracy_by_arm(trials, {"test_acc": "Test"})
-        written.append(figures.save(figure, tmp_path, name))
+        written.append(drawing.save(figure, tmp_path, name))
     (png, pdf), (other_png, other_pdf) = written
     assert png.read_bytes() == other_png.read_bytes()
     content = pdf.read_bytes()
@@ -171,7 +204,7 @@ def test_nine_long_names_stay_within_the_page() -> None:
     trials = frame({c: results(c) for c in configs})
     compared = comparisons(trials)
     tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
-    figure = figures.forest(tested, cell_labels(trials))
+    figure = effect_figures.forest(tested, cell_labels(trials))
     assert figure
     figure.draw_without_rendering()
     page, legend = figure.bbox, figure.legends[0].get_window_extent()

@@ -10,12 +10,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis import paired
+from analysis.factors import effects
 from analysis.paired import (
     MissingSeeds,
     best,
     common_seeds,
     compare,
-    effects,
     holm,
     pool,
     select,

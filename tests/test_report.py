@@ -20,6 +20,7 @@ from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
 from analysis import report
+from analysis.facts import provenance
 from analysis.published import THESIS
 from analysis.report import main, render
 from analysis.trials import load
@@ -243,6 +244,10 @@ def test_groups(tables: Tables, runs: pd.DataFrame) -> None:
             assert tables["Datasets and backbones"].loc[f"cifar10 · {backbone}", name] == (
                 f"**{text}**" if arm in best else text
             )
+        seeds = group["seed"].nunique()
+        assert (
+            tables["Datasets and backbones"].loc[f"cifar10 · {backbone}", "n"] == f"{seeds} of {seeds} seeds"
+        )
 
 
 def test_effects(tables: Tables, runs: pd.DataFrame) -> None:
@@ -278,9 +283,10 @@ def test_selected(tables: Tables, runs: pd.DataFrame) -> None:
         row = tables["What a choice of γ > 0 is worth"].loc[f"cifar10 · {backbone} · {label(augmentations)}"]
         assert row.iloc[0] == spread(values)
         for arm in set(chosen):
-            assert f"{ARMS[arm].removeprefix('γ = ')} ({chosen.count(arm)} of 7)" in row.iloc[1]
-        assert row.iloc[2] == f"{100 * test.mean().max():.1f}"
-        assert row.iloc[3] == ARMS[test.mean().idxmax()].removeprefix("γ = ")
+            assert f"{ARMS[arm].removeprefix('γ = ')} ({chosen.count(arm)} of 7)" in row.iloc[2]
+        assert row.iloc[1] == "7"
+        assert row.iloc[3] == f"{100 * test.mean().max():.1f}"
+        assert row.iloc[4] == ARMS[test.mean().idxmax()].removeprefix("γ = ")
 
 
 def test_published(tables: Tables, runs: pd.DataFrame) -> None:
@@ -464,7 +470,7 @@ def test_an_arm_whose_results_are_no_numbers(tmp_path: Path, empty_store: Path) 
         for c in configs
     ]
     page = studied(tmp_path, empty_store, made, configs)()
-    assert "3 finished trials have no finite test accuracy." in page
+    assert "3 finished trials without a finite test accuracy." in page
     assert "incomplete" not in page
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page).lower())
 
@@ -495,6 +501,54 @@ def test_artifacts_that_are_damaged_cost_their_figures_alone(tmp_path: Path, emp
         "trade-offs",
         "cost",
     }
+
+
+def test_curves_that_lack_a_trial_say_so_and_are_drawn_anew_when_it_is_back(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    configs = arms("ce", "0.01")
+    curve = pd.DataFrame({"epoch": [1, 2], "train/acc": [0.5, 0.6], "train/ce": [1.0, 0.9]})
+    made = [
+        Made(config=c, metrics=results(c), artifacts={"history.parquet": curve.to_parquet()}) for c in configs
+    ]
+    rendered = studied(tmp_path, empty_store, made, configs)
+    kept = next(tmp_path.rglob("history.parquet"))
+    away = kept.rename(kept.with_suffix(".away"))
+    lacking = "Without 1 trial whose history could not be read."
+    page = rendered()
+    assert "mean over the finished seeds of each arm, n = 3; the band" in page
+    assert lacking in page
+    assert lacking in rendered()
+    away.rename(kept)
+    assert lacking not in rendered()
+
+
+def test_what_goes_with_the_dataset_is_named_and_not_called_fixed(tmp_path: Path, empty_store: Path) -> None:
+    configs = [
+        config(
+            arm,
+            0,
+            dataset=dataset,
+            unlabeled_size=size,
+            batch_size=batch,
+            augmentations=("grayscale",),
+            views="asymmetric",
+            backbone=backbone,
+        )
+        for dataset, size in (("stl10", 5000), ("digits", 0))
+        for backbone, batch in (("vgg16", 512), ("resnet18", 128))
+        for arm in ("ce", "0.01")
+    ]
+    page = studied(tmp_path, empty_store, done(configs), configs)()
+    facts = dict(re.findall(r'<tr><th scope="row">([^<]*)</th><td>([^<]*)</td></tr>', page))
+    assert facts["batch_size"] == "512 with vgg16, 128 with resnet18"
+    assert facts["unlabeled_size (two views)"] == "5000 with stl10, 0 with digits"
+    assert facts["views (two views, with grayscale or solarize)"] == "asymmetric"
+    assert facts["lambd (γ &gt; 0)"] == "0.0051"
+    assert "Arms of two views: views asymmetric, unlabeled_size 5000." in page
+    text = (tmp_path / "out/report.md").read_text()
+    assert "- batch_size: 512 with vgg16, 128 with resnet18" in text
+    assert "- experiment: test" in text
 
 
 def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Path) -> None:
@@ -595,7 +649,7 @@ def test_passwords_of_addresses_are_not_told(
 ) -> None:
     """The report says by which command it was made."""
     monkeypatch.setattr(sys, "orig_argv", ["python", "x", "--tracking-uri", "http://me:secret@here"])
-    told = report._provenance(
+    told = provenance(
         Selection(space="test", trials=(config("ce", 0),), steps=()),
         pd.read_parquet(folder / "out/trials.parquet"),
     )
