@@ -1,15 +1,13 @@
 """Every paired comparison of a study: each cell, each family of baselines, each metric; and over cells."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.labels import (
-    METRICS,
-)
+from analysis.labels import METRICS, arm_text, joined
 from analysis.paired import (
     COLUMNS,
     FEWEST,
@@ -20,13 +18,14 @@ from analysis.paired import (
     pool,
 )
 from search_spaces.families import CE, controls_elsewhere, families
-from trainables.trial import ARM_FIELDS
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, format_value
 
 TESTED = "test_acc"
 """The one metric that has p-values; the others describe."""
 _ADJUSTED = ("p_t", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
+_MAKING = ["cell", "arm_label", "arm", *CELL_FIELDS, *ARM_FIELDS]
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
 
 
@@ -56,7 +55,9 @@ def compared_arms(trials: pd.DataFrame) -> Iterator[Compared]:
     that it lacks takes nothing from the comparisons within the cell.
     """
     cells = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
-    fields = {number: fields_by_arm(cell) for number, cell in cells.items()}
+    fields: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in trials[_MAKING].drop_duplicates(["cell", "arm_label"]).to_dict("records"):
+        fields.setdefault(row["cell"], {})[row["arm_label"]] = {str(name): row[name] for name in row}
     elsewhere = controls_elsewhere(fields)
     for number, cell in cells.items():
         arms = fields[number]
@@ -74,7 +75,7 @@ def compared_arms(trials: pd.DataFrame) -> Iterator[Compared]:
 
 def fields_by_arm(cell: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """What makes each arm of a cell, by label."""
-    rows = cell.drop_duplicates("arm_label").to_dict("records")
+    rows = cell[_MAKING].drop_duplicates("arm_label").to_dict("records")
     return {row["arm_label"]: {str(name): value for name, value in row.items()} for row in rows}
 
 
@@ -155,34 +156,58 @@ def claimed(compared: pd.DataFrame) -> pd.Series:
     return beyond & (compared["p_holm"] <= LEVEL) & (compared["n"] >= FEWEST)
 
 
-def pooled_comparisons(trials: pd.DataFrame) -> list[pd.DataFrame]:
+def pooled_comparisons(trials: pd.DataFrame, among: Collection[int] | None = None) -> list[pd.DataFrame]:
     """Hold arms against their baselines over all cells that have the same arms, in test accuracy.
 
     Arms are the same where every field that makes them is, whatever they are called in their cells.
 
+    Args:
+        trials: of `analysis.trials.load`.
+        among: numbers of the cells that are pooled; None: of all. Controls elsewhere may be in others.
+
     Returns:
         For each set of arms that at least two cells have, one row an arm × baseline: `arm_label, baseline,
-        baseline_label, cells` (how many), `settings` (of the set, where sets differ in them), the columns of
-        `analysis.paired.compare` and `dropped`.
+        baseline_label, cells` (how many), `kind` (what sets these cells apart from those of the other sets;
+        empty where there is one set), the columns of `analysis.paired.compare` and `dropped`.
     """
     if TESTED not in trials:
         return []
-    sets: dict[object, dict[str, list[Compared]]] = {}
-    sources = list(compared_arms(trials))
+    sources = [of for of in compared_arms(trials) if among is None or of.cell in among]
     same = _same_arms(sources)
+    sets: dict[object, dict[str, list[Compared]]] = {}
     for of in sources:
         for baseline in of.families:
             sets.setdefault(same[of.cell], {}).setdefault(baseline, []).append(of)
-    found = []
+    pooled: list[tuple[pd.DataFrame, list[Compared]]] = []
     for by_baseline in sets.values():
         tables = [_pooled(members, baseline) for baseline, members in by_baseline.items() if len(members) > 1]
         if tables:
-            cells = {of.cell for members in by_baseline.values() for of in members}
-            settings = settings_text(trials[trials["cell"].isin(cells)])
-            found.append(pd.concat(tables, ignore_index=True).assign(settings=settings))
-    if len({table["settings"].iloc[0] for table in found}) < 2:
-        found = [table.assign(settings="") for table in found]
-    return found
+            members = [of for having in by_baseline.values() for of in having]
+            pooled.append((pd.concat(tables, ignore_index=True), members))
+    kinds = _kinds([members for _, members in pooled])
+    return [table.assign(kind=kind) for (table, _), kind in zip(pooled, kinds, strict=True)]
+
+
+def _kinds(sets: Sequence[Sequence[Compared]]) -> list[str]:
+    """What tells sets of cells apart: `unlabeled_size 5000`, or else their arms; empty for one set."""
+    if len(sets) < 2:
+        return [""] * len(sets)
+    settings = [_settings(members) for members in sets]
+    names = dict.fromkeys(name for of in settings for name in of)
+    values = {name: [of.get(name, format_value(DEFAULTS[name])) for of in settings] for name in names}
+    differing = [name for name, having in values.items() if len(set(having)) > 1]
+    texts = [", ".join(f"{name} {values[name][i]}" for name in differing) for i in range(len(sets))]
+    own = [joined([arm_text(arm) for arm in members[0].arms]) for members in sets]
+    return [
+        text if texts.count(text) == 1 else ", ".join(filter(None, [text, f"arms {arms}"]))
+        for text, arms in zip(texts, own, strict=True)
+    ]
+
+
+def _settings(members: Sequence[Compared]) -> dict[str, str]:
+    """`unlabeled_size` -> `5000` for what is not the default in the arms of these cells."""
+    parts = [part for of in members for part in of.trials["settings"].iloc[0].split(", ") if part]
+    return dict(part.split(" ", 1) for part in parts)
 
 
 def _pooled(members: Sequence[Compared], baseline: str) -> pd.DataFrame:

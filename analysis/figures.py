@@ -119,12 +119,14 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], gammas: Mapping[str, f
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no results", ha="center", color="0.4", transform=axes.transAxes)
             continue
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9 if len(lines) == 1 else 7, loc="best")
+        if len(lines) == 1 and axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, loc="best")
         axes.set_xticks(range(len(weights)), list(map(gamma_text, weights)))
         axes.set_xlim(-0.35, len(weights) - 0.65)
         axes.set_xlabel("γ")
         per_cent(axes.yaxis)
+    if len(lines) > 1:
+        legend_below(figure, max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[0])))
     return figure
 
 

@@ -29,9 +29,9 @@ def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
         return cell_findings(tested)
     sentences = []
     for pooled in pooled_comparisons(trials):
-        settings = f" with {pooled['settings'].iloc[0]}" if pooled["settings"].iloc[0] else ""
+        kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
         for cells, part in pooled.groupby("cells", sort=False):
-            over = f"Over {cells} cells{settings} together, and for these only: "
+            over = f"Over {cells} cells together{kind}, and for these only: "
             if not (part["n"] > 0).any():
                 against = joined([baseline_text(str(name)) for name in part["baseline"].unique()])
                 sentences.append(

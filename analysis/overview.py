@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,12 @@ def overview(
             label = group["group_label"].iloc[0]
             tables.append(_by_subset(group, number, summary))
             tables += _differences_by_subset(group, number, compared)
-            subsets = f"all {group['cell'].nunique()} subsets together"
-            tables += _pooled(group, f"pooled-{number}", f"{label}: {subsets}")
+            pooled = pooled_comparisons(trials, set(group["cell"]))
+            tables += _pooled(pooled, f"pooled-{number}", f"{label}: {{}} subsets together")
             tables += effects_tables(group, number, known.get(number) or effects_of(group))
     if is_several(trials["group"]):
         tables.append(_by_group(trials))
-        tables += _pooled(trials, "pooled-all", "All cells together")
+        tables += _pooled(pooled_comparisons(trials), "pooled-all", "{} cells together")
     selected = _selected(trials)
     return tables + ([selected] if selected else [])
 
@@ -114,7 +114,7 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
         pairs = list(dict.fromkeys(zip(family["arm_label"], family["baseline_label"], strict=True)))
         places = family.set_index(["cell", "arm_label"]).to_dict("index")
         rows = []
-        for cell, members in group.groupby("cell", sort=False):
+        for cell, members in group[group["cell"].isin(set(family["cell"]))].groupby("cell", sort=False):
             entries = [
                 claim_text(places[cell, arm]) if (cell, arm) in places else NO_VALUE for arm, _ in pairs
             ]
@@ -200,14 +200,12 @@ def _settings(group: pd.DataFrame) -> str:
     return f" ({text})" if text else ""
 
 
-def _pooled(trials: pd.DataFrame, name: str, title: str) -> list[Table]:
-    """Differences over all cells at once, a table for each set of arms that cells have."""
+def _pooled(found: Sequence[pd.DataFrame], name: str, title: str) -> list[Table]:
+    """Differences over several cells at once, a table for each set of arms that cells have."""
     tables = []
-    found = pooled_comparisons(trials)
     for number, compared in enumerate(found):
-        of = f"{title}, arms {number + 1} of {len(found)}" if len(found) > 1 else title
-        settings = compared["settings"].iloc[0]
-        of += f" ({settings})" if settings else ""
+        cells, kind = compared["cells"].max(), compared["kind"].iloc[0]
+        of = title.format(cells) + (f" ({kind})" if kind else "")
         table = difference_table(compared, f"{name}-arms-{number}" if number else name, of)
         if table:
             tables.append(table)

@@ -206,7 +206,14 @@ def _group_figures(
     found = []
     for number, group in groups_of(trials):
         shown = group_figures(
-            group, number, compared, effects=effects[number], ledger=ledger, gallery=gallery, panels=panels
+            trials,
+            group,
+            number,
+            compared,
+            effects=effects[number],
+            ledger=ledger,
+            gallery=gallery,
+            panels=panels,
         )
         if shown:
             found.append((str(group["group_label"].iloc[0]), shown))

@@ -121,6 +121,7 @@ def _by_split(
 
 
 def group_figures(
+    trials: pd.DataFrame,
     group: pd.DataFrame,
     number: int,
     compared: pd.DataFrame,
@@ -133,7 +134,8 @@ def group_figures(
     """The figures of cells that differ in their augmentations alone; none for a single cell.
 
     Args:
-        group: their trials.
+        trials: of the whole study.
+        group: theirs.
         number: of the group.
         compared: of `analysis.comparisons.comparisons` for them.
         effects: of `analysis.overview.effects_of` for them.
@@ -144,7 +146,8 @@ def group_figures(
     if group["cell"].nunique() < 2 or finished(group).empty:
         return []
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
-    shown = _forests(group, compared, subsets, f"{number}", gallery)
+    together = pooled_comparisons(trials, set(group["cell"]))
+    shown = _forests(group, compared, together, gallery, labels=subsets, name=f"{number}")
     if effects:
         shown += gallery.add(
             f"effects-{number}",
@@ -161,11 +164,16 @@ def group_figures(
 
 
 def _forests(
-    trials: pd.DataFrame, compared: pd.DataFrame, labels: dict[int, str], name: str, gallery: Gallery
+    trials: pd.DataFrame,
+    compared: pd.DataFrame,
+    together: Sequence[pd.DataFrame],
+    gallery: Gallery,
+    *,
+    labels: dict[int, str],
+    name: str,
 ) -> list[Figure]:
     """Paired differences in test accuracy over cells, a figure a baseline."""
     tested = compared[(compared["metric"] == TESTED) & compared["cell"].isin(set(trials["cell"]))]
-    together = pooled_comparisons(trials)
     arms = list(dict.fromkeys(trials["arm_label"]))
     shown: list[Figure] = []
     for baseline, family in tested.groupby("baseline", sort=False):
@@ -215,7 +223,8 @@ def study_figures(trials: pd.DataFrame, compared: pd.DataFrame, gallery: Gallery
         "Test accuracy against γ",
     )
     if not several and len(groups) > 1:
-        shown += _forests(trials, compared, cell_labels(trials), "cells", gallery)
+        together = pooled_comparisons(trials)
+        shown += _forests(trials, compared, together, gallery, labels=cell_labels(trials), name="cells")
     shown += gallery.add(
         "trade-offs",
         trials,

@@ -42,7 +42,7 @@ MARGIN = 3_600_000
 """ms by which the clocks of machines that finish trials may differ."""
 NAMED_RUNS = 8
 """Most runs that an error names one by one."""
-_FORMAT = 1
+_FORMAT = 2
 """Of a stored frame; another one is read anew."""
 _ABOUT = (
     *("key", "name", "status", "run_id", "changed", "failure"),
@@ -223,7 +223,8 @@ def write(trials: pd.DataFrame, ledger: Ledger, frame: Path, gone: Collection[st
     draft = frame.with_name(f".{frame.name}.{os.getpid()}")
     stored = trials.copy()
     keys = [] if gone is None else trials["key"].tolist()
-    stored.attrs = {"ledger": _identity(ledger), "keys": keys, "gone": sorted(gone or ())}
+    # Texts, not lists: pandas copies attributes with every operation, item by item.
+    stored.attrs = {"ledger": _identity(ledger), "keys": " ".join(keys), "gone": " ".join(sorted(gone or ()))}
     stored.to_parquet(draft, index=False)
     os.replace(draft, frame)
 
@@ -252,7 +253,7 @@ def _stored(frame: Path, identity: str) -> tuple[dict[str, TrialRecord], dict[st
     stored = _read_frame(frame)
     if stored is None or stored.attrs.get("ledger") != identity or not {*_ABOUT, *TAGS} <= {*stored.columns}:
         return {}, {}
-    asked = {name: stored.attrs.get(name, []) for name in ("keys", "gone")}
+    asked = {name: str(stored.attrs.get(name, "")).split() for name in ("keys", "gone")}
     rows = finished(stored)
     metrics = rows[metric_names(rows)].to_dict("records")
     tags = rows[list(TAGS)].to_dict("records")

@@ -221,12 +221,10 @@ def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:
     # With a crop alone views cannot differ, which sets no cell apart.
     pooled = [table[["cells", "n"]].to_numpy().tolist() for table in pooled_comparisons(trials)]
     assert pooled == [[[2, 3]], [[2, 3]]]
-    settings = [table["settings"].iloc[0] for table in pooled_comparisons(trials)]
-    assert settings == ["views asymmetric", "unlabeled_size 5000, views asymmetric"]
+    kinds = [table["kind"].iloc[0] for table in pooled_comparisons(trials)]
+    assert kinds == ["unlabeled_size 0", "unlabeled_size 5000"]
     told = findings(trials, comparisons(trials))
-    assert told[1].startswith(
-        "Over 2 cells with unlabeled_size 5000, views asymmetric together, and for these"
-    )
+    assert told[1].startswith("Over 2 cells together (unlabeled_size 5000), and for these only: ")
     # Where views do differ, those without any are a set of their own.
     both = {
         t.replace(views=views, augmentations=(name, "hflip")): v

@@ -112,7 +112,7 @@ def test_differences_by_subset_carry_adjusted_intervals(trials: pd.DataFrame) ->
 
 def test_pooled_over_subsets(trials: pd.DataFrame) -> None:
     table = tables(trials)["pooled-0"]
-    assert table.title == "digits · convnet: all 16 subsets together"
+    assert table.title == "digits · convnet: 16 subsets together"
     assert column(table, "Difference")["γ = 10⁻² − γ = 0"] == "−2.0"  # -1, and -2 in half of the cells
 
 

@@ -228,8 +228,8 @@ def test_subsets_by_arm(tables: Tables, runs: pd.DataFrame) -> None:
 def test_pooled(tables: Tables, runs: pd.DataFrame) -> None:
     """Mean over cells within each seed, then seeds are the replicates."""
     for title, group in [
-        *((f"cifar10 · {b}: all 16 subsets together", runs[runs["backbone"] == b]) for b in BACKBONES),
-        ("All cells together", runs),
+        *((f"cifar10 · {b}: 16 subsets together", runs[runs["backbone"] == b]) for b in BACKBONES),
+        ("32 cells together", runs),
     ]:
         by_seed = group.groupby(["seed", "arm"])["test_acc"].mean().unstack()[list(ARMS)]  # noqa: PD010
         assert tables[title].to_dict("index") == both_families(by_seed)
