@@ -69,9 +69,9 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
 def arm_settings(members: Sequence[TrialConfig]) -> list[str]:
     """What all arms of a cell that use it have in common and is not the default: `views asymmetric`."""
     settings = []
-    for name in ("views", "unlabeled_size", "lambd", "center", "hidden_dim", "embedding_dim"):
-        of_both = name in ("views", "unlabeled_size")  # the others only gamma > 0 has
-        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or of_both)}
+    for name in ("views", "unlabeled_size", "lambd", "center"):
+        of_term = name in ("lambd", "center")  # which only gamma > 0 has
+        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or not of_term)}
         if len(values) == 1 and values != {DEFAULTS[name]}:
             settings.append(f"{name} {format_value(values.pop())}")
     return settings

@@ -5,10 +5,12 @@ MLflow, and it does so late: importing it takes seconds that `--help` has not go
 """
 
 import argparse
+import atexit
 import contextlib
 import gc
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,7 +90,7 @@ class Ledger:
     artifact_root: Path
     _client: "MlflowClient | None" = field(default=None, repr=False)
     _experiment_id: str | None = field(default=None, repr=False)
-    _downloads: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
+    _downloads: Path | None = field(default=None, repr=False)
 
     def trials(self, keys: Iterable[str] | None = None) -> dict[str, TrialRecord]:
         """The trials in the ledger by key; none where it does not exist yet. Creates nothing.
@@ -333,11 +335,13 @@ class Ledger:
             where = self.client.get_run(run_id).info.artifact_uri
             if urlsplit(where).scheme in ("", "file"):
                 return Path(self.client.download_artifacts(run_id, name))
-            # Left to itself MLflow makes a folder for each call, and removes none.
-            self._downloads = self._downloads or tempfile.TemporaryDirectory(prefix="study-artifacts-")
-            whole = Path(self._downloads.name, run_id, name)
+            if self._downloads is None:
+                # Left to itself MLflow makes a folder for each call, and removes none.
+                self._downloads = Path(tempfile.mkdtemp(prefix="study-artifacts-"))
+                atexit.register(shutil.rmtree, self._downloads, ignore_errors=True)
+            whole = self._downloads / run_id / name
             if not whole.exists():
-                with tempfile.TemporaryDirectory(dir=self._downloads.name) as folder:
+                with tempfile.TemporaryDirectory(dir=self._downloads) as folder:
                     draft = self.client.download_artifacts(run_id, name, folder)
                     whole.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(draft, whole)

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from studies import (
     HALF_STUDY,
+    ROOT,
     TINY,
     check_equal,
     kill_tree,
@@ -179,22 +179,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
-def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(server: Server, tmp_path: Path) -> None:
     ledger = server.ledger("artifacts")
     ledger.open()
     run_id = ledger.client.create_run(ledger.experiment_id).info.run_id
     ledger.log_files(run_id, {"history.parquet": b"curves"})
-    first = ledger.artifact(run_id, "history.parquet")
-    assert first.read_bytes() == b"curves"
-    ledger.log_files(run_id, {"history.parquet": b"others"})  # which trials that are finished never do
-    assert ledger.artifact(run_id, "history.parquet").read_bytes() == b"curves"
-    with pytest.raises(OSError, match=f"run {run_id}"):
-        ledger.artifact(run_id, "nothing.npz")
-    assert len(list(tmp_path.iterdir())) == 1
-    del ledger
+    reading = f"""
+import tempfile
+from pathlib import Path
+from study.ledger import Ledger
+ledger = Ledger(uri={server.uri!r}, experiment="artifacts", artifact_root=Path("unused"))
+assert ledger.artifact({run_id!r}, "history.parquet").read_bytes() == b"curves"
+ledger.log_files({run_id!r}, {{"history.parquet": b"others"}})  # which finished trials never do
+assert ledger.artifact({run_id!r}, "history.parquet").read_bytes() == b"curves"
+try:
+    ledger.artifact({run_id!r}, "nothing.npz")
+except OSError as error:
+    assert {run_id!r} in str(error)
+print(len(list(Path(tempfile.gettempdir()).iterdir())))
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", reading]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["1"], done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
