@@ -86,7 +86,8 @@ def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
         ValueError: a trial is there twice.
     """
     # By hand: a pivot of a few rows takes milliseconds, and a large study asks for hundreds.
-    columns = (cell[name].tolist() for name in ("status", "arm_label", "seed", metric))
+    measured = cell[metric].tolist() if metric in cell else [np.nan] * len(cell)  # nothing is finished yet
+    columns = (*(cell[name].tolist() for name in ("status", "arm_label", "seed")), measured)
     arms: dict[str, dict[int, float]] = {}
     for status, arm, seed, value in zip(*columns, strict=True):
         seeds = arms.setdefault(arm, {})

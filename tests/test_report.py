@@ -483,6 +483,16 @@ def test_nothing_at_all(tmp_path: Path, empty_store: Path) -> None:
     assert "<figure" not in page
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_hardly_anything_of_many_kinds_of_cells(tmp_path: Path, empty_store: Path, share: float) -> None:
+    """The space `controls` where nothing, or one trial in ten, is finished."""
+    configs = select("controls", seeds=1).trials
+    some = [c for i, c in enumerate(configs) if i % 10 < 10 * share]
+    page = studied(tmp_path, empty_store, done(some), configs)()
+    assert f"{len(configs) - len(some)} of {len(configs)} trials have no result" in page
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page).lower())
+
+
 def test_a_cell_of_one_arm(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce")
     page = studied(tmp_path, empty_store, done(configs), configs)()
