@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from trainables.convolution import speed_up
 from trainables.randomness import stream_seed
 from trainables.trial import BACKBONES, TrialConfig, nearest
 
@@ -59,7 +60,7 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
             return make()
 
     net = SiameseNet(
-        backbone=part("backbone", lambda: backbone(config.backbone, width)),
+        backbone=part("backbone", lambda: speed_up(backbone(config.backbone, width))),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
         projector=part(
             "projector",

@@ -1,0 +1,126 @@
+"""Convolutions of small maps are those of PyTorch, to rounding."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.convolution import LARGEST_BACKWARD, SmallMapConv2d, speed_up
+from trainables.models import backbone, build
+from trainables.trial import TrialConfig
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def gradients(conv: nn.Module, x: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+    """Output, and the gradients of the input and of all weights."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = conv(x)
+    return (y, *torch.autograd.grad(y, [x, *conv.parameters()], dy))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        *((1, 3, 1, 1), (2, 3, 1, 1), (2, 3, 2, 1), (3, 3, 1, 1), (4, 3, 1, 1), (4, 3, 2, 1), (8, 3, 2, 1)),
+        *((2, 1, 2, 0), (1, 1, 1, 0), (2, 1, 1, 1), (2, 2, 1, 0), (3, 7, 2, 3), (5, 4, 3, 2), (2, 1, 2, 2)),
+    ],
+)
+def test_small_maps_are_pytorchs(
+    *, size: int, kernel: int, stride: int, padding: int, bias: bool, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, kernel, stride, padding, bias=bias, dtype=torch.float64).to(memory_format=layout)
+    fast = speed_up(copy.deepcopy(plain))
+    assert type(fast) is SmallMapConv2d
+    x = torch.randn(3, 5, size, size, dtype=torch.float64).to(memory_format=layout)
+    assert plain(x).shape[-1] <= LARGEST_BACKWARD
+    dy = torch.randn_like(plain(x))
+    found, expected = gradients(fast, x, dy), gradients(plain, x, dy)
+    assert type(found[0].grad_fn).__name__ in ("_ConvolutionBackward", "AddBackward0")
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_are_right() -> None:
+    """Against finite differences."""
+    torch.manual_seed(0)
+    conv = speed_up(nn.Conv2d(2, 3, 3, padding=1, bias=False, dtype=torch.float64))
+    x = torch.randn(2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(conv, (x,))
+    assert torch.autograd.gradcheck(
+        lambda w: torch.func.functional_call(conv, {"weight": w}, (x.detach(),)), (conv.weight,)
+    )
+
+
+def test_the_first_layer_has_no_gradient_of_its_images() -> None:
+    conv = speed_up(nn.Conv2d(3, 4, 3, padding=1))
+    x = torch.randn(2, 3, 2, 2)
+    conv(x).sum().backward()
+    expected = torch.autograd.grad(F.conv2d(x, conv.weight, padding=1).sum(), conv.weight)[0]
+    torch.testing.assert_close(conv.weight.grad, expected)
+
+
+@pytest.mark.parametrize("size", [16, 5])
+def test_larger_maps_are_left_to_pytorch(size: int) -> None:
+    """To the last bit."""
+    conv = speed_up(nn.Conv2d(3, 4, 3, padding=1))
+    x = torch.randn(2, 3, size, size)
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+    assert type(conv(x).grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def test_only_plain_convolutions_are_changed() -> None:
+    kinds = [
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(4, 4, 3, dilation=2),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, (3, 1)),
+        nn.Conv2d(4, 4, 3, stride=(1, 2)),
+        nn.ConvTranspose2d(4, 4, 3),
+    ]
+    net = speed_up(nn.Sequential(*kinds))
+    assert [type(module) for module in net] == [type(kind) for kind in kinds]
+    assert not any(isinstance(module, SmallMapConv2d) for module in net)
+
+
+def test_oblong_maps_are_left_to_pytorch() -> None:
+    conv = speed_up(nn.Conv2d(3, 4, 3, padding=1))
+    x = torch.randn(2, 3, 2, 5)
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
+def test_autocast_computes_in_its_type() -> None:
+    conv = speed_up(nn.Conv2d(64, 32, 3, padding=1))
+    x = torch.randn(16, 64, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+    assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32
+    exact = F.conv2d(x, conv.weight, conv.bias, padding=1)
+    (expected,) = torch.autograd.grad(exact.square().sum(), conv.weight)
+    assert (y.float() - exact).abs().max() < 0.02 * exact.abs().max()
+    assert (conv.weight.grad - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "vgg16"])
+def test_a_network_is_the_same_to_rounding(name: str) -> None:
+    """Weights, names, and in double precision outputs and gradients."""
+    config = TrialConfig(
+        dataset="digits", backbone=name, augmentations=(), method="ce", feature_dim=16, hidden_dim=16, seed=0
+    )
+    ours = build(config, 10).backbone.double().eval()
+    plain = backbone(name, 16).double().eval()
+    assert plain.load_state_dict(ours.state_dict()) is not None
+    assert list(plain.state_dict()) == list(ours.state_dict())
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    found, expected = (gradients(net, x, torch.ones(4, 16).double()) for net in (ours, plain))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,127 @@
+"""Convolutions of small maps on CPUs as the matrix products that they are.
+
+PyTorch's CPU library is made for large maps. At 32 x 32 pixels the last stages of a ResNet-18 have maps of
+2 x 2 and 1 x 1: there it multiplies mostly the zeros of the padding, and computes gradients of weights at a
+fiftieth of the machine's rate. Here each position of the output is one matrix product of the pixels that its
+kernel meets and of the part of the kernel that meets them: the same numbers, added up in another order.
+
+Shapes: B images, C channels in, K channels out, S pixels height and width, O of the output, T the kernel's.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+LARGEST_FORWARD = 3
+"""Largest O whose forward pass is faster this way; measured, as the next one, in docs/performance.md."""
+LARGEST_BACKWARD = 4
+"""Largest O whose gradients are."""
+
+
+class Position(NamedTuple):
+    """Where one position of the output meets pixels and kernel; slices of rows and columns of each."""
+
+    row: int
+    column: int
+    pixels: tuple[slice, slice]
+    kernel: tuple[slice, slice]
+
+
+def speed_up(net: nn.Module) -> nn.Module:
+    """Make the plain convolutions of a network fast on small maps; weights and names stay as they are."""
+    for module in net.modules():
+        if type(module) is nn.Conv2d and _is_plain(module):
+            module.__class__ = SmallMapConv2d
+    return net
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Without groups, holes, or other padding than the same number of zeros on all sides; square."""
+    return (
+        conv.groups == 1
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and len({*conv.padding}) == len({*conv.stride}) == len({*conv.kernel_size}) == 1
+    )
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """`nn.Conv2d` that computes small maps on CPUs as matrix products."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's
+        size = _output_size(input.shape[-1], self.kernel_size[0], self.stride[0], int(self.padding[0]))
+        square = input.ndim == 4 and input.shape[-1] == input.shape[-2]
+        if input.device.type != "cpu" or not square or not 1 <= size <= LARGEST_BACKWARD:
+            return super()._conv_forward(input, weight, bias)
+        if torch.is_autocast_enabled("cpu"):
+            half = torch.get_autocast_dtype("cpu")
+            input, weight = input.to(half), weight.to(half)  # noqa: A001
+            bias = None if bias is None else bias.to(half)
+        y: Tensor = _Convolution.apply(input, weight, self.stride[0], int(self.padding[0]))
+        return y if bias is None else y + bias.view(1, -1, 1, 1)
+
+
+class _Convolution(torch.autograd.Function):
+    """y = conv2d(x, w) of (B, C, S, S) and (K, C, T, T), without bias."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.layout = stride, padding  # type: ignore[attr-defined]
+        size = _output_size(x.shape[-1], w.shape[-1], stride, padding)
+        if size > LARGEST_FORWARD:
+            return F.conv2d(x, w, stride=stride, padding=padding)
+        pixels, kernel = x.permute(0, 2, 3, 1), w.permute(0, 2, 3, 1)
+        y = x.new_empty(len(x), size, size, len(w))
+        for at in _positions(x.shape[-1], w.shape[-1], stride, padding):
+            block = pixels[:, *at.pixels].flatten(1)
+            y[:, at.row, at.column] = block @ kernel[:, *at.kernel].flatten(1).T
+        return y.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, w = ctx.saved_tensors
+        pixels, kernel, dy = (tensor.permute(0, 2, 3, 1) for tensor in (x, w, dy))
+        of_pixels, of_kernel = ctx.needs_input_grad[:2]
+        # In half precision the sums over positions would lose what the products within them keep.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        dx, dw = (torch.zeros_like(like, dtype=exact) for like in (pixels, kernel))
+        for at in _positions(x.shape[-1], w.shape[-1], *ctx.layout):
+            dy_here = dy[:, at.row, at.column]
+            if of_pixels:
+                block = dy_here @ kernel[:, *at.kernel].flatten(1)
+                here = dx[:, *at.pixels]
+                here += block.view(here.shape)
+            if of_kernel:
+                block = dy_here.T @ pixels[:, *at.pixels].flatten(1)
+                there = dw[:, *at.kernel]
+                there += block.view(there.shape)
+        return (
+            dx.permute(0, 3, 1, 2).to(x.dtype) if of_pixels else None,
+            dw.permute(0, 3, 1, 2).to(w.dtype) if of_kernel else None,
+            None,
+            None,
+        )
+
+
+def _output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+def _positions(size: int, kernel: int, stride: int, padding: int) -> Iterator[Position]:
+    """The positions of the output, row by row."""
+    meetings = []
+    for position in range(_output_size(size, kernel, stride, padding)):
+        begin = position * stride - padding
+        first = max(0, -begin)
+        last = max(first, min(kernel, size - begin))
+        meetings.append((slice(begin + first, begin + last), slice(first, last)))
+    for row, (pixel_rows, kernel_rows) in enumerate(meetings):
+        for column, (pixel_columns, kernel_columns) in enumerate(meetings):
+            yield Position(row, column, (pixel_rows, pixel_columns), (kernel_rows, kernel_columns))
