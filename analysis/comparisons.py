@@ -18,7 +18,7 @@ from analysis.paired import (
     pool,
 )
 from search_spaces.families import CE, controls_elsewhere, families
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, format_value
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, format_value
 
 TESTED = "test_acc"
 """The one metric that has p-values; the others describe."""
@@ -190,25 +190,33 @@ def pooled_comparisons(trials: pd.DataFrame, among: Collection[int] | None = Non
 
 
 def _kinds(sets: Sequence[Sequence[Compared]]) -> list[str]:
-    """What tells sets of cells apart: `unlabeled_size 5000`, or else their arms; empty for one set."""
+    """What tells sets of cells apart: `unlabeled_size 5000`, else their arms, else the cells themselves."""
     if len(sets) < 2:
         return [""] * len(sets)
-    settings = [_settings(members) for members in sets]
-    names = dict.fromkeys(name for of in settings for name in of)
-    values = {name: [of.get(name, format_value(DEFAULTS[name])) for of in settings] for name in names}
-    differing = [name for name, having in values.items() if len(set(having)) > 1]
-    texts = [", ".join(f"{name} {values[name][i]}" for name in differing) for i in range(len(sets))]
-    own = [joined([arm_text(arm) for arm in members[0].arms]) for members in sets]
-    return [
-        text if texts.count(text) == 1 else ", ".join(filter(None, [text, f"arms {arms}"]))
-        for text, arms in zip(texts, own, strict=True)
-    ]
+    used = [_used_values(members) for members in sets]
+    differing = [name for name in ARM_FIELDS if len({of.get(name) for of in used}) > 1]
+    texts = [", ".join(f"{name} {of[name]}" for name in differing if name in of) for of in used]
+    arms = [f"arms {joined([arm_text(arm) for arm in members[0].arms])}" for members in sets]
+    texts = [text if texts.count(text) == 1 and text else arms[i] for i, text in enumerate(texts)]
+    where = [dict.fromkeys(of.trials["cell_label"].iloc[0] for of in members) for members in sets]
+    return [text if texts.count(text) == 1 else joined(list(where[i])) for i, text in enumerate(texts)]
 
 
-def _settings(members: Sequence[Compared]) -> dict[str, str]:
-    """`unlabeled_size` -> `5000` for what is not the default in the arms of these cells."""
-    parts = [part for of in members for part in of.trials["settings"].iloc[0].split(", ") if part]
-    return dict(part.split(" ", 1) for part in parts)
+def _used_values(members: Sequence[Compared]) -> dict[str, str]:
+    """The values that each field has in the arms of these cells that use it, as text; not method and γ."""
+    values: dict[str, dict[str, None]] = {}
+    for of in members:
+        for arm in of.fields.values():
+            names = [name for name in ARM_FIELDS if name not in ("method", "gamma", "views")]
+            if arm["method"] != "siamese":
+                names = []
+            elif not arm["gamma"]:
+                names = ["unlabeled_size"]
+            if names and {"grayscale", "solarize"} & {*arm["augmentations"].split("+")}:
+                names = [*names, "views"]  # elsewhere views do not differ
+            for name in names:
+                values.setdefault(name, {})[format_value(arm[name])] = None
+    return {name: "/".join(sorted(having)) for name, having in values.items()}
 
 
 def _pooled(members: Sequence[Compared], baseline: str) -> pd.DataFrame:

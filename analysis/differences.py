@@ -18,8 +18,7 @@ from analysis.labels import (
     seeds_text,
     span,
 )
-from analysis.paired import EXACT, RANDOM_PATTERNS
-from search_spaces.families import CE, CONTROL
+from search_spaces.families import CE, CONTROL, EXACT, RANDOM_PATTERNS
 
 DIFFERENCE_COLUMNS = (
     "Difference",
@@ -87,9 +86,22 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     if "cells" in compared:
         cells = joined([str(count) for count in dict.fromkeys(compared["cells"])])
         text += f" Mean over {cells} cells within each seed: this speaks for these cells only."
-    dropped = sorted({int(seed) for text in shown["dropped"] for seed in text.split()})
-    left_out = f" Left out, as not every arm has them: {seeds_text(dropped)}." if dropped else ""
-    return text + left_out
+    return text + _left_out(shown)
+
+
+def _left_out(shown: pd.DataFrame) -> str:
+    """Which seeds are left out, and in which comparisons where it is not in all."""
+    dropped = shown.groupby("baseline", sort=False)["dropped"].first()
+    if not dropped.any():
+        return ""
+    if len(set(dropped)) == 1:
+        return f" Left out, as not every arm has them: {seeds_text(dropped.iloc[0].split())}."
+    named = [
+        f"{seeds_text(seeds.split())} against {baseline_text(str(baseline))}"
+        for baseline, seeds in dropped.items()
+        if seeds
+    ]
+    return f" Left out, as not every arm has them: {joined(named)}."
 
 
 def baseline_text(family: str) -> str:

@@ -32,11 +32,15 @@ def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
         for cells, part in pooled.groupby("cells", sort=False):
             over = f"Over {cells} cells together{kind}, and for these only: "
-            if not (part["n"] > 0).any():
-                against = joined([baseline_text(str(name)) for name in part["baseline"].unique()])
+            without = [
+                baseline_text(str(name))
+                for name, family in part.groupby("baseline", sort=False)
+                if not (family["n"] > 0).any()
+            ]
+            if without:
                 sentences.append(
-                    f"{over}nothing is compared with {against}, as no seed has finished every arm in all of"
-                    " them."
+                    f"{over}nothing is compared with {joined(without)}, as no seed has finished all arms of"
+                    " such a comparison in all of them."
                 )
             sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(part)]
     return sentences + [

@@ -112,11 +112,11 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
     tables = []
     for baseline, family in compared.groupby("baseline", sort=False):
         pairs = list(dict.fromkeys(zip(family["arm_label"], family["baseline_label"], strict=True)))
-        places = family.set_index(["cell", "arm_label"]).to_dict("index")
+        places = family.set_index(["cell", "arm_label", "baseline_label"]).to_dict("index")
         rows = []
         for cell, members in group[group["cell"].isin(set(family["cell"]))].groupby("cell", sort=False):
             entries = [
-                claim_text(places[cell, arm]) if (cell, arm) in places else NO_VALUE for arm, _ in pairs
+                claim_text(places[cell, *pair]) if (cell, *pair) in places else NO_VALUE for pair in pairs
             ]
             rows.append((str(members["subset"].iloc[0]), texts(*entries)))
         tables.append(

@@ -25,13 +25,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from search_spaces.families import LEVEL
+from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
 
 FEWEST = 3
 """Seeds for a claim: two differences that happen to be close make a t as large as one likes."""
-EXACT = 16
-"""Most seeds for which all patterns of signs are looked at; above it, random ones."""
-RANDOM_PATTERNS = 99_999
 SMALLEST_FOR_BOLD = 6
 """Seeds from which on arms that cannot be told from the best one are marked with it."""
 
@@ -187,15 +184,8 @@ def _tests(d: Vector) -> dict[str, Vector]:
         "wins": (d > 0).sum(axis=0),
         "p_t": 2 * stats.t.sf(np.abs(delta / error), np.maximum(count - 1, 1)),
         "p_sign_flip": sign_flip(d),
-        "p_floor": np.full(m, _floor(n)),
+        "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
-
-
-def _floor(n: int) -> float:
-    """The smallest p that `sign_flip` gives for n seeds."""
-    if n > EXACT:
-        return 2 / (RANDOM_PATTERNS + 1)
-    return min(1.0, 2.0 / 2.0**n) if n else math.nan
 
 
 def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
@@ -222,7 +212,8 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
     mean = pd.DataFrame(stack.mean(axis=0), index=pd.Index(seeds, name="seed"), columns=arms)
     # An arm that a cell lacks altogether is missing as a whole; it takes no seed from the others.
     empty = [arm for arm in arms if any(cell[arm].isna().all() for cell in cells)]
-    whole = mean.drop(columns=empty).dropna()
+    # Where every arm is, there is nothing to average.
+    whole = mean.drop(columns=empty).dropna() if len(empty) < len(arms) else mean.iloc[:0]
     dropped = [int(seed) for seed in seeds if seed not in whole.index]
     return mean.loc[whole.index].assign(**dict.fromkeys(empty, np.nan))[arms], dropped
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis import effect_figures, embeddings, figures
-from analysis.comparisons import TESTED, pooled_comparisons, settings_note, values_of
+from analysis.comparisons import TESTED, pooled_comparisons, settings_note, settings_text, values_of
 from analysis.curves import read_curves
 from analysis.differences import baseline_text
 from analysis.factors import Effects
@@ -180,11 +180,13 @@ def _forests(
         pooled = together[0] if len(together) == 1 else None
         if pooled is not None:
             pooled = pooled[(pooled["baseline"] == baseline) & (pooled["n"] > 0)]
-            pooled = None if pooled.empty else pooled
+            # All that is drawn, or none: a diamond for some of the rows would look like one for all.
+            whole = set(pooled["cells"]) == {family["cell"].nunique()}
+            pooled = pooled if whole else None
         diamonds = "" if pooled is None else " Diamonds: mean over cells within each seed."
         shown += gallery.add(
             f"forest-{slug(str(baseline))}-{name}",
-            pd.concat([family.assign(label=family["cell"].map(labels)), pooled]),
+            pd.concat([family.assign(label=family["cell"].map(labels), known=" ".join(arms)), pooled]),
             lambda family=family, pooled=pooled: effect_figures.forest(  # type: ignore[misc]
                 family, labels, pooled, known=arms
             ),
@@ -204,9 +206,11 @@ def study_figures(trials: pd.DataFrame, compared: pd.DataFrame, gallery: Gallery
     groups = list(trials.groupby("group_label", sort=False))
     gammas = dict(zip(trials["arm_label"], trials["gamma"].astype(float), strict=True))
     panels, left_out = {}, set()
+    alike = len({settings_text(group) for _, group in groups}) == 1
     for label, group in groups:
         values, dropped = pool([values_of(cell, TESTED) for _, cell in group.groupby("cell", sort=False)])
-        panels[f"{label} (n = {len(values)})"] = values
+        own = f", {settings_text(group)}" if not alike and settings_text(group) else ""
+        panels[f"{label} (n = {len(values)}{own})"] = values
         left_out |= set(dropped)
     missing = (
         f" Left out where a trial of them is missing: {seeds_text(sorted(left_out))}." if left_out else ""
@@ -219,7 +223,7 @@ def study_figures(trials: pd.DataFrame, compared: pd.DataFrame, gallery: Gallery
         "Test accuracy against γ, mean over n seeds with its 95 % t interval"
         + (", averaged over augmentations within each seed" if several else "")
         + ". Intervals of single arms say how well each mean is known; arms are compared by their paired"
-        f" differences, which are known better.{missing}{settings_note(trials)}",
+        f" differences, which are known better.{missing}{settings_note(trials) if alike else ''}",
         "Test accuracy against γ",
     )
     if not several and len(groups) > 1:

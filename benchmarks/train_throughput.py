@@ -214,7 +214,7 @@ def _by_hand(args: argparse.Namespace, transform: Callable, barlow_twins: Callab
     return images / seconds
 
 
-def floor(args: argparse.Namespace) -> float:
+def floor(_: argparse.Namespace) -> float:
     """Images a second if a step were nothing but its multiply-adds, at the rate of a matrix product."""
     import torch
 
@@ -287,7 +287,7 @@ def _machine() -> str:
 
     from trainables.machine import device_name
 
-    return f"{device_name("cpu")}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
+    return f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
 
 
 CONTESTANTS = {"floor": floor, "ours": ours, "plain": plain, "lightly": lightly}

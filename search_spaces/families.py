@@ -12,6 +12,10 @@ CONTROL = "siamese-0"
 LEVEL = 0.05
 """Of significance: α. Intervals are for 1 - α."""
 
+EXACT = 16
+"""Most seeds for which all patterns of signs are looked at; above it, random ones."""
+RANDOM_PATTERNS = 99_999
+
 Fields = Mapping[str, FieldValue]
 Cell = TypeVar("Cell", bound=Hashable)
 
@@ -20,6 +24,11 @@ _SAME = ("views", "unlabeled_size")
 _OPTIONS = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma"))
 _BUDGETS = (("epochs",), ("lr", "weight_decay"))
 """What else may explain an effect of two views: more images seen, or a larger step."""
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p of the sign-flip test of n paired differences; 1 for none."""
+    return 2 / (RANDOM_PATTERNS + 1) if n > EXACT else min(1.0, 2.0 / 2.0**n)
 
 
 def fields_of(trial: TrialConfig) -> dict[str, FieldValue]:

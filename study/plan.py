@@ -1,12 +1,11 @@
 """What would run: the trials of a selection against what the ledger has."""
 
-import itertools
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
-from search_spaces.families import LEVEL, controls_elsewhere, families, fields_of
+from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, fields_of, smallest_p
 from search_spaces.names import arm_labels, arm_settings, varying_fields
 from study.ledger import DATA, TrialRecord
 from trainables.trial import TrialConfig, format_value
@@ -141,8 +140,8 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
     """How small a p-value the seeds allow in the largest family of comparisons, and how many allow 0.05.
 
-    Of the exact sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and
-    m times that after Holm over the m comparisons of a family.
+    Of the sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
+    times that after Holm over the m comparisons of a family.
     """
     labels = arm_labels(trials)
     cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
@@ -155,22 +154,24 @@ def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
     elsewhere = controls_elsewhere(about)
     sizes, counts = [], []
     for cell, arms in cells.items():
-        found = {baseline: len(held) for baseline, held in families(about[cell]).items()}
-        two_views = sum(arm["method"] == "siamese" for arm in about[cell].values())
-        found |= dict.fromkeys(elsewhere.get(cell, ()), two_views)
-        if found:
-            sizes.append(max(found.values()))
-            # Compared are the seeds that every arm has.
-            counts.append(len(set.intersection(*({t.seed for t in members} for members in arms.values()))))
+        # Compared are the seeds that every arm has.
+        seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
+        if found := families(about[cell]):
+            sizes.append(max(map(len, found.values())))
+            counts.append(len(seeds))
+        for other in elsewhere.get(cell, {}).values():
+            sizes.append(sum(arm["method"] == "siamese" for arm in about[cell].values()))
+            counts.append(len(seeds & {trial.seed for trial in cells[other]["ce"]}))
     if not sizes or not min(counts):
         return []
     m, n = max(sizes), min(counts)
-    enough = next(count for count in itertools.count(1) if m * 2 / 2**count <= LEVEL)
-    floor = f"{min(1, m * 2 / 2**n):.2g}"
+    enough = next((count for count in range(1, EXACT + 1) if m * smallest_p(count) <= LEVEL), EXACT + 1)
+    floor = f"{min(1, m * smallest_p(n)):.2g}"
+    exact = "an exact" if n <= EXACT else "a"
     holm = f" after Holm over {m} comparisons" if m > 1 else ""
     needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
-    seeds = "1 seed allows" if n == 1 else f"{n} seeds allow"
-    return [f"{seeds} an exact sign-flip p of {floor} at best{holm}{needed}"]
+    allow = "1 seed allows" if n == 1 else f"{n} seeds allow"
+    return [f"{allow} {exact} sign-flip p of {floor} at best{holm}{needed}"]
 
 
 def _subsets(texts: Sequence[str]) -> str:

@@ -242,8 +242,50 @@ def test_where_no_seed_is_whole_it_is_said() -> None:
     trials = frame(parts)
     assert findings(trials, comparisons(trials))[0] == (
         "Over 2 cells together, and for these only: nothing is compared with CE, as no seed has finished"
-        " every arm in all of them."
+        " all arms of such a comparison in all of them."
     )
+
+
+def test_a_baseline_without_results_is_named_beside_one_that_has_them() -> None:
+    parts = results(
+        {"ce": [0.5, 0.6, 0.7], "0": [0.6, 0.7, 0.75], "0.01": [0.6, 0.65, 0.8]}, augmentations=("rrc",)
+    )
+    parts |= results(
+        {"ce": [None] * 3, "0": [0.6, 0.7, 0.75], "0.01": [0.6, 0.69, 0.8]}, augmentations=("hflip",)
+    )
+    trials = frame(parts)
+    told = findings(trials, comparisons(trials))
+    assert told[0].startswith(
+        "Over 2 cells together, and for these only: nothing is compared with CE, as no seed"
+    )
+    assert told[1].startswith("Over 2 cells together, and for these only: against γ = 0 no difference")
+
+
+def test_sets_of_cells_have_names_of_their_own() -> None:
+    """They differ in the width of the projector, in views, or in nothing but where they are."""
+
+    def kinds(*cells: dict[str, Any]) -> list[str]:
+        parts: dict[TrialConfig, float | None] = {}
+        for cell in cells:
+            for name in (("grayscale",), ("solarize",)):
+                fields = {"augmentations": name, **cell}
+                parts |= results({"ce": [0.5, 0.6], "0.01": [0.6, 0.7]}, **fields)
+        return [table["kind"].iloc[0] for table in pooled_comparisons(frame(parts))]
+
+    assert kinds({"hidden_dim": 64}, {"hidden_dim": 128, "backbone": "vgg16"}) == [
+        "hidden_dim 64",
+        "hidden_dim 128",
+    ]
+    views = kinds({"views": "asymmetric"}, {"views": "symmetric", "backbone": "vgg16"})
+    assert views == ["views asymmetric", "views symmetric"]
+    apart = kinds(
+        {"views": "asymmetric"},
+        {"views": "symmetric", "backbone": "vgg16"},
+        {"augmentations": ("rrc",), "backbone": "resnet18"},
+        {"augmentations": ("hflip",), "backbone": "resnet18"},
+    )
+    assert apart[:2] == ["views asymmetric", "views symmetric"]
+    assert len(set(apart)) == 3
 
 
 @pytest.fixture
@@ -277,6 +319,9 @@ def test_cross_entropy_with_another_budget_is_compared_though_it_is_another_cell
         "γ = 0 − CE (lr=0.02, weight_decay=5e-05)",
         "γ = 0 − CE (epochs=20)",
     ]
+    assert table_of(trials[trials["cell"].isin([0, 1, 2])]).caption.endswith(
+        "Left out, as not every arm has them: seed 1 against CE (epochs=20)."
+    )
     (pooled,) = pooled_comparisons(trials)
     assert pooled[["baseline", "cells", "n"]].to_numpy().tolist() == [
         ["ce", 2, 3],

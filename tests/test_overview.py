@@ -133,6 +133,42 @@ def test_groups_by_arm_average_over_subsets_within_each_seed() -> None:
     assert {"subsets-0", "subsets-1", "effects-0", "effects-1", "pooled-0", "pooled-1"} <= found.keys()
 
 
+def test_a_difference_stands_under_its_own_baseline() -> None:
+    """With a crop alone views do not differ, and the control is called otherwise than beside grayscale."""
+    made = {
+        config(arm, seed, augmentations=augmentations, views=views): 0.5
+        + 0.01 * seed
+        + i / 10
+        + seed**2 / 100
+        for augmentations in (("rrc",), ("grayscale",))
+        for i, (arm, views) in enumerate(
+            [("ce", "symmetric"), ("0", "asymmetric"), ("0", "symmetric"), ("0.001", "symmetric")]
+        )
+        for seed in range(3)
+    }
+    table = tables(frame(made))["subset-differences-siamese-0-0"]
+    assert table.columns == ("γ = 10⁻³ − γ = 0", "γ = 10⁻³ − γ = 0 (views=symmetric)")
+    empty = {title: [entry.text == "–" for entry in entries] for title, entries in table.rows}
+    assert empty == {"rrc": [False, True], "grayscale": [True, False]}
+
+
+def test_nothing_is_averaged_where_every_arm_lacks_a_cell() -> None:
+    made = {
+        config(arm, seed, augmentations=(name,), backbone=backbone): None
+        if name == lacks
+        else 0.5 + seed / 10
+        for backbone in ("convnet", "vgg16")
+        for arm, lacks in (
+            ("ce", "rrc" if backbone == "vgg16" else ""),
+            ("0", "hflip" if backbone == "vgg16" else ""),
+        )
+        for name in ("rrc", "hflip")
+        for seed in range(3)
+    }
+    table = tables(frame(made))["groups"]
+    assert column(table, "n") == {"digits · convnet": "3 of 3 seeds", "digits · vgg16": "0 of 3 seeds"}
+
+
 def test_one_cell_has_no_overview() -> None:
     assert tables(frame({config("ce", 0): 0.5, config("0.01", 0): 0.6})) == {}
 

@@ -255,6 +255,13 @@ def test_best_and_what_cannot_be_told_from_it() -> None:
     assert best(values[["ce"]]) == ("ce", [])
 
 
+def test_seventeen_seeds_have_the_floor_of_random_patterns() -> None:
+    values = pd.DataFrame({"ce": np.zeros(17), "arm": np.linspace(1, 2, 17)})
+    row = compare(values, "ce").loc["arm"]
+    assert row["p_floor"] == pytest.approx(2e-5)
+    assert row["p_floor"] <= row["p_sign_flip"] < 1e-4
+
+
 def test_prediction_interval() -> None:
     values = np.array([1.0, 2.0, 3.0])
     half = 4.302652729911275 * math.sqrt(4 / 3)

@@ -54,6 +54,11 @@ def test_smallest_p_counts_the_families_of_the_report() -> None:
     ]
 
 
+def test_smallest_p_above_sixteen_seeds_is_of_random_patterns() -> None:
+    told = [line for line in planned("quickstart", seeds=20) if "sign-flip" in line]
+    assert told == ["20 seeds allow a sign-flip p of 6e-05 at best after Holm over 3 comparisons"]
+
+
 def test_cells_that_differ_in_augmentations_alone_are_one_line() -> None:
     lines = planned("ablations")
     assert lines[:2] == ["space ablations: 1600 trials", "64 cells:"]
