@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from trainables.augment import Draws, augment, normalise, policy
-from trainables.machine import device_name
+from trainables.machine import device_name, keep_freed_memory
 from trainables.trial import TRANSFORMS, TrialConfig
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in a trial; it serves the peers as well
     print(f"{device_name('cpu')}, one thread, torch {torch.__version__}, batch {args.batch}")
     for size in SIZES:
         images = torch.randint(0, 256, (args.batch, 3, size, size), dtype=torch.uint8)

@@ -271,3 +271,15 @@ def test_normalise_takes_the_channels_mean_and_deviation_away() -> None:
     torch.testing.assert_close(z.var((0, 2, 3), correction=0), torch.ones(3).double())
     torch.testing.assert_close(z[:, 2], (x[:, 2] - mean[2]) / std[2])
     assert z.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_flipped_crop_is_the_crop_flipped() -> None:
+    """To the last bit; and images are not changed by what is made of them."""
+    draws = Draws.sample(16, torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    x, boxes = images.float() / 255, crop_boxes(draws, 32, 0.2)
+    before, flipped = x.clone(), draws.happens("hflip", 0.5)
+    expected = torch.where(flipped, crop_resize(x, boxes).flip(-1), crop_resize(x, boxes))
+    assert torch.equal(crop_resize(x, boxes, flipped), expected)
+    normalise(x, (0.5,) * 3, (0.2,) * 3)
+    assert torch.equal(x, before)

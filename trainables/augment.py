@@ -117,17 +117,19 @@ def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
     Returns:
         (B, 3, S, S) fp32 in 0–1.
     """
-    x = images.float() / 255
+    x = images.float().div_(255)
+    flipped = draws.happens("hflip", 0.5) if "hflip" in policy.transforms else None
     if "rrc" in policy.transforms:
-        x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min))
-    if "hflip" in policy.transforms:
-        x = torch.where(draws.happens("hflip", 0.5), x.flip(-1), x)
+        # A mirrored grid samples the same points: flipping costs nothing here.
+        x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min), flipped)
+    elif flipped is not None:
+        x = torch.where(flipped, x.flip(-1), x)
     if "grayscale" in policy.transforms:
         grey = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         x = torch.where(draws.happens("grayscale", policy.grayscale_p), grey, x)
     if "solarize" in policy.transforms:
-        solarized = torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
-        x = torch.where(draws.happens("solarize", policy.solarize_p), solarized, x)
+        inverted = draws.happens("solarize", policy.solarize_p) & (x >= SOLARIZE_THRESHOLD)
+        x = torch.where(inverted, 1 - x, x)
     return x
 
 
@@ -157,7 +159,7 @@ def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:
     return torch.stack([top, left, height, width], dim=1)
 
 
-def crop_resize(x: Tensor, boxes: Tensor) -> Tensor:
+def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor | None = None) -> Tensor:
     """Crop each image to its box and enlarge it to the old size, bilinearly.
 
     A box is never larger than the image, so torchvision's antialiasing does nothing here and the result
@@ -166,6 +168,7 @@ def crop_resize(x: Tensor, boxes: Tensor) -> Tensor:
     Args:
         x: (B, 3, S, S) floating point.
         boxes: (B, 4) top, left, height, width in pixels.
+        flipped: (B, 1, 1, 1) bool, which images to mirror afterwards; None: none.
 
     Returns:
         (B, 3, S, S).
@@ -176,6 +179,8 @@ def crop_resize(x: Tensor, boxes: Tensor) -> Tensor:
     # Sampling no further out than the centres of the box's outermost pixels repeats the box's edge.
     rows = top + torch.minimum((center * height - 0.5).clamp_min(0), height - 1)
     columns = left + torch.minimum((center * width - 0.5).clamp_min(0), width - 1)
+    if flipped is not None:
+        columns = torch.where(flipped.view(-1, 1), columns.flip(1), columns)
     # grid_sample's coordinates: -1 and 1 are the centres of the image's outermost pixels.
     rows, columns = (2 * pixels / (size - 1) - 1 for pixels in (rows, columns))
     grid = torch.stack(
@@ -187,5 +192,5 @@ def crop_resize(x: Tensor, boxes: Tensor) -> Tensor:
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x - mean) / std by channel, for x of (B, 3, S, S) in 0–1, in the memory format of the networks."""
     shape = (1, 3, 1, 1)
-    x = (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+    x = (x - x.new_tensor(mean).view(shape)).div_(x.new_tensor(std).view(shape))
     return x.contiguous(memory_format=torch.channels_last)

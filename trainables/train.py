@@ -17,6 +17,7 @@ from trainables.checkpoint import Checkpoints
 from trainables.evaluate import NOTHING, Evaluator, evaluate
 from trainables.history import to_parquet
 from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
+from trainables.machine import keep_freed_memory
 from trainables.models import SiameseNet, build
 from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
@@ -184,6 +185,7 @@ def _reached(start: State, history: Sequence[EpochRow], started: float) -> State
 def _settle_process(threads: int) -> None:
     """Set what an earlier trial in this process may have left otherwise."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
