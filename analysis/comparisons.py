@@ -243,8 +243,8 @@ def _same_arms(sources: Sequence[Compared]) -> dict[int, object]:
     for of in sources:
         if of.cell not in kinds:  # the first is of the cell's own arms
             names = {"grayscale", "solarize"} & set(of.fields[of.arms[0]]["augmentations"].split("+"))
-            arms = tuple((arm, *(str(of.fields[arm][name]) for name in others)) for arm in of.arms)
-            views = tuple(of.fields[arm]["views"] for arm in of.arms) if names else None
+            arms = tuple((arm, *(str(of.fields[arm][name]) for name in others)) for arm in sorted(of.arms))
+            views = tuple(of.fields[arm]["views"] for arm in sorted(of.arms)) if names else None
             kinds[of.cell] = arms, views
     views_of: dict[Hashable, set[Hashable]] = {}
     for kind in kinds.values():

@@ -46,7 +46,7 @@ def difference_table(compared: pd.DataFrame, name: str, title: str) -> Table | N
         return None
     rows = tuple(
         (difference_text(row["arm_label"], row["baseline_label"]), texts(*_in_words(row)))
-        for row in shown.to_dict("records")
+        for row in compared.to_dict("records")
     )
     return Table(
         name=name,

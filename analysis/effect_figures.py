@@ -79,7 +79,7 @@ def effects_figure(found: Mapping[str, pd.DataFrame]) -> Figure:
     """Main effects of the augmentations with intervals, and a matrix of interactions for each column.
 
     Args:
-        found: title -> table of `analysis.paired.effects`.
+        found: title -> table of `analysis.factors.effects`.
     """
     tables = list(found.values())
     factors = [term for term in tables[0].index if ":" not in term]

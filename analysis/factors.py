@@ -10,8 +10,10 @@ from analysis.formats import Table, texts
 from analysis.labels import CLAIMED, MINUS, TIMES, arm_text, difference_text, interval, points, seeds_text
 from analysis.paired import holm
 from search_spaces.families import CONTROL, LEVEL, families
-from trainables.trial import TRANSFORMS
+from trainables.trial import ARM_FIELDS, TRANSFORMS
 
+_MAKING = [name for name in ARM_FIELDS if name != "views"]
+"""Views are reset where they do not differ, in some subsets of any study."""
 Effects = dict[str, tuple[pd.DataFrame, list[int]]]
 """By column of a table: effects of the augmentations, and seeds that are left out."""
 
@@ -71,7 +73,7 @@ def effects_of(group: pd.DataFrame) -> Effects:
         group: trials of cells that differ in their augmentations alone.
 
     Returns:
-        For each arm, and for each γ > 0 minus its control: the table of `analysis.paired.effects`, and the
+        For each arm, and for each γ > 0 minus its control: the table of `effects`, and the
         seeds that are left out because a trial of them is missing. Empty where combinations were not planned.
     """
     subsets = [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
@@ -84,6 +86,8 @@ def effects_of(group: pd.DataFrame) -> Effects:
         for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets, strict=True)
     }
     about = fields_by_arm(group)
+    kinds = group.drop_duplicates([*_MAKING, "arm_label"]).groupby("arm_label").size()
+    about = {arm: row for arm, row in about.items() if kinds[arm] == 1}  # one arm, not several of one name
     columns = {arm_text(arm): {s: v[arm] for s, v in values.items() if arm in v} for arm in about}
     for arm, control in families(about).get(CONTROL, {}).items():
         both = {s: v[arm] - v[control] for s, v in values.items() if arm in v and control in v}

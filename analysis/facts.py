@@ -38,7 +38,7 @@ def counts(trials: pd.DataFrame) -> dict[str, Any]:
         "open_trials": shown,
         "more_open": len(open_trials) - len(shown),
         "cells_planned": int(trials["cell"].nunique()),
-        "arms_planned": int(trials["arm_label"].nunique()),
+        "arms_planned": int(trials.groupby("cell")["arm_label"].nunique().max()),
         "seeds_planned": int(trials["seed"].nunique()),
         "seconds": float(trials.get("train_seconds", pd.Series(dtype=float)).sum()),
     }

@@ -53,8 +53,15 @@ def cell_findings(compared: pd.DataFrame) -> list[str]:
     if "metric" in compared:
         compared = compared[compared["metric"] == TESTED]
     sentences = []
-    for baseline, family in compared[compared["n"] > 0].groupby("baseline", sort=False):
-        sentences += _family(baseline_text(str(baseline)), family)
+    for baseline, family in compared.groupby("baseline", sort=False):
+        there = family[family["n"] > 0]
+        if there.empty:
+            continue
+        against = baseline_text(str(baseline))
+        sentences += _family(against, there)
+        lacking = [_subject(row) for row in family[family["n"] == 0].to_dict("records")]
+        if lacking:
+            sentences.append(f"{joined(lacking)} cannot be compared with {against}: results are missing.")
     return sentences
 
 

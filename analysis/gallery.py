@@ -54,7 +54,7 @@ class Gallery:
 
     Attributes:
         folder: of the figures.
-        known: digest of what each figure there was drawn from.
+        known: digest of what each figure there was drawn from, and of its files.
         drawn: all figures of this report.
     """
 
@@ -81,14 +81,14 @@ class Gallery:
         """
         digest = digest_of(source, caption)
         png, pdf = (self.folder / f"{name}.{ending}" for ending in ("png", "pdf"))
-        if self.known.get(name) != digest or not (png.exists() and pdf.exists()):
+        if self.known.get(name) != f"{digest} {_content(png, pdf)}":
             drawing = draw()
             if isinstance(drawing, Partial):
                 caption, digest, drawing = f"{caption} {drawing.lacking}", "", drawing.drawing
             if drawing is None:
                 return []
             save(drawing, self.folder, name)
-            self.known[name] = digest
+            self.known[name] = f"{digest} {_content(png, pdf)}"
         figure = Figure(name=name, caption=caption, alt=alt, png=png, pdf=pdf, width=_css_width(png))
         self.drawn.append(figure)
         return [figure]
@@ -100,6 +100,13 @@ class Gallery:
             for ending in ("png", "pdf"):
                 (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
         self.known = {name: digest for name, digest in self.known.items() if name in names}
+
+
+def _content(*paths: Path) -> str:
+    """Of what is in files: another program, or a report that was interrupted, may have written them since."""
+    if not all(path.exists() for path in paths):
+        return "missing"
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _css_width(png: Path) -> int:

@@ -159,7 +159,10 @@ def _by_group(trials: pd.DataFrame) -> Table:
         values, dropped = pool(cells)
         counts.add(len(cells))
         left_out |= set(dropped)
-        first, others = best(values)
+        having = [arm for arm in values if values[arm].notna().any()]
+        # An arm that some subsets lack, or call otherwise, may be better than all that are left.
+        whole = len(having) > 1 and set(having) == set(group["arm_label"])
+        first, others = best(values) if whole else (None, [])
         entries = [_mean_entry(values, arm, {first, *others}, group) for arm in arms]
         title = f"{label}{'' if alike else _settings(group)}"
         rows.append((title, (*entries, Entry(text=f"{len(values)} of {_planned(group)}"))))
@@ -168,6 +171,8 @@ def _by_group(trials: pd.DataFrame) -> Table:
         ]
     what = "mean over the subsets of augmentations within each seed, then mean" if max(counts) > 1 else "mean"
     text = f"Test accuracy in %, {what} ± standard deviation over n seeds (of one or two: the values)."
+    if max(counts) > 1:
+        text += f" {NO_VALUE}: not in every subset under this name."
     text += settings_note(trials) if alike else ""
     if left_out:
         text += f" Left out where a trial of them is missing: {seeds_text(sorted(left_out))}."

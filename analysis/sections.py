@@ -1,4 +1,4 @@
-"""The figures of a report with their captions, and what a reader should know of how its trials ran."""
+"""The figures of a report with their captions."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ def group_figures(
         group: theirs.
         number: of the group.
         compared: of `analysis.comparisons.comparisons` for them.
-        effects: of `analysis.overview.effects_of` for them.
+        effects: of `analysis.factors.effects_of` for them.
         ledger: where artifacts are.
         gallery: to draw into.
         panels: of small multiples that the whole report would have.

@@ -152,19 +152,18 @@ def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
         for cell, arms in cells.items()
     }
     elsewhere = controls_elsewhere(about)
-    sizes, counts = [], []
+    found: list[tuple[int, int]] = []  # comparisons and seeds of each family
     for cell, arms in cells.items():
         # Compared are the seeds that every arm has.
         seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
-        if found := families(about[cell]):
-            sizes.append(max(map(len, found.values())))
-            counts.append(len(seeds))
+        found += [(len(held), len(seeds)) for held in families(about[cell]).values()]
+        two_views = sum(arm["method"] == "siamese" for arm in about[cell].values())
         for other in elsewhere.get(cell, {}).values():
-            sizes.append(sum(arm["method"] == "siamese" for arm in about[cell].values()))
-            counts.append(len(seeds & {trial.seed for trial in cells[other]["ce"]}))
-    if not sizes or not min(counts):
+            found.append((two_views, len(seeds & {trial.seed for trial in cells[other]["ce"]})))
+    found = [(m, n) for m, n in found if n]
+    if not found:
         return []
-    m, n = max(sizes), min(counts)
+    m, n = max(found, key=lambda family: (family[0], -family[1]))  # the largest; of equals the fewest seeds
     enough = next((count for count in range(1, EXACT + 1) if m * smallest_p(count) <= LEVEL), EXACT + 1)
     floor = f"{min(1, m * smallest_p(n)):.2g}"
     exact = "an exact" if n <= EXACT else "a"

@@ -235,6 +235,21 @@ def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:
     assert pooled_comparisons(frame(both)) == []
 
 
+def test_pooling_does_not_mind_the_order_of_arms() -> None:
+    parts = results({"ce": [0.5, 0.6], "0.01": [0.5, 0.7]}, augmentations=("rrc",))
+    parts |= results({"0.01": [0.6, 0.8], "ce": [0.5, 0.6]}, augmentations=("hflip",))
+    (pooled,) = pooled_comparisons(frame(parts))
+    assert pooled[["cells", "n"]].to_numpy().tolist() == [[2, 2]]
+
+
+def test_an_arm_without_results_is_named_and_keeps_its_row() -> None:
+    trials = study({"ce": [0.5, 0.6, 0.7], "0": [0.6, 0.7, 0.81], "0.01": [None, None, None]})
+    told = cell_findings(comparisons(trials))
+    assert "γ = 10⁻² cannot be compared with CE: results are missing." in told
+    assert list(rows(table_of(trials))) == ["γ = 0 − CE", "γ = 10⁻² − CE", "γ = 10⁻² − γ = 0"]
+    assert rows(table_of(trials))["γ = 10⁻² − CE"]["Difference"] == "–"
+
+
 def test_where_no_seed_is_whole_it_is_said() -> None:
     """Seed 0 lacks an arm in one cell, seed 1 in the other: there is nothing to pool, and no silence."""
     parts = results({"ce": [None, 0.6], "0.01": [0.5, 0.7]}, augmentations=("rrc",))

@@ -152,6 +152,35 @@ def test_a_difference_stands_under_its_own_baseline() -> None:
     assert empty == {"rrc": [False, True], "grayscale": [True, False]}
 
 
+def test_no_arm_is_set_off_where_another_is_not_in_every_subset() -> None:
+    """γ = 0 is better in both, but there is one of it with a crop and two with grayscale."""
+    made = {
+        config(arm, seed, augmentations=augmentations, views=views, backbone=backbone): 0.5
+        + seed / 10
+        + 0.2 * (arm == "0")
+        for backbone in ("convnet", "vgg16")
+        for augmentations in (("rrc",), ("grayscale",))
+        for arm, views in (("ce", "symmetric"), ("0", "asymmetric"), ("0", "symmetric"))
+        for seed in range(3)
+    }
+    table = tables(frame(made))["groups"]
+    assert not any(entry.bold for _, entries in table.rows for entry in entries)
+    assert "–: not in every subset under this name." in table.caption
+    assert "Bold" not in table.caption
+
+
+def test_arms_of_one_name_have_no_effect_of_augmentations() -> None:
+    """Where the width of the projector goes with the crop, a difference may be of either."""
+    made = {
+        config(arm, seed, augmentations=(*a, *b), hidden_dim=64 if a else 128): 0.5 + seed / 10 + len(a) / 10
+        for a in ((), ("rrc",))
+        for b in ((), ("hflip",))
+        for arm in ("ce", "0", "0.01")
+        for seed in range(4)
+    }
+    assert list(effects_of(frame(made))) == ["CE", "γ = 0"]
+
+
 def test_nothing_is_averaged_where_every_arm_lacks_a_cell() -> None:
     made = {
         config(arm, seed, augmentations=(name,), backbone=backbone): None

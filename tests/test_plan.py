@@ -2,8 +2,8 @@
 
 import pytest
 
-from search_spaces import select
-from study.plan import Plan, describe
+from search_spaces import Selection, select
+from study.plan import Plan, describe, make_plan
 
 
 def planned(space: str, **selection: object) -> list[str]:
@@ -52,6 +52,16 @@ def test_smallest_p_counts_the_families_of_the_report() -> None:
     assert told == [
         "5 seeds allow an exact sign-flip p of 0.12 at best after Holm over 2 comparisons; 7 seeds allow 0.05"
     ]
+
+
+def test_smallest_p_is_of_one_family_and_not_of_two() -> None:
+    """Three comparisons of eight seeds in one cell, one of five in another: the larger family's own seeds."""
+    three = "arm=ce,siamese-0.0001,siamese-0.001,siamese-0.01"
+    large = select("thesis", seeds=8, only=["augmentations=rrc", three]).trials
+    small = select("thesis", seeds=5, only=["augmentations=hflip", "arm=ce,siamese-0.01"]).trials
+    selection = Selection(space="test", trials=(*large, *small), steps=())
+    (told,) = [line for line in describe(make_plan(selection, {})) if "sign-flip" in line]
+    assert told == "8 seeds allow an exact sign-flip p of 0.023 at best after Holm over 3 comparisons"
 
 
 def test_smallest_p_above_sixteen_seeds_is_of_random_patterns() -> None:

@@ -604,6 +604,17 @@ def test_figures_are_drawn_once_and_removed_when_they_are_of_an_earlier_selectio
     }
 
 
+def test_a_figure_that_somebody_else_wrote_is_drawn_again(tmp_path: Path, empty_store: Path) -> None:
+    """`analysis/embeddings.py` for other cells, or a report of others that was interrupted."""
+    rendered = studied(tmp_path, empty_store, done(arms("ce", "0.01")), arms("ce", "0.01"))
+    rendered()
+    figure = tmp_path / "out/figures/accuracy-0.png"
+    before = figure.read_bytes()
+    figure.write_bytes((tmp_path / "out/figures/cost.png").read_bytes())
+    rendered()
+    assert figure.read_bytes() == before
+
+
 def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0.01")
     studied(tmp_path, empty_store, done(configs), configs)()
