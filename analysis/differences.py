@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.comparisons import TESTED
 from analysis.formats import Table, texts
 from analysis.labels import (
+    NO_VALUE,
     arm_text,
     difference_text,
     interval,
@@ -63,7 +64,7 @@ def _in_words(row: Mapping[Hashable, Any]) -> list[str]:
         points(row["delta"]),
         interval(row["delta_low"], row["delta_high"]),
         interval(row["delta_low_holm"], row["delta_high_holm"]),
-        f"{row['wins']} of {row['n']}",
+        f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
         p_value(row["p_t"]),
         p_value(row["p_holm"]),
         p_value(row["p_sign_flip"]),

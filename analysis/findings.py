@@ -50,14 +50,16 @@ def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
 
 def cell_findings(compared: pd.DataFrame) -> list[str]:
     """What the comparisons of one cell, or of pooled cells, allow to be said, baseline by baseline."""
-    if "metric" in compared:
+    single = "metric" in compared
+    if single:
         compared = compared[compared["metric"] == TESTED]
     sentences = []
     for baseline, family in compared.groupby("baseline", sort=False):
-        there = family[family["n"] > 0]
+        there, against = family[family["n"] > 0], baseline_text(str(baseline))
         if there.empty:
+            if single:  # of pooled cells `findings` says more
+                sentences.append(f"Nothing can be compared with {against}: results are missing.")
             continue
-        against = baseline_text(str(baseline))
         sentences += _family(against, there)
         lacking = [_subject(row) for row in family[family["n"] == 0].to_dict("records")]
         if lacking:

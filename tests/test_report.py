@@ -460,7 +460,9 @@ def test_an_arm_without_any_result(tmp_path: Path, empty_store: Path) -> None:
     page = studied(tmp_path, empty_store, done(c for c in configs if c.arm != "siamese-0"), configs)()
     assert "– (0 of 3)" in page
     assert "2 against CE" in page  # the family does not shrink because trials are missing
-    assert "γ = 10⁻² − γ = 0" not in page
+    assert re.search(r"γ = 10⁻² − γ = 0</th>(<td>–</td>)+</tr>", page)
+    assert "γ = 0 cannot be compared with CE: results are missing." in page
+    assert "Nothing can be compared with γ = 0: results are missing." in page
 
 
 def test_an_arm_whose_results_are_no_numbers(tmp_path: Path, empty_store: Path) -> None:
