@@ -44,11 +44,13 @@ class SGD:
         parameters = [self._parameters[i] for i in having]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = [self.momentum_buffers[i] for i in having]
+        # One call for all tensors spares a GPU its launches; on a CPU each tensor should stay in the cache.
+        on_gpu = any(parameter.is_cuda for parameter in parameters)
         sgd(
             parameters,
             gradients,
             buffers,
-            foreach=True,
+            foreach=on_gpu,
             weight_decay=self._weight_decay,
             momentum=self._momentum,
             lr=lr,

@@ -248,12 +248,14 @@ def _forward(
     config: TrialConfig, net: SiameseNet, views: list[Tensor], targets: Tensor
 ) -> tuple[SiameseLoss, list[Tensor]]:
     """The loss of a batch and the logits of each view."""
-    h = [net.features(view) for view in views]
-    logits = [net.logits(features) for features in h]
+    # Batch norm must meet one view at a time; classifier and projector have none, and see all views at once:
+    # their gradients are computed once, not once a view and added up.
+    h = torch.cat([net.features(view) for view in views])
+    logits = list(net.logits(h).chunk(len(views)))
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)
         return SiameseLoss(ce, ce, None), logits
-    z1, z2 = [net.embedding(features) for features in h] if config.gamma else (None, None)
+    z1, z2 = net.embedding(h).chunk(2) if config.gamma else (None, None)
     loss = siamese_loss(
         logits[0], logits[1], targets, z1, z2, gamma=config.gamma, lambd=config.lambd, center=config.center
     )
