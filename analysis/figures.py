@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.comparisons import values_of
 from analysis.drawing import BASELINE_COLOUR, arm_colours, legend_below, name_arms, panels_of, per_cent
@@ -206,4 +206,4 @@ def _mean_and_half(values: pd.DataFrame) -> tuple[Vector, Vector]:
     """Means over seeds and half the width of their 95 % t intervals; NaN for fewer than two."""
     n = values.notna().sum().to_numpy()
     error = values.std(ddof=1).to_numpy() / np.sqrt(n)
-    return values.mean().to_numpy(), stats.t.isf(LEVEL / 2, np.maximum(n - 1, 1)) * error
+    return values.mean().to_numpy(), -stdtrit(np.maximum(n - 1, 1), LEVEL / 2) * error

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
 
@@ -146,6 +146,8 @@ def sign_flip(differences: Vector) -> Vector:
         # Sums of the same numbers in another order differ in the last bits.
         sums, observed = np.abs(_signs(n) @ differences), np.abs(differences.sum(axis=0))
         return np.asarray(np.mean(sums >= observed * (1 - 1e-12), axis=0))
+    from scipy import stats  # takes a second, which a call that has nothing to do has not got
+
     tests = (
         stats.permutation_test(
             (column,),
@@ -182,7 +184,7 @@ def _tests(d: Vector) -> dict[str, Vector]:
         "delta_low": low,
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
-        "p_t": 2 * stats.t.sf(np.abs(delta / error), np.maximum(count - 1, 1)),
+        "p_t": 2 * stdtr(np.maximum(count - 1, 1), -np.abs(delta / error)),
         "p_sign_flip": sign_flip(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
@@ -190,7 +192,7 @@ def _tests(d: Vector) -> dict[str, Vector]:
 
 def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
     """Ends (m,) of the intervals for 1 - `level` (m,); NaN where the standard error is."""
-    half = stats.t.isf(level / 2, np.maximum(n - 1, 1)) * error
+    half = -stdtrit(np.maximum(n - 1, 1), level / 2) * error
     return delta - half, delta + half
 
 
@@ -300,5 +302,5 @@ def prediction_interval(values: Vector) -> tuple[float, float]:
     n = len(values)
     if n < FEWEST:
         return math.nan, math.nan
-    half = float(stats.t.isf(LEVEL / 2, n - 1)) * float(values.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    half = float(-stdtrit(n - 1, LEVEL / 2)) * float(values.std(ddof=1)) * math.sqrt(1 + 1 / n)
     return float(values.mean() - half), float(values.mean() + half)

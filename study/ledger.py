@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from study import store
+from study import quick, store
 from study.store import LedgerError
 from trainables.trial import TrialConfig
 
@@ -101,8 +101,31 @@ class Ledger:
         if not self.exists():
             return {}
         wanted = None if keys is None else set(keys)
-        records = (_record(run) for run in self._search("tags.kind = 'trial'"))
+        records = self._quick_trials()
+        if records is None:
+            records = [_record(run) for run in self._search("tags.kind = 'trial'")]
         return {record.key: record for record in records if wanted is None or record.key in wanted}
+
+    def _quick_trials(self) -> list[TrialRecord] | None:
+        """The trials of a local database; None where the client has to be asked."""
+        file = store.sqlite_file(self.uri)
+        if file is None:
+            return None
+        try:
+            return [
+                TrialRecord(
+                    key=run.tags["trial.key"],
+                    run_id=run.run_id,
+                    status=run.status,
+                    params=run.params,
+                    tags=_without_mlflows(run.tags),
+                    metrics={name.removeprefix(FINAL): value for name, value in run.metrics.items()},
+                    changed=run.changed,
+                )
+                for run in quick.trials(file, self.experiment_id, FINAL)
+            ]
+        except quick.NotQuick:
+            return None
 
     def changed_since(self, moment: int) -> tuple[dict[str, TrialRecord], set[str]]:
         """What a reader has to know who read all trials at `moment`. Creates nothing.
@@ -131,8 +154,8 @@ class Ledger:
 
     def created(self) -> int:
         """When the experiment was made, ms since 1970: one of the same name may have been made anew."""
-        with self._asking():
-            return int(self.client.get_experiment(self.experiment_id).creation_time or 0)
+        found = self._experiment()
+        return 0 if found is None else found.created
 
     def exists(self) -> bool:
         """Whether the store and the experiment are there."""
@@ -140,6 +163,13 @@ class Ledger:
         if file is not None and not file.exists():
             return False
         return self._find_experiment() is not None
+
+    def check(self) -> None:
+        """Raise LedgerError where MLflow itself cannot use the store, which reading may not notice."""
+        file = store.sqlite_file(self.uri)
+        if file is None or file.exists():
+            with self._asking():
+                self.client.get_experiment_by_name(self.experiment)
 
     def open(self) -> None:
         """Create the store and the experiment where missing. For the one driver that holds the lock."""
@@ -380,15 +410,27 @@ class Ledger:
 
     def _find_experiment(self) -> str | None:
         if self._experiment_id is None:
-            with self._asking():
-                found = self.client.get_experiment_by_name(self.experiment)
-            if found is not None and found.lifecycle_stage == "deleted":
+            found = self._experiment()
+            if found is not None and found.deleted:
                 raise LedgerError(
                     f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
-                    f" restore --experiment-id {found.experiment_id}`, or take another name"
+                    f" restore --experiment-id {found.id}`, or take another name"
                 )
-            self._experiment_id = None if found is None else found.experiment_id
+            self._experiment_id = None if found is None else found.id
         return self._experiment_id
+
+    def _experiment(self) -> quick.Experiment | None:
+        file = store.sqlite_file(self.uri)
+        if file is not None:
+            with contextlib.suppress(quick.NotQuick):
+                return quick.find_experiment(file, self.experiment)
+        with self._asking():
+            found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return None
+        return quick.Experiment(
+            found.experiment_id, found.lifecycle_stage == "deleted", int(found.creation_time or 0)
+        )
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -471,12 +513,16 @@ def _record(run: "Run") -> TrialRecord:
         run_id=info.run_id,
         status=info.status,
         params=data.params,
-        tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
+        tags=_without_mlflows(data.tags),
         metrics={
             name.removeprefix(FINAL): value for name, value in data.metrics.items() if name.startswith(FINAL)
         },
         changed=int(info.end_time or info.start_time or 0),
     )
+
+
+def _without_mlflows(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith("mlflow.")}
 
 
 def _of_other_data(run: "Run", tags: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ not have, and closes with the table, the report and what to type next. `--plan` 
 Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options.parser()
     args = parser.parse_args(argv)
     console = Console(highlight=False)
+    gc.set_threshold(100_000, 20, 100)  # imports and thousands of trials make few cycles and many objects
     if args.list_spaces:
         for name, space in SPACES.items():
             print(f"{name}: {(space.__doc__ or 'no description').splitlines()[0]}")
@@ -130,6 +132,7 @@ def _study(call: Call) -> int:
     plan, ending = prospect.plan, None
     lines = describe(plan)
     if prospect.to_run:
+        call.ledger.check()
         expected = prospect.wall_seconds(call.grant.slots) if call.grant.slots else None
         started = time.monotonic()
         ending = _train(call, prospect, began)
@@ -298,4 +301,6 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # or a last search for cycles among all objects takes a second
+    sys.exit(code)

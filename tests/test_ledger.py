@@ -1,13 +1,16 @@
 """The ledger on a real MLflow store in SQLite."""
 
+import contextlib
+import dataclasses
 import shutil
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from study.ledger import Ledger
-from study.store import LedgerError, check_writable, probe, shown
+from study.ledger import Ledger, TrialRecord
+from study.store import LedgerError, check_writable, probe, shown, sqlite_file
 from trainables.trial import TrialConfig
 
 
@@ -249,3 +252,67 @@ def test_an_epoch_is_logged_in_one_request(
     assert sizes[3:] == [999, 999, 702]
     assert ledger.logged_epochs(run_id) == 600
     assert len(ledger.client.get_metric_history(run_id, "m0")) == 600
+
+
+def through_mlflow(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> dict[str, TrialRecord]:
+    """The trials as MLflow's client gives them."""
+    with monkeypatch.context() as patch:
+        patch.setattr("study.quick.SCHEMA", "of another version")
+        return ledger.trials()
+
+
+def test_reading_the_database_gives_what_the_client_gives(
+    ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where MLflow's schema has changed, this fails, and `quick.SCHEMA` has to follow."""
+    others = [dataclasses.replace(config, seed=seed) for seed in range(1, 7)]
+    finished, failed, killed, deleted, unfinished, never = others
+    run_id = ledger.begin(finished, {"host": "a 'quoted' one"}, 1000)
+    ledger.log_epochs(run_id, [row(1), row(2, loss=float("nan"))])
+    metrics = {"test_acc": 0.1 + 0.2, "test_ce": float("nan"), "view_cosine": float("inf")}
+    ledger.finish(run_id, metrics, {}, 5000)
+    ledger.fail(ledger.begin(failed, {}), "why", "Traceback")
+    ledger.kill(ledger.begin(killed, {}))
+    ledger.delete_runs([ledger.begin(deleted, {})])
+    ledger.begin(unfinished, {})
+    ledger.create_lock({"host": "here"})
+    other = Ledger(uri=ledger.uri, experiment="another", artifact_root=ledger.artifact_root)
+    other.open()
+    other.begin(never, {})
+
+    monkeypatch.setattr(Ledger, "_search", lambda *_: pytest.fail("MLflow's client was asked"))
+    quick = ledger.trials()
+    monkeypatch.undo()
+    slow = through_mlflow(ledger, monkeypatch)
+    assert list(quick) == list(slow)
+    assert {quick[c.key].status for c in (finished, failed, killed, unfinished)} == {
+        "FINISHED",
+        "FAILED",
+        "KILLED",
+        "RUNNING",
+    }
+    assert len(quick) == 4
+    assert str(quick) == str(slow)  # as text: NaN is not equal to itself
+
+
+def test_runs_with_one_key_are_read_in_one_order(
+    ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for started in (3000, 1000, 2000):
+        tags = {"kind": "trial", "trial.key": config.key}
+        ledger.client.create_run(ledger.experiment_id, start_time=started, tags=tags)
+    assert ledger.trials() == through_mlflow(ledger, monkeypatch)
+
+
+def test_a_database_of_another_version_of_mlflow(ledger: Ledger, config: TrialConfig, tmp_path: Path) -> None:
+    """Reading it, and saying so where MLflow itself cannot use it, is left to MLflow."""
+    ledger.begin(config, {})
+    copy = tmp_path / "copy.db"  # MLflow looks at the version of a database once a process
+    shutil.copy(sqlite_file(ledger.uri) or "", copy)
+    with contextlib.closing(sqlite3.connect(copy)) as database, database:
+        database.execute("update alembic_version set version_num = 'of the future'")
+    fresh = Ledger(uri=f"sqlite:///{copy}", experiment=ledger.experiment, artifact_root=tmp_path)
+    with pytest.raises(LedgerError, match=r"no ledger at"):
+        fresh.check()
+    with pytest.raises(LedgerError, match=r"no ledger at"):
+        fresh.trials()
