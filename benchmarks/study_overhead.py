@@ -1,0 +1,218 @@
+"""What a trial costs around its training, beside Ray Tune's own MLflow callback and Optuna in processes.
+
+    python benchmarks/study_overhead.py [--trials 200] [--peer-trials 30] [--finished 2000 10000]
+
+Trials that do nothing report five epochs each, two slots at once, MLflow on SQLite:
+
+- ours: the whole command line. Its workers run everything but `train`, which returns made-up results with
+  as many artifacts as a real trial has. Seconds a trial, and kilobytes of the driver's memory, are the
+  slopes between a run of --trials and one of a fifth of them: starting Ray is no trial's cost.
+- Ray Tune: a function trainable, grid search, MLflowLoggerCallback, resources of one CPU, otherwise defaults.
+- Optuna: a loop that asks a study in SQLite, and a process a trial that logs to MLflow, two at once.
+
+Then the seconds of a call that has nothing to do, on ledgers of finished trials whose report is there.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+RUN = [sys.executable, str(ROOT / "study/run.py")]
+EPOCHS = 5
+ARMS = 4
+"""Of the quickstart."""
+AT_ONCE = 2
+
+DOES_NOTHING = '''
+"""Imported by every Python process that has this folder on its path: trials that do nothing."""
+import importlib.abc, importlib.util, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "trainables.train":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            import time
+            load(module)
+
+            def train(config, data_dir, *, on_epoch, **rest):
+                rows = []
+                for epoch in range(1, config.epochs + 1):
+                    now = {"epoch": epoch, "timestamp": int(time.time() * 1000)}
+                    some = dict.fromkeys(("train/loss", "train/ce", "train/acc", "lr", "val/acc"), 0.5)
+                    rows.append({**now, **some, "epoch_seconds": 0.001, "images_per_second": 1.0})
+                    on_epoch(rows[-1])
+                names = ("test_acc", "val_acc", "train_acc", "test_ce", "test_ece", "knn_acc", "view_cosine")
+                seconds = {"train_seconds": 0.001, "evaluate_seconds": 0.001}
+                artifacts = {name: b"x" * 100_000 for name in ("features.npz", "predictions.parquet")}
+                artifacts["history.parquet"] = module.to_parquet(rows)
+                metrics = dict.fromkeys(names, 0.5) | seconds
+                return module.TrialResult(metrics=metrics, history=tuple(rows), artifacts=artifacts)
+
+            module.train = train
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+'''
+
+TUNE = """
+import sys
+from ray import tune
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+def trial(config):
+    for epoch in range(int(sys_epochs)):
+        tune.report({"loss": 0.5, "ce": 0.5, "acc": 0.5, "val_acc": 0.5, "lr": 0.1})
+
+folder, count, sys_epochs = sys.argv[1:]
+logger = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.db", experiment_name="study")
+tune.Tuner(
+    tune.with_resources(trial, {"cpu": 1}),
+    param_space={"seed": tune.grid_search(list(range(int(count))))},
+    run_config=tune.RunConfig(storage_path=folder, name="tune", callbacks=[logger], verbose=0),
+).fit()
+"""
+
+OPTUNA_TRIAL = """
+import sys, mlflow, optuna
+folder, number, epochs = sys.argv[1:]
+study = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/optuna.db")
+trial = study.ask()
+seed = trial.suggest_int("seed", 0, 10**6)
+mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+mlflow.set_experiment("study")
+with mlflow.start_run():
+    mlflow.log_params({"seed": seed})
+    for epoch in range(int(epochs)):
+        metrics = {"loss": 0.5, "ce": 0.5, "acc": 0.5, "val_acc": 0.5, "lr": 0.1}
+        mlflow.log_metrics(metrics, step=epoch)
+study.tell(trial, 0.5)
+"""
+
+
+def main() -> None:
+    """Measure and print all of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=int, default=200, help="of ours")
+    parser.add_argument("--peer-trials", type=int, default=30, help="of each peer, which take seconds each")
+    parser.add_argument("--finished", type=int, nargs="*", default=[2000, 10000], help="sizes of ledgers")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = slopes(Path(folder, "ours"), run_ours, args.trials)
+        print(
+            f"{'ours':28}{ours[0]:8.3f} s a trial, {ours[1]:6.0f} KB of the driver's memory a trial",
+            flush=True,
+        )
+        for name, run in (
+            ("Ray Tune + MLflow callback", run_tune),
+            ("Optuna + MLflow, processes", run_optuna),
+        ):
+            seconds, _ = slopes(Path(folder, name.split()[0]), run, args.peer_trials)
+            print(f"{name:28}{seconds:8.3f} s a trial, {seconds / ours[0]:6.1f} times ours", flush=True)
+        for count in args.finished:
+            found, seconds = nothing_to_do(Path(folder, str(count)), count)
+            print(f"nothing to do, {found} finished: {seconds:.1f} s", flush=True)
+
+
+def slopes(folder: Path, run: Callable[[Path, int], int], count: int) -> tuple[float, float]:
+    """Seconds and kilobytes that a further trial costs, from a run of `count` and one of a fifth."""
+    few = max(ARMS, count // 5 // ARMS * ARMS)
+    taken = []
+    for trials in (0, few, count):  # one that is not measured: what it reads is in memory then
+        where = folder / str(trials)
+        where.mkdir(parents=True)
+        if not trials:
+            run(where, ARMS)
+            continue
+        started = time.monotonic()
+        memory = run(where, trials)
+        taken.append((time.monotonic() - started, memory))
+        print(f"  {folder.name}: {trials} trials in {taken[-1][0]:.1f} s, {memory / 1000:.0f} MB", flush=True)
+    (some, less), (all_, more) = taken
+    return (all_ - some) / (count - few), (more - less) / (count - few)
+
+
+def run_ours(folder: Path, count: int) -> int:
+    """A study of trials that do nothing; returns the most memory that its driver held, KB."""
+    (folder / "sitecustomize.py").write_text(DOES_NOTHING)
+    command = [*RUN, "--space", "quickstart", "--seeds", str(count // ARMS), "--set", f"epochs={EPOCHS}"]
+    return _most_memory([*command, "--no-report"], folder, PYTHONPATH=str(folder))
+
+
+def run_tune(folder: Path, count: int) -> int:
+    """Ray Tune as its documentation shows it."""
+    return _most_memory([sys.executable, "-c", TUNE, str(folder), str(count), str(EPOCHS)], folder)
+
+
+def run_optuna(folder: Path, count: int) -> int:
+    """A process a trial."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.create_study(study_name="study", storage=f"sqlite:///{folder}/optuna.db")
+
+    def trial(number: int) -> None:
+        command = [sys.executable, "-c", OPTUNA_TRIAL, str(folder), str(number), str(EPOCHS)]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+    trial(0)  # makes the database; two at once might both do so
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(trial, range(1, count)))
+    return 0
+
+
+def nothing_to_do(folder: Path, count: int) -> tuple[int, float]:
+    """How many finished trials there are, and the seconds of a call that finds its report unchanged."""
+    from report_time import ablations
+
+    seeds, found = ablations(folder, max(count, 960))
+    command = [*RUN, "--space", "ablations", "--seeds", str(seeds)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    seconds = time.monotonic() - started
+    if "(unchanged)" not in done.stdout:
+        raise SystemExit(f"rendered again:\n{done.stdout[-2000:]}")
+    shutil.rmtree(folder)
+    return found, seconds
+
+
+def _most_memory(command: list[str], folder: Path, **environment: str) -> int:
+    """Run a command in a folder; returns the most resident memory of its own process, KB."""
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
+        most = 0
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:
+                break
+            most = max(
+                [most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))]
+            )
+            time.sleep(0.05)
+        if process.wait():
+            raise SystemExit((folder / "output.txt").read_text()[-4000:])
+    return most
+
+
+if __name__ == "__main__":
+    main()
