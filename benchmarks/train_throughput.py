@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -78,6 +79,8 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         print(f"{name:10}{threads:8}{workers:8}{processes:8}{median:10.1f}   {each}")
     one, whole = medians["ours", 1, 0, 1], medians["ours", 1, 0, cores]
     print(f"one thread: {one / medians['floor', 1, 0, 1]:.2f} of the floor")
+    share = _together("outside", 1, 0, 1, args=args, folder=folder)
+    print(f"one thread: {share:.1%} of an epoch is outside of forward and backward pass and optimiser")
     for name in ("plain", "lightly"):
         single = max(value for kind, value in medians.items() if kind[0] == name and kind[3] == 1)
         packed = medians[name, 1, 0, cores]
@@ -108,8 +111,8 @@ def _together(
     return total
 
 
-def ours(args: argparse.Namespace) -> float:
-    """A trial, as the command line trains it."""
+def ours(args: argparse.Namespace, *, all_epochs: bool = False) -> float:
+    """A trial, as the command line trains it; the first epoch counts only with `all_epochs`."""
     from trainables.train import train
     from trainables.trial import TrialConfig
 
@@ -137,7 +140,7 @@ def ours(args: argparse.Namespace) -> float:
     try:
         train(config, args.folder, threads=args.threads, on_epoch=on_epoch)
     except Enough:
-        measured = rows[1:]
+        measured = rows if all_epochs else rows[1:]
         steps = args.images // BATCH
         return len(measured) * steps * BATCH / sum(row["epoch_seconds"] for row in measured)
     raise AssertionError("the trial has ended by itself")
@@ -212,6 +215,31 @@ def _by_hand(args: argparse.Namespace, transform: Callable, barlow_twins: Callab
             images += len(y) if epoch else 0
         seconds += time.perf_counter() - started if epoch else 0.0
     return images / seconds
+
+
+def outside(args: argparse.Namespace) -> float:
+    """Share of a trial's epochs that is neither forward pass nor backward pass nor optimiser."""
+    import torch
+
+    from trainables import train
+    from trainables.optimizer import SGD
+
+    inside = 0.0
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any, **options: Any) -> Any:
+            nonlocal inside
+            started = time.perf_counter()
+            result = call(*arguments, **options)
+            inside += time.perf_counter() - started
+            return result
+
+        return measured
+
+    for owner, name in ((train, "_forward"), (torch.Tensor, "backward"), (SGD, "step")):
+        setattr(owner, name, timed(getattr(owner, name)))
+    seconds = args.images // BATCH * BATCH * (args.epochs + 1) / ours(args, all_epochs=True)
+    return 1 - inside / seconds
 
 
 def floor(_: argparse.Namespace) -> float:
@@ -290,7 +318,7 @@ def _machine() -> str:
     return f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
 
 
-CONTESTANTS = {"floor": floor, "ours": ours, "plain": plain, "lightly": lightly}
+CONTESTANTS = {"floor": floor, "ours": ours, "outside": outside, "plain": plain, "lightly": lightly}
 
 if __name__ == "__main__":
     main()
