@@ -5,8 +5,9 @@
 Trials that do nothing report five epochs each, two slots at once, MLflow on SQLite:
 
 - ours: the whole command line. Its workers run everything but `train`, which returns made-up results with
-  as many artifacts as a real trial has. Seconds a trial, and kilobytes of the driver's memory, are the
-  slopes between a run of --trials and one of a fifth of them: starting Ray is no trial's cost.
+  as many artifacts as a real trial has. Seconds a trial are the slope between a run of --trials and one of a
+  fifth of them: starting Ray is no trial's cost. Kilobytes a trial that the driver grows by are those of the
+  second half of a longer run.
 - Ray Tune: a function trainable, grid search, MLflowLoggerCallback, resources of one CPU, otherwise defaults.
 - Optuna: a loop that asks a study in SQLite, and a process a trial that logs to MLflow, two at once.
 
@@ -111,56 +112,79 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=200, help="of ours")
     parser.add_argument("--peer-trials", type=int, default=30, help="of each peer, which take seconds each")
+    parser.add_argument("--memory-trials", type=int, default=600, help="of ours, for the driver's memory")
     parser.add_argument("--finished", type=int, nargs="*", default=[2000, 10000], help="sizes of ledgers")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        ours = slopes(Path(folder, "ours"), run_ours, args.trials)
-        print(
-            f"{'ours':28}{ours[0]:8.3f} s a trial, {ours[1]:6.0f} KB of the driver's memory a trial",
-            flush=True,
-        )
-        for name, run in (
-            ("Ray Tune + MLflow callback", run_tune),
-            ("Optuna + MLflow, processes", run_optuna),
-        ):
-            seconds, _ = slopes(Path(folder, name.split()[0]), run, args.peer_trials)
-            print(f"{name:28}{seconds:8.3f} s a trial, {seconds / ours[0]:6.1f} times ours", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours = seconds_a_trial(folder, run_ours, args.trials)
+        print(f"{'ours':28}{ours:8.3f} s a trial", flush=True)
+        peers = {"Ray Tune + MLflow callback": run_tune, "Optuna + MLflow, processes": run_optuna}
+        for peer, run in peers.items():
+            seconds = seconds_a_trial(folder, run, args.peer_trials)
+            print(f"{peer:28}{seconds:8.3f} s a trial, {seconds / ours:.1f} times ours", flush=True)
+        grown = memory(Path(tempfile.mkdtemp(dir=folder)), args.memory_trials)
+        print(f"memory of our driver: {grown:.0f} KB a trial", flush=True)
         for count in args.finished:
-            found, seconds = nothing_to_do(Path(folder, str(count)), count)
+            found, seconds = nothing_to_do(folder / str(count), count)
             print(f"nothing to do, {found} finished: {seconds:.1f} s", flush=True)
 
 
-def slopes(folder: Path, run: Callable[[Path, int], int], count: int) -> tuple[float, float]:
-    """Seconds and kilobytes that a further trial costs, from a run of `count` and one of a fifth."""
+def seconds_a_trial(folder: Path, run: Callable[[Path, int], None], count: int) -> float:
+    """Seconds that a further trial costs, from a run of `count` and one of a fifth."""
     few = max(ARMS, count // 5 // ARMS * ARMS)
-    taken = []
-    for trials in (0, few, count):  # one that is not measured: what it reads is in memory then
-        where = folder / str(trials)
-        where.mkdir(parents=True)
-        if not trials:
-            run(where, ARMS)
-            continue
+    seconds = {}
+    for trials in (ARMS, few, count):  # the first is not used: what it reads is in memory then
+        where = Path(tempfile.mkdtemp(dir=folder))
         started = time.monotonic()
-        memory = run(where, trials)
-        taken.append((time.monotonic() - started, memory))
-        print(f"  {folder.name}: {trials} trials in {taken[-1][0]:.1f} s, {memory / 1000:.0f} MB", flush=True)
-    (some, less), (all_, more) = taken
-    return (all_ - some) / (count - few), (more - less) / (count - few)
+        run(where, trials)
+        seconds[trials] = time.monotonic() - started
+    print(
+        f"  {run.__name__}: " + ", ".join(f"{n} trials in {s:.1f} s" for n, s in seconds.items()), flush=True
+    )
+    return (seconds[count] - seconds[few]) / (count - few)
 
 
-def run_ours(folder: Path, count: int) -> int:
-    """A study of trials that do nothing; returns the most memory that its driver held, KB."""
+def run_ours(folder: Path, count: int) -> None:
+    """A study of trials that do nothing."""
+    with _ours(folder, count) as study:
+        study.wait()
+    _check(study, folder)
+
+
+def memory(folder: Path, count: int) -> float:
+    """Kilobytes by which the driver grows a trial, from the middle of a long study to its end.
+
+    Before that it still takes what its libraries keep: of every study the same.
+    """
+    samples: list[tuple[int, int]] = []  # finished trials, KB
+    with _ours(folder, count) as study:
+        while study.poll() is None:
+            done = len(list(folder.glob("runs/mlartifacts/*")))
+            status = Path(f"/proc/{study.pid}/status").read_text()
+            held = [int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")]
+            if done >= count / 2 and held:
+                samples.append((done, held[0]))
+            time.sleep(0.5)
+    _check(study, folder)
+    (trials, before), (all_trials, after) = samples[0], samples[-1]
+    return (after - before) / (all_trials - trials)
+
+
+def _ours(folder: Path, count: int) -> subprocess.Popen[bytes]:
     (folder / "sitecustomize.py").write_text(DOES_NOTHING)
     command = [*RUN, "--space", "quickstart", "--seeds", str(count // ARMS), "--set", f"epochs={EPOCHS}"]
-    return _most_memory([*command, "--no-report"], folder, PYTHONPATH=str(folder))
+    return _start([*command, "--no-report"], folder, PYTHONPATH=str(folder))
 
 
-def run_tune(folder: Path, count: int) -> int:
+def run_tune(folder: Path, count: int) -> None:
     """Ray Tune as its documentation shows it."""
-    return _most_memory([sys.executable, "-c", TUNE, str(folder), str(count), str(EPOCHS)], folder)
+    with _start([sys.executable, "-c", TUNE, str(folder), str(count), str(EPOCHS)], folder) as study:
+        study.wait()
+    _check(study, folder)
 
 
-def run_optuna(folder: Path, count: int) -> int:
+def run_optuna(folder: Path, count: int) -> None:
     """A process a trial."""
     import optuna
 
@@ -174,7 +198,6 @@ def run_optuna(folder: Path, count: int) -> int:
     trial(0)  # makes the database; two at once might both do so
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(trial, range(1, count)))
-    return 0
 
 
 def nothing_to_do(folder: Path, count: int) -> tuple[int, float]:
@@ -193,25 +216,16 @@ def nothing_to_do(folder: Path, count: int) -> tuple[int, float]:
     return found, seconds
 
 
-def _most_memory(command: list[str], folder: Path, **environment: str) -> int:
-    """Run a command in a folder; returns the most resident memory of its own process, KB."""
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(
+def _start(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    with (folder / "output.txt").open("wb") as output:
+        return subprocess.Popen(
             command, cwd=folder, stdout=output, stderr=output, env={**os.environ, **environment}
         )
-        most = 0
-        while process.poll() is None:
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                break
-            most = max(
-                [most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))]
-            )
-            time.sleep(0.05)
-        if process.wait():
-            raise SystemExit((folder / "output.txt").read_text()[-4000:])
-    return most
+
+
+def _check(process: subprocess.Popen[bytes], folder: Path) -> None:
+    if process.returncode:
+        raise SystemExit((folder / "output.txt").read_text()[-4000:])
 
 
 if __name__ == "__main__":
