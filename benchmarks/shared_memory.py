@@ -45,9 +45,8 @@ def main() -> None:
             raise SystemExit(f"the study ended with {study.returncode}")
     processes, sums = most
     print(f"prepared images {size:.0f} MB, mapped by {processes} processes at once")
-    print(
-        f"in memory (sum of Pss) {sums['Pss'] / 1000:.0f} MB; copies of one's own would be {sums['Rss'] / 1000:.0f} MB"
-    )
+    really, touched = sums["Pss"] / 1000, sums["Rss"] / 1000
+    print(f"in memory {really:.0f} MB (sum of Pss); with a copy each it would be {touched:.0f} MB (of Rss)")
 
 
 def mapped(folder: str) -> list[dict[str, int]]:

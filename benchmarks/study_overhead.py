@@ -139,9 +139,8 @@ def seconds_a_trial(folder: Path, run: Callable[[Path, int], None], count: int) 
         started = time.monotonic()
         run(where, trials)
         seconds[trials] = time.monotonic() - started
-    print(
-        f"  {run.__name__}: " + ", ".join(f"{n} trials in {s:.1f} s" for n, s in seconds.items()), flush=True
-    )
+    runs = ", ".join(f"{trials} trials in {taken:.1f} s" for trials, taken in seconds.items())
+    print(f"  {run.__name__}: {runs}", flush=True)
     return (seconds[count] - seconds[few]) / (count - few)
 
 
