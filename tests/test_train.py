@@ -193,9 +193,11 @@ def test_training_is_sgd_on_the_loss(
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.8, weight_decay=0.1)
     for views in steps:
         targets = labels[which(views[0], images)]
-        h1, h2 = (net.backbone(view) for view in views)
-        ce1, ce2 = (torch.nn.functional.cross_entropy(net.classifier(h), targets) for h in (h1, h2))
-        bt = barlow_twins_loss(net.projector(h1), net.projector(h2), lambd=0.3, center=False)
+        # Classifier and projector as one batch: products of other shapes are rounded otherwise, and a few
+        # steps at this rate make 1e-5 of that.
+        h = torch.cat([net.backbone(view) for view in views])
+        ce1, ce2 = (torch.nn.functional.cross_entropy(y, targets) for y in net.classifier(h).chunk(2))
+        bt = barlow_twins_loss(*net.projector(h).chunk(2), lambd=0.3, center=False)
         optimizer.zero_grad()
         (ce1 + ce2 + 0.5 * bt).backward()
         optimizer.step()
