@@ -142,6 +142,7 @@ def sign_flip(differences: Vector) -> Vector:
     n, m = differences.shape
     if n == 0:
         return np.full(m, np.nan)
+    # Not scipy's permutation_test: it draws the random patterns anew for every column.
     signs = _signs(n)
     p = np.empty(m)
     for some in range(0, m, 16):  # 100,000 sums each

@@ -4,7 +4,8 @@
 
 Ledgers of the space `ablations` (2 backbones x 2 datasets x 16 subsets x 5 arms x seeds) with made-up
 metrics and no artifacts: histories and embeddings cannot be drawn, all else is. Seconds of: reading the
-ledger, the frame from it, the report, and the report again when one trial has changed; imports apart.
+ledger, the frame from it, the report, and the report again when one trial has changed. The first report
+also pays for what libraries do once a process.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 RUN = [sys.executable, str(ROOT / "study/run.py")]
 EPOCHS = 5
@@ -34,43 +34,22 @@ ARMS = 4
 """Of the quickstart."""
 AT_ONCE = 2
 
-DOES_NOTHING = '''
-"""Imported by every Python process that has this folder on its path: trials that do nothing."""
-import importlib.abc, importlib.util, sys
+DOES_NOTHING = """
+def train(config, data_dir, *, on_epoch, **rest):
+    import time
 
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "trainables.train":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            import time
-            load(module)
-
-            def train(config, data_dir, *, on_epoch, **rest):
-                rows = []
-                for epoch in range(1, config.epochs + 1):
-                    now = {"epoch": epoch, "timestamp": int(time.time() * 1000)}
-                    some = dict.fromkeys(("train/loss", "train/ce", "train/acc", "lr", "val/acc"), 0.5)
-                    rows.append({**now, **some, "epoch_seconds": 0.001, "images_per_second": 1.0})
-                    on_epoch(rows[-1])
-                names = ("test_acc", "val_acc", "train_acc", "test_ce", "test_ece", "knn_acc", "view_cosine")
-                seconds = {"train_seconds": 0.001, "evaluate_seconds": 0.001}
-                artifacts = {name: b"x" * 100_000 for name in ("features.npz", "predictions.parquet")}
-                artifacts["history.parquet"] = module.to_parquet(rows)
-                metrics = dict.fromkeys(names, 0.5) | seconds
-                return module.TrialResult(metrics=metrics, history=tuple(rows), artifacts=artifacts)
-
-            module.train = train
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder())
-'''
+    rows = []
+    for epoch in range(1, config.epochs + 1):
+        now = {"epoch": epoch, "timestamp": int(time.time() * 1000)}
+        some = dict.fromkeys(("train/loss", "train/ce", "train/acc", "lr", "val/acc"), 0.5)
+        rows.append({**now, **some, "epoch_seconds": 0.001, "images_per_second": 1.0})
+        on_epoch(rows[-1])
+    names = ("test_acc", "val_acc", "train_acc", "test_ce", "test_ece", "knn_acc", "view_cosine")
+    metrics = dict.fromkeys(names, 0.5) | {"train_seconds": 0.001, "evaluate_seconds": 0.001}
+    artifacts = {name: b"x" * 100_000 for name in ("embeddings.npz", "predictions.npz")}
+    artifacts["history.parquet"] = module.to_parquet(rows)
+    return module.TrialResult(metrics=metrics, history=tuple(rows), artifacts=artifacts)
+"""
 
 TUNE = """
 import sys
@@ -171,9 +150,10 @@ def memory(folder: Path, count: int) -> float:
 
 
 def _ours(folder: Path, count: int) -> subprocess.Popen[bytes]:
-    (folder / "sitecustomize.py").write_text(DOES_NOTHING)
+    from studies import stand_in_for_train
+
     command = [*RUN, "--space", "quickstart", "--seeds", str(count // ARMS), "--set", f"epochs={EPOCHS}"]
-    return _start([*command, "--no-report"], folder, PYTHONPATH=str(folder))
+    return _start([*command, "--no-report"], folder, **stand_in_for_train(folder, DOES_NOTHING))
 
 
 def run_tune(folder: Path, count: int) -> None:

@@ -8,7 +8,7 @@ written.
 
 import contextlib
 import sqlite3
-from collections import defaultdict
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +52,8 @@ class QuickRun:
     """Of the names that were asked for."""
 
 
-class NotQuick(Exception):  # nothing is wrong
-    """The database is none that can be read here."""
+class NotQuick(Exception):
+    """The database is none that can be read here; nothing need be wrong with it."""
 
 
 def find_experiment(file: Path, name: str) -> Experiment | None:
@@ -84,20 +84,19 @@ def trials(file: Path, experiment_id: str, prefix: str) -> list[QuickRun]:
             for run_id, status, started, ended in database.execute(TRIALS, (experiment_id,))
         }
         # A set of its own, not a join: the tables are read in the order in which they lie.
-        names: defaultdict[str, str] = defaultdict(str)
         for table in ("params", "tags"):
             for run_id, name, value in database.execute(f"select run_uuid, key, value from {table}"):  # noqa: S608
                 run = runs.get(run_id)
                 if run is not None:
                     # The same few names, for thousands of runs: once in memory.
-                    getattr(run, table)[names.setdefault(name, name)] = value
+                    getattr(run, table)[sys.intern(name)] = value
         for run_id, name, value, is_nan in database.execute(
             "select run_uuid, key, value, is_nan from latest_metrics where substr(key, 1, ?) = ?",
             (len(prefix), prefix),
         ):
             run = runs.get(run_id)
             if run is not None:
-                run.metrics[names.setdefault(name, name)] = float("nan") if is_nan else value
+                run.metrics[sys.intern(name)] = float("nan") if is_nan else value
     return list(runs.values())
 
 

@@ -25,6 +25,7 @@ from studies import (
     records,
     run,
     saved_states,
+    stand_in_for_train,
     start,
     wait_for_a_saved_state,
 )
@@ -35,38 +36,16 @@ from trainables.trial import TrialConfig
 AWAY = float(os.environ.get("AWAY", "60"))
 """Seconds without a tracking server."""
 
-RUNS_OUT_OF_MEMORY = '''
-"""Found by every Python process of the cluster: training raises what a full GPU raises."""
-import importlib.abc, importlib.util, os, sys
+RUNS_OUT_OF_MEMORY = """
+def train(config, *arguments, **options):
+    import os, ray, torch
 
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "trainables.train":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            load(module)
-
-            def train(config, *arguments, **options):
-                import ray, torch
-
-                share = ray.get_runtime_context().get_assigned_resources()["GPU"]
-                with open(os.environ["SHARES"], "a") as file:
-                    print(config.key, share, config.batch_size, file=file)
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried 20 MiB.")
-
-            module.train = train
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
+    share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+    with open(os.environ["SHARES"], "a") as file:
+        print(config.key, share, config.batch_size, file=file)
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried 20 MiB.")
+"""
+"""Training raises what a full GPU raises."""
 
 
 @pytest.fixture
@@ -91,8 +70,8 @@ def cluster() -> Iterator[Callable[..., object]]:
 def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
     tmp_path: Path, cluster: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(RUNS_OUT_OF_MEMORY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name, value in stand_in_for_train(tmp_path, RUNS_OUT_OF_MEMORY).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SHARES", str(tmp_path / "shares"))
     gpus = cluster({"num_cpus": 2, "num_gpus": 1})
     arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--gpus-per-trial", "0.25"]

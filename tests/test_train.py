@@ -175,6 +175,32 @@ def test_every_view_of_every_step_has_draws_of_its_own(seen: Seen, clean: tuple[
     assert len(flips) == 8
 
 
+@pytest.mark.parametrize(("gamma", "center"), [(0.5, False), (0.5, True), (0.0, True)])
+def test_views_meet_classifier_and_projector_as_if_one_after_the_other(
+    tiny: Tiny, gamma: float, center: bool
+) -> None:
+    """In double precision: loss, logits and all gradients."""
+    config = tiny(method="siamese", gamma=gamma, center=center)
+    net = build(config, num_classes=10).double().train()
+    x1, x2 = torch.rand(2, 25, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(25) % 10
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        wanted = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+        return list(found)
+
+    loss, logits = train_module._forward(config, net, [x1, x2], targets)
+    h1, h2 = net.features(x1), net.features(x2)
+    y1, y2 = net.logits(h1), net.logits(h2)
+    z = (net.embedding(h1), net.embedding(h2)) if gamma else (None, None)
+    expected = siamese_loss(y1, y2, targets, *z, gamma=gamma, lambd=config.lambd, center=center)
+    torch.testing.assert_close(logits, [y1, y2], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(loss.total, expected.total, rtol=1e-10, atol=0)
+    for ours, theirs in zip(gradients(loss.total), gradients(expected.total), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
 def test_training_is_sgd_on_the_loss(
     seen: Seen, nets: list[SiameseNet], clean: tuple[Tensor, Tensor], tiny: Tiny
 ) -> None:
@@ -193,8 +219,8 @@ def test_training_is_sgd_on_the_loss(
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.8, weight_decay=0.1)
     for views in steps:
         targets = labels[which(views[0], images)]
-        # Classifier and projector as one batch: products of other shapes are rounded otherwise, and a few
-        # steps at this rate make 1e-5 of that.
+        # Classifier and projector as one batch (the test before holds that against one view after the other):
+        # products of other shapes are rounded otherwise, and a few steps at this rate make 1e-5 of that.
         h = torch.cat([net.backbone(view) for view in views])
         ce1, ce2 = (torch.nn.functional.cross_entropy(y, targets) for y in net.classifier(h).chunk(2))
         bt = barlow_twins_loss(*net.projector(h).chunk(2), lambd=0.3, center=False)
