@@ -112,6 +112,13 @@ def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
     return ([] if first is None else [first, *alike]), len(values)
 
 
+def entry_of(values: pd.Series, planned: int, runs: tuple[str, ...]) -> Entry:
+    """What people read of values over seeds, and how many there are where some are missing."""
+    known = [float(value) for value in values.dropna()]
+    missing = f" ({len(known)} of {planned})" if len(known) != planned else ""
+    return Entry(text=spread_text(known) + missing, runs=runs)
+
+
 def entry(row: pd.Series) -> Entry:
     """What people read of a row of `summarise`."""
     text = spread_text([float(value) for value in row["values"].split()])

@@ -46,7 +46,7 @@ def difference_table(compared: pd.DataFrame, name: str, title: str) -> Table | N
     if shown.empty:
         return None
     rows = tuple(
-        (difference_text(row["arm_label"], row["baseline_label"]), texts(*_in_words(row)))
+        (difference_text(row["arm_label"], row["baseline_label"]), texts(*in_words(row)))
         for row in compared.to_dict("records")
     )
     return Table(
@@ -59,7 +59,8 @@ def difference_table(compared: pd.DataFrame, name: str, title: str) -> Table | N
     )
 
 
-def _in_words(row: Mapping[Hashable, Any]) -> list[str]:
+def in_words(row: Mapping[Hashable, Any]) -> list[str]:
+    """The entries of `DIFFERENCE_COLUMNS` for a row of `analysis.paired.compare`."""
     return [
         points(row["delta"]),
         interval(row["delta_low"], row["delta_high"]),

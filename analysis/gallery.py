@@ -118,13 +118,14 @@ def _css_width(png: Path) -> int:
 
 def digest_of(source: pd.DataFrame, caption: str = "") -> str:
     """Of all that a rendering depends on: the state of trials, or other numbers, and our code."""
-    state = source[["key", "status", "run_id", "changed"]] if "key" in source else source
+    state = source[["key", "status", "run_id", "changed"]] if "changed" in source else source
     return hashlib.sha256((state.to_csv(index=False) + caption + _code()).encode()).hexdigest()
 
 
 @functools.cache
 def _code() -> str:
     room = Path(__file__).parent
-    names = ("*.py", "templates/*", "published/*", "../search_spaces/*.py", "../trainables/trial.py")
+    names = ["*.py", "templates/*", "published/*", "../search_spaces/*.py", "../trainables/trial.py"]
+    names += ["../study/searched.py", "../study/optuna_study.py"]
     files = sorted(path for name in names for path in room.glob(name))
     return json.dumps([mpl.__version__, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)])

@@ -21,6 +21,7 @@ DIAGNOSTICS = {
     "knn_acc": ("kNN on h", "%"),
     "test_ce": ("Test cross-entropy", ""),
     "test_ece": ("Calibration error (ECE)", "%"),
+    "val_ece": ("Validation calibration error (ECE)", "%"),
     "view_agreement": ("View agreement", "%"),
     "view_cosine": ("View cosine", ""),
     "effective_rank": ("Effective rank of h", ""),

@@ -31,6 +31,29 @@ def to_text(content: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def search_text(content: Mapping[str, Any], folder: Path) -> str:
+    """Markdown of the report of a search, as `to_text`."""
+    planned, there = content["planned"], content["searched_count"]
+    states = ", ".join(f"{count} {state}" for state, count in content["states"].items() if count)
+    lines = [f"# Search {content['space']}\n"]
+    lines.append(f"{there} of {planned} configurations searched ({states}), by {content['objectives']}.\n")
+    if content["finals_done"] < content["finals_planned"]:
+        missing = content["finals_planned"] - content["finals_done"]
+        lines.append(
+            f"**Incomplete: {missing} of {content['finals_planned']} finalists' trials are missing.**\n"
+        )
+    lines.append("\n".join(f"- {sentence}" for sentence in content["findings"]) + "\n")
+    lines += [to_markdown(table) for table in content["tables"]]
+    for shown in content["figures"]:
+        lines.append(f"![{shown.alt}]({shown.png.relative_to(folder)})\n\n{shown.caption}\n")
+    lines += [f"{note}\n" for note in content["figure_notes"]]
+    lines += [to_markdown(table) for table in content["searched"].values()]
+    lines += ["## Held fixed\n", *_facts(content["fixed"])]
+    lines += ["\n## Where this comes from\n", f"- experiment: {content['experiment']}"]
+    lines += [*_facts(content["provenance"]), *(f"- {note}" for note in content["notes"])]
+    return "\n".join(lines) + "\n"
+
+
 def _state(content: Mapping[str, Any]) -> list[str]:
     """How much of the study is there."""
     planned, done = content["planned"], content["finished"]

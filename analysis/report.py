@@ -4,13 +4,10 @@ As a script: `python analysis/report.py --space NAME`.
 """
 
 import argparse
-import base64
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +15,17 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 from analysis.cells import summarise
 from analysis.comparisons import comparisons
 from analysis.factors import Effects, effects_of
 from analysis.facts import counts, going_with, held_fixed, oddities, provenance
 from analysis.findings import cell_findings, findings
-from analysis.formats import Table, Ui, to_html
+from analysis.formats import Ui
 from analysis.gallery import Figure, Gallery, digest_of
 from analysis.markdown import to_text
 from analysis.overview import groups_of, overview
+from analysis.pages import MARKDOWN, REPORT, STAMP, Rendered, before, html, replace
 from analysis.published import (
     Published,
     add_published_argument,
@@ -38,6 +34,7 @@ from analysis.published import (
     published_tables,
     read_published,
 )
+from analysis.search_report import render as render_search
 from analysis.sections import (
     CELLS_WITH_EMBEDDINGS,
     CELLS_WITH_FIGURES,
@@ -52,26 +49,8 @@ from search_spaces import Selection
 from study import store
 from study.ledger import Ledger
 
-REPORT = "report.html"
-MARKDOWN = "report.md"
 OPEN_CELLS = 2
 """Most cells whose details are unfolded from the start."""
-_STAMP = ".rendered"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rendered:
-    """What `render` did.
-
-    Attributes:
-        path: of the report.
-        files: everything rendered, the report first; empty where nothing had changed.
-        tables: all of the report; empty likewise.
-    """
-
-    path: Path
-    files: tuple[Path, ...] = ()
-    tables: tuple[Table, ...] = ()
 
 
 def render(
@@ -99,16 +78,16 @@ def render(
         keep_frame: `trials.parquet` is there already, of these trials.
         force: render even if nothing has changed.
     """
-    report, stamp = folder / REPORT, folder / _STAMP
+    report, stamp = folder / REPORT, folder / STAMP
     published = published or read_published()
     ui = ui or (store.shown(ledger.uri) if ledger.uri.startswith("http") else None)
     state = f"{digest_of(trials)} {published.name} {pd.util.hash_pandas_object(published.rows).sum()} {ui}"
-    before = _before(stamp)
-    if not force and report.exists() and before.get("state") == state:
+    known = before(stamp)
+    if not force and report.exists() and known.get("state") == state:
         return Rendered(path=report)
     folder.mkdir(parents=True, exist_ok=True)
     links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
-    gallery = Gallery(folder / "figures", known=dict(before.get("figures", {})))
+    gallery = Gallery(folder / "figures", known=dict(known.get("figures", {})))
     summary, compared = summarise(trials), comparisons(trials)
     held = hold(summary, trials, published)
     against = published_tables(held, trials, published)
@@ -137,38 +116,16 @@ def render(
         "provenance": provenance(selection, trials),
         "linked": links is not None,
     }
-    _replace(folder / MARKDOWN, to_text(content, folder))
+    replace(folder / MARKDOWN, to_text(content, folder))
     written = write_tables(summary, compared, tables, folder / "tables")
     if not keep_frame:
         write(trials, ledger, folder / FRAME)
-    _replace(report, _html(content, links))
+    replace(report, html("report.html.j2", content, links))
     gallery.sweep()
     stamp.write_text(json.dumps({"state": state, "figures": gallery.known}))
     drawn = [path for figure in gallery.drawn for path in (figure.png, figure.pdf)]
     files = (report, folder / MARKDOWN, *written, folder / FRAME, *drawn)
     return Rendered(path=report, files=files, tables=tuple(tables))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a report that was cut off looks like one that says less."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    os.replace(draft, path)
-
-
-def forget(folder: Path) -> None:
-    """Make the next `render` into `folder` render again; figures are kept."""
-    before = _before(folder / _STAMP)
-    (folder / _STAMP).write_text(json.dumps({**before, "state": None}))
-
-
-def _before(stamp: Path) -> dict[str, Any]:
-    """What the last rendering left; nothing where that cannot be read."""
-    try:
-        before = json.loads(stamp.read_text())
-    except (OSError, ValueError):
-        return {}
-    return before if isinstance(before, dict) else {}
 
 
 def _cells(
@@ -235,25 +192,6 @@ def _left_out(cells: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _html(content: Mapping[str, Any], ui: Ui | None) -> str:
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
-    environment.globals["table"] = lambda table: Markup(to_html(table, ui))  # noqa: S704  # escapes its texts
-    environment.globals["picture"] = _picture
-    environment.filters["code"] = _code
-    return environment.get_template("report.html.j2").render(**content)
-
-
-def _code(text: str) -> Markup:
-    """Text with what stands between backticks as code."""
-    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))  # noqa: S704  # escaped
-
-
-def _picture(figure: Figure) -> str:
-    """The figure as an address that holds all of it."""
-    # As it is: a palette of few colours makes the rare ones, which lines and marks have, grey.
-    return "data:image/png;base64," + base64.b64encode(figure.png.read_bytes()).decode()
-
-
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_published_argument(parser)
     parser.add_argument(
@@ -272,17 +210,22 @@ def _check(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the report of a space; returns the exit code."""
-    inputs = parse_command_line("The report of a space.", argv, extend=_add_arguments, check=_check)
-    rendered = render(
-        inputs.selection,
-        inputs.trials,
-        inputs.ledger,
-        inputs.folder,
-        published=read_published(inputs.args.published),
-        ui=inputs.args.ui,
-        keep_frame=True,
-        force=True,
+    inputs = parse_command_line(
+        "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
     )
+    if inputs.found is not None:
+        rendered = render_search(inputs.found, inputs.ledger, inputs.folder, ui=inputs.args.ui, force=True)
+    else:
+        rendered = render(
+            inputs.selection,
+            inputs.trials,
+            inputs.ledger,
+            inputs.folder,
+            published=read_published(inputs.args.published),
+            ui=inputs.args.ui,
+            keep_frame=True,
+            force=True,
+        )
     for path in rendered.files:
         print(f"wrote {path}")
     return 0

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search_spaces import Selection, add_selection_arguments, selection_from
+from search_spaces import Selection, add_selection_arguments, search_from, selection_from
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
 from study import store
 from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
+from study.searched import Standing, standing
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
@@ -62,8 +63,9 @@ class Inputs:
 
     Attributes:
         args: the options as they were given.
-        selection: the trials that are meant.
+        selection: the trials that are meant; of a search, its finalists'.
         ledger: where they are.
+        found: how far the search is; None where the space is none.
         trials: what it has of them, as of `load`.
         folder: for results.
     """
@@ -71,6 +73,7 @@ class Inputs:
     args: argparse.Namespace
     selection: Selection
     ledger: Ledger
+    found: Standing | None
     trials: pd.DataFrame
     folder: Path
 
@@ -82,6 +85,7 @@ def parse_command_line(
     subfolder: str = "",
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
     check: Callable[[argparse.Namespace], object] | None = None,
+    searches: bool = False,
 ) -> Inputs:
     """Understand the options of an analysis script and read the trials that are meant.
 
@@ -93,6 +97,7 @@ def parse_command_line(
         subfolder: of `reports/<space>`, where results go by default.
         extend: adds options of the script's own.
         check: raises ValueError for what they cannot mean, before the ledger is read.
+        searches: whether the script has a use for a search without finalists.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add_selection_arguments(parser)
@@ -103,7 +108,8 @@ def parse_command_line(
         extend(parser)
     args = parser.parse_args(argv)
     try:
-        selection = selection_from(args)
+        search = search_from(args)
+        selection = Selection(space=args.space, trials=(), steps=()) if search else selection_from(args)
         if check:
             check(args)
         ledger = ledger_from(args)
@@ -112,13 +118,23 @@ def parse_command_line(
             raise ValueError(
                 f"--experiment: no experiment {ledger.experiment!r} at {store.shown(ledger.uri)}"
             )
-        report = args.out or Path("reports", selection.space)
+        report = args.out or Path("reports", args.space)
         folder = args.out or report / subfolder
         store.check_writable("--out", folder)
-        trials = read(selection, ledger, report / FRAME)
+        found, trials = None, pd.DataFrame()
+        if search is None:
+            trials = read(selection, ledger, report / FRAME)
+        else:
+            records = ledger.trials()
+            found = standing(search, records, {})
+            selection = found.final_selection()
+            if selection.trials:
+                trials = load(selection, records)
+            elif not searches:
+                raise ValueError(f"--space {search.name}: the search has no finalists yet")
     except ValueError as error:
         parser.error(str(error))
-    return Inputs(args=args, selection=selection, ledger=ledger, trials=trials, folder=folder)
+    return Inputs(args=args, selection=selection, ledger=ledger, found=found, trials=trials, folder=folder)
 
 
 def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from search_spaces.searches import SEARCHES, Search
 from search_spaces.spaces import SPACES
-from trainables.trial import FIELDS, TrialConfig, format_value, nearest, parse_value
+from trainables.trial import FIELDS, OBJECTIVES, FieldValue, TrialConfig, format_value, nearest, parse_value
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ def select(
         ValueError: an unknown space, key or value, or nothing is left.
     """
     if space not in SPACES:
-        raise ValueError(f"unknown space {space!r}{nearest(space, SPACES)}; allowed: {', '.join(SPACES)}")
+        known = (*SPACES, *SEARCHES)
+        raise ValueError(f"unknown space {space!r}{nearest(space, known)}; allowed: {', '.join(known)}")
     design = SPACES[space]()
     trials = _distinct(design)
     steps = [f"space {space}: {len(trials)} trials", *getattr(design, "notes", ())]
@@ -66,7 +68,7 @@ def select(
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which trials are meant, the same for running and for analysing."""
     group = parser.add_argument_group("which trials")
-    group.add_argument("--space", metavar="NAME", help=f"the search space: {', '.join(SPACES)}")
+    group.add_argument("--space", metavar="NAME", help=f"the search space: {', '.join((*SPACES, *SEARCHES))}")
     group.add_argument(
         "--only",
         metavar="KEY=V[,V]",
@@ -82,14 +84,65 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
         dest="assign",
         help="then replace a field in every trial; may be repeated",
     )
-    group.add_argument("--seeds", metavar="N", type=int, help="seeds 0 … N-1 instead of the space's own")
+    group.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        help="seeds 0 … N-1 instead of the space's own; of a search, fresh seeds of each finalist",
+    )
+    group = parser.add_argument_group("searches alone")
+    group.add_argument("--trials", metavar="N", type=int, help="distinct configurations that a method tries")
+    group.add_argument(
+        "--finalists", metavar="K", type=int, help="best of each method, trained with fresh seeds"
+    )
+    group.add_argument(
+        "--objective",
+        metavar="NAME[,NAME]",
+        help=f"what is optimised: {', '.join(OBJECTIVES)} (default: the search's own)",
+    )
 
 
 def selection_from(args: argparse.Namespace) -> Selection:
     """The selection that parsed `add_selection_arguments` describe; raises ValueError like `select`."""
     if args.space is None:
-        raise ValueError(f"--space: required; allowed: {', '.join(SPACES)}")
+        raise ValueError(f"--space: required; allowed: {', '.join((*SPACES, *SEARCHES))}")
+    for option in ("trials", "finalists", "objective"):
+        if getattr(args, option) is not None:
+            known = ", ".join(SEARCHES)
+            raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
     return select(args.space, only=args.only, assign=args.assign, seeds=args.seeds)
+
+
+def search_from(args: argparse.Namespace) -> Search | None:
+    """The search that parsed `add_selection_arguments` describe; None where the space is none.
+
+    Raises:
+        ValueError: what was given cannot be searched.
+    """
+    if args.space not in SEARCHES:
+        return None
+    search = SEARCHES[args.space]()
+    methods = search.methods
+    for condition in args.only:
+        key, texts = _split("--only", condition, "KEY=V[,V]")
+        if key != "method":
+            raise ValueError(f"--only: got {condition!r}; allowed with a search: method={','.join(methods)}")
+        methods = tuple(method for method in methods if method in texts.split(","))
+        for text in texts.split(","):
+            if text not in search.methods:
+                hint = nearest(text, search.methods)
+                raise ValueError(
+                    f"--only method: no trial has {text!r}{hint}; there are: {', '.join(search.methods)}"
+                )
+    given = {name: getattr(args, name) for name in ("trials", "finalists", "seeds")}
+    if args.objective is not None:
+        given["objectives"] = tuple(args.objective.split(","))
+    changes = {name: value for name, value in given.items() if value is not None}
+    search = search.replace(methods=methods, assigned=_assigned(args.assign), **changes)
+    for trial in _reading("--set", search.draw):
+        if not trial.val_fraction:
+            raise ValueError("--set: val_fraction=0 leaves a search no image to look at; allowed: > 0")
+    return search
 
 
 def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
@@ -118,13 +171,18 @@ def _canonical(key: str, text: str) -> str:
 
 def _assign(trials: Iterable[TrialConfig], assignments: Iterable[str]) -> list[TrialConfig]:
     """All assignments at once: method and gamma, say, are only valid together."""
+    values = _assigned(assignments)
+    return _reading("--set", lambda: [trial.replace(**values) for trial in trials])
+
+
+def _assigned(assignments: Iterable[str]) -> dict[str, FieldValue]:
     values = {}
     for assignment in assignments:
         key, text = _split("--set", assignment, "KEY=VALUE")
         if key == "arm":
             raise ValueError("--set: 'arm' is derived; set method or gamma instead")
         values[key] = _reading("--set", lambda: parse_value(key, text))  # noqa: B023  # called at once
-    return _reading("--set", lambda: [trial.replace(**values) for trial in trials])
+    return values
 
 
 def _reading(option: str, read: Callable[[], T]) -> T:

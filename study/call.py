@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from search_spaces import Selection, selection_from
+from search_spaces import SEARCHES, Search, Selection, search_from, selection_from
 from study import cluster, options, store
 from study.ledger import Ledger, ledger_from
 from study.store import LedgerError
@@ -27,12 +27,16 @@ class Call:
 
     args: argparse.Namespace
     selection: Selection
+    """The trials; of a search, some that it could suggest, or its finalists'."""
+    search: Search | None = None
     sizes: dict[TrialConfig, data.Sizes]
     resources: cluster.Resources
     ledger: Ledger
     storage: "Storage"
     console: Console
     lease_lost: threading.Event = field(default_factory=threading.Event)
+    exhausted: set[str] = field(default_factory=set)
+    """Methods of the search that have fewer configurations than asked for."""
 
     @property
     def output(self) -> Path:
@@ -73,7 +77,12 @@ def understood(args: argparse.Namespace, console: Console) -> Call:
     """What the options mean; raises ValueError or DataError for what cannot be meant."""
     from trainables.checkpoint import Storage
 
-    selection = selection_from(args)
+    search = search_from(args)
+    check_search_options(args, search)
+    if search is None:
+        selection = selection_from(args)
+    else:
+        selection = Selection(space=search.name, trials=tuple(search.draw()), steps=())
     resources = cluster.Resources(
         cpus=args.cpus_per_trial, gpus=args.gpus_per_trial, max_concurrent=args.max_concurrent
     )
@@ -88,12 +97,30 @@ def understood(args: argparse.Namespace, console: Console) -> Call:
     return Call(
         args=args,
         selection=selection,
+        search=search,
         sizes=sizes,
         resources=resources,
         ledger=ledger_from(args),
         storage=Storage(options.storage_uri(args)),
         console=console,
     )
+
+
+def check_search_options(args: argparse.Namespace, search: Search | None) -> None:
+    """Set what `--sampler` and `--scheduler` are by default; ValueError for what cannot be."""
+    if search is None:
+        for option in ("sampler", "scheduler"):
+            if getattr(args, option) is not None:
+                known = ", ".join(SEARCHES)
+                raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
+        return
+    several = len(search.objectives) > 1
+    if several and args.scheduler == "asha":
+        raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
+    if several and args.sampler == "cmaes":
+        raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")
+    args.sampler = args.sampler or "tpe"
+    args.scheduler = args.scheduler or ("none" if several else "asha")
 
 
 def check_before_anything_is_created(call: Call) -> None:

@@ -170,6 +170,22 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         yield
 
 
+def places(request: Mapping[str, float], address: str | None) -> int:
+    """How many trials that ask for `request` can run at once, within a `session`.
+
+    On a cluster, which may grow, one more than there is room for: it grows for what waits.
+    """
+    import ray
+
+    count = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            having = node["Resources"]
+            fitting = [having.get(kind.upper(), 0.0) / amount for kind, amount in request.items() if amount]
+            count += int(min(fitting, default=0.0) + 1e-6)
+    return max(1, count + (not is_own(address)))
+
+
 def request(resources: Resources, address: str | None) -> dict[str, float]:
     """Ray's resource request of one trial, within a `session`.
 

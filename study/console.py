@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from study.forecast import shown
-from study.writer import EpochDone, Event, Failed, Repeated, Resumed, Started
+from study.searched import SEARCHED, STAGE
+from study.writer import EpochDone, Event, Failed, Found, Pruned, Repeated, Resumed, Started
 from trainables.checkpoint import Bundle
 from trainables.trial import TrialConfig
 
@@ -24,14 +25,15 @@ class Progress:
     """Counts, time left and the running trials. Methods may be called from any thread.
 
     Args:
-        trials: that will run.
+        total: trials that will run.
+        epochs: of all of them together.
         console: where to; a terminal gets a live display.
     """
 
-    def __init__(self, trials: Sequence[TrialConfig], console: Console) -> None:
+    def __init__(self, total: int, epochs: int, console: Console) -> None:
         """Show nothing yet; use as a context manager."""
-        self._total = len(trials)
-        self._epochs = sum(trial.epochs for trial in trials)
+        self._total = total
+        self._epochs = epochs
         self._epochs_done: dict[str, int] = {}
         self._epochs_before: dict[str, int] = {}  # trained by earlier attempts
         self._console = console
@@ -72,6 +74,12 @@ class Progress:
                 self.note(f"{event.config.name} goes on after epoch {len(event.rows)}")
             for line in event.notes:
                 self.note(line)
+        if isinstance(event, Found):
+            self.found(event)
+        if isinstance(event, Pruned):
+            row, trial = event.row, event.config
+            shown_epochs = f"stopped early, after {int(row['epoch'])} of {trial.epochs} epochs"
+            self._end(trial, f"{shown_epochs}: validation {row['val/acc']:.1%}", style="bright_black")
         if isinstance(event, Repeated):
             self.note(f"{event.config.name}: {event.reason}")
         if isinstance(event, Failed):
@@ -81,8 +89,14 @@ class Progress:
         """The ledger has all of a trial."""
         metrics = bundle.result.metrics
         seconds = metrics["train_seconds"] + metrics["evaluate_seconds"]
-        validation = f", validation {metrics['val_acc']:.1%}" if "val_acc" in metrics else ""
-        self._end(bundle.config, f"test {metrics['test_acc']:.1%}{validation}, {shown(seconds)}")
+        validation = f"validation {metrics['val_acc']:.1%}, " if "val_acc" in metrics else ""
+        # Of a searched trial nobody is to see how it does on test images.
+        test = "" if bundle.tags.get(STAGE) == SEARCHED else f"test {metrics['test_acc']:.1%}, "
+        self._end(bundle.config, f"{test}{validation}{shown(seconds)}")
+
+    def found(self, event: Found) -> None:
+        """A searcher asked for a trial that the ledger has."""
+        self._end(event.config, "in the ledger already", style="bright_black")
 
     def failed(self, trial: TrialConfig, reason: str) -> None:
         """A trial has no result and will not get one in this run."""

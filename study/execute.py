@@ -2,13 +2,12 @@
 
 import errno
 import logging
-import math
 import os
 import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,20 @@ os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints tables even with ve
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # _StopSignals has its own
 
 from ray import tune
-from ray.tune.search import Searcher
+from ray.tune.schedulers import TrialScheduler
 
-from study.writer import EpochDone, Event, Failed, Interrupted, Repeated, Resumed, Started, Succeeded
+from study.jobs import Budget, Jobs
+from study.writer import (
+    EpochDone,
+    Event,
+    Failed,
+    Interrupted,
+    Pruned,
+    Repeated,
+    Resumed,
+    Started,
+    Succeeded,
+)
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
@@ -34,8 +44,6 @@ logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITIC
 # Tune gives its workers an environment of their own for another library's sake (PyTorch Lightning). Without
 # it they are the processes that Ray has already started, seconds sooner.
 getattr(sys.modules.get("ray.tune.execution.class_cache"), "DEFAULT_ENV_VARS", {}).clear()
-
-Job = tuple[TrialConfig, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +64,14 @@ class Ending:
         return self.received is None and self.reason is None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """How long a study may take.
-
-    Attributes:
-        deadline: when its trials are stopped, s since 1970.
-        seconds: how long a trial is expected to take; None: not known.
-        shown: as it was given.
-    """
-
-    deadline: float
-    seconds: Callable[[TrialConfig], float | None]
-    shown: str
-
-    def latest_start(self, trial: TrialConfig) -> float:
-        """The last moment at which a trial may begin, s since 1970."""
-        return self.deadline - (self.seconds(trial) or 0.0)
-
-
 def execute(
-    jobs: Sequence[Job],
+    jobs: Jobs,
     tune_dir: Path,
     on_event: Callable[[Event], None],
     *,
     max_failures: int,
-    max_concurrent: int | None = None,
     budget: Budget | None = None,
+    scheduler: TrialScheduler | None = None,
 ) -> Ending:
     """Run all jobs with Ray Tune; to be called within a `cluster.session`, in the main thread.
 
@@ -90,20 +79,20 @@ def execute(
     what has begun and not ended then is Interrupted.
 
     Args:
-        jobs: each trial with what `trainables.tune.job` made of it, in the order of running.
+        jobs: hands out the trials.
         tune_dir: absolute folder for Tune's own files.
         on_event: gets what happens, in the calling thread; must return at once.
         max_failures: how often a trial whose process is lost is started again, from its last saved state.
-        max_concurrent: trials at once; None: as many as fit.
-        budget: no trial is begun that would not fit into what is left of it; None: no limit.
+        budget: ends the study when it is used up; None: no limit.
+        scheduler: may stop trials early; None: none is stopped.
     """
     stop = _Stop()
-    queue = _Jobs(jobs, budget, max_concurrent)
-    callback = _Events(queue, on_event, stop, attempts=max_failures + 1, budget=budget)
+    callback = _Events(jobs, on_event, stop, attempts=max_failures + 1, budget=budget)
     tuner = tune.Tuner(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
-            search_alg=queue,
+            search_alg=jobs,
+            scheduler=scheduler,
             num_samples=-1,  # until the queue says that it is over
             reuse_actors=True,  # a fresh process a trial costs seconds to import PyTorch
             trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
@@ -125,7 +114,7 @@ def execute(
         stop.reason = stop.reason or f"there is no room for Ray's files: {str(error).splitlines()[-1]}"
     finally:
         callback.interrupt_rest()
-    if budget is not None and stop.received is None and stop.reason is None and queue.left:
+    if budget is not None and stop.received is None and stop.reason is None and jobs.left:
         stop.reason = f"the budget of {budget.shown} has no room for the rest"
     return Ending(stop.received, stop.reason)
 
@@ -170,73 +159,12 @@ def _end_tune() -> bool:
     return ready
 
 
-class _Jobs(Searcher):
-    """Hands out the jobs one after the other, some of them again; nothing is searched."""
-
-    def __init__(
-        self, jobs: Sequence[Job], budget: Budget | None = None, max_concurrent: int | None = None
-    ) -> None:
-        super().__init__()
-        self.configs = {config.key: config for config, _ in jobs}
-        self.ended: set[str] = set()
-        self.handed_out: dict[str, dict[str, Any]] = {}  # by Tune's id
-        self._waiting = [job for _, job in jobs]
-        self._budget = budget
-        self._max_concurrent = max_concurrent
-        self._refused: dict[str, float] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its searcher for a restore that never happens; a budget holds threads
-
-    @property
-    def left(self) -> int:
-        """Jobs that have not been handed out."""
-        return len(self._waiting)
-
-    def suggest(self, trial_id: str) -> Any:
-        if self._max_concurrent is not None and len(self.handed_out) >= self._max_concurrent:
-            return None
-        self._waiting = [job for job in self._waiting if job["key"] not in self.ended]
-        for position, job in enumerate(self._waiting):
-            if self._budget is not None:
-                latest = self._budget.latest_start(self.configs[job["key"]])
-                # What a worker found too late is late until it is known to be faster: clocks differ.
-                if time.time() > latest or latest <= self._refused.get(job["key"], -math.inf):
-                    continue
-                job = {**job, "latest_start": latest}  # noqa: PLW2901
-            del self._waiting[position]
-            self.handed_out[trial_id] = job
-            return job
-        # One that is at work may come back, or show that others are faster than was thought.
-        return None if self.handed_out else Searcher.FINISHED
-
-    def again(self, job: dict[str, Any]) -> None:
-        """Put a job back, as the next one."""
-        self._waiting.insert(0, job)
-
-    def late(self, job: dict[str, Any]) -> None:
-        """Put a job back that was not begun, as there was no time left for it."""
-        self._refused[job["key"]] = job["latest_start"]
-        self._waiting.append(job)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        self.handed_out.pop(trial_id, None)
-
-    def save(self, checkpoint_path: str) -> None:
-        pass  # never restored
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise AssertionError("a study goes on from its ledger, never from Tune's files")
-
-
 class _Events(tune.Callback):
     """Turns what Tune reports into events, and ends the study where that is called for."""
 
     def __init__(
         self,
-        jobs: _Jobs,
+        jobs: Jobs,
         on_event: Callable[[Event], None],
         stop: _Stop,
         *,
@@ -246,7 +174,6 @@ class _Events(tune.Callback):
         self._jobs = jobs
         self._attempts = attempts
         self._aborted: dict[str, int] = {}
-        self._open = dict(jobs.configs)
         self._started: set[str] = set()
         self._on_event = on_event
         self._stop = stop
@@ -267,7 +194,7 @@ class _Events(tune.Callback):
     def _aborted_by_tune(self, trial: Any) -> None:
         """Tune tells nobody of a trial that it gives up because an actor could not be used again."""
         job = self._jobs.handed_out.pop(trial.trial_id)
-        config = self._open.get(job["key"])
+        config = self._jobs.open.get(job["key"])
         if config is None:
             return
         count = self._aborted[config.key] = self._aborted.get(config.key, 0) + 1
@@ -280,18 +207,22 @@ class _Events(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        config = self._open.get(trial.config["key"])
+        config = self._jobs.open.get(trial.config["key"])
         if config is None:
             return  # ended before: a process that Tune took for lost may still report
         if "started" in result:
             self._started.add(config.key)
             self._on_event(Started(config, result["started"], result["started_at"]))
         elif "resumed" in result:
+            self._jobs.trained(config, result["resumed"])
             self._on_event(Resumed(config, result["resumed"], result["notes"]))
         elif "row" in result:
+            self._jobs.trained(config, [result["row"]])
             self._on_event(EpochDone(config, result["row"]))
+            if result.get("done"):  # the scheduler has decided before us
+                self._end(Pruned(config, result["row"]))
         elif "bundle" in result:
-            self._end(Succeeded(config))
+            self._end(Succeeded(config, result["objectives"]))
         elif "late" in result:
             self._jobs.late(trial.config)
         elif "out_of_memory" in result:
@@ -314,7 +245,7 @@ class _Events(tune.Callback):
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = self._open.get(trial.config["key"])
+        config = self._jobs.open.get(trial.config["key"])
         if config is None:
             return
         path = Path(trial.error_file) if trial.error_file else None
@@ -324,11 +255,10 @@ class _Events(tune.Callback):
 
     def interrupt_rest(self) -> None:
         """Tell of all that began and neither succeeded nor failed."""
-        for config in list(self._open.values()):
+        for config in list(self._jobs.open.values()):
             if config.key in self._started:
                 self._end(Interrupted(config))
 
     def _end(self, event: Event) -> None:
-        del self._open[event.config.key]
-        self._jobs.ended.add(event.config.key)
+        self._jobs.end(event)
         self._on_event(event)

@@ -77,6 +77,10 @@ class Forecast:
             self._measured.setdefault(_group(config), []).append(measured)
             self._rates.clear()
 
+    def take(self, sizes: Mapping[TrialConfig, Sizes]) -> None:
+        """Know the sizes of more trials that it will be asked for."""
+        self._sizes.update(sizes)
+
     def count(self, trials: Iterable[TrialConfig]) -> int:
         """How many measured trials speak for these."""
         return sum(len(self._measured.get(group, ())) for group in {_group(trial) for trial in trials})
@@ -208,7 +212,7 @@ def fitting(seconds: Iterable[float], slots: int, budget: float) -> int:
 
 def describe(
     forecast: Forecast,
-    trials: Mapping[TrialConfig, int],
+    trials: Sequence[tuple[TrialConfig, int]],
     grant: Grant,
     budget: float | None = None,
 ) -> list[str]:
@@ -222,7 +226,7 @@ def describe(
     """
     if not trials:
         return []
-    expected = [forecast.seconds(trial, done) for trial, done in trials.items()]
+    expected = [forecast.seconds(trial, done) for trial, done in trials]
     known = [seconds for seconds in expected if seconds is not None]
     lines = []
     if known:
@@ -233,8 +237,9 @@ def describe(
             together = f"{grant.slots} trials at once" if grant.slots > 1 else "one trial at a time"
             wall = f"{shown(wall_seconds(known, grant.slots))}, {together}; "
         of_device = f"{shown(share * sum(known))} of {device} time"
-        lines.append(f"forecast: {wall}{of_device} (from {forecast.count(trials)} that were measured)")
-    if unknown := forecast.unknown(trials):
+        measured = forecast.count(trial for trial, _ in trials)
+        lines.append(f"forecast: {wall}{of_device} (from {measured} that were measured)")
+    if unknown := forecast.unknown(trial for trial, _ in trials):
         kinds = ", ".join(dict.fromkeys("/".join(map(str, _group(trial))) for trial in unknown))
         lines.append(
             f"no forecast for {len(unknown)} of them: none of {kinds} has been measured on such a machine;"

@@ -32,6 +32,8 @@ FINAL = "final/"
 PAGE = 5000
 MOST_METRICS = 1000
 """That one request may carry."""
+PRUNED = "pruned.epoch"
+"""Tag of a searched trial that was stopped early: the epochs that it has been trained."""
 DATA = "data.sha256"
 """Tag with the digest of the data that a trial was trained on."""
 
@@ -230,8 +232,9 @@ class Ledger:
         run_id = self.run_of(config, tags, started)
         known = self.client.get_run(run_id).data.tags
         self.client.set_tag(run_id, "attempts", str(int(known.get("attempts", "0")) + 1))
-        if "failure" in known:
-            self.client.delete_tag(run_id, "failure")
+        for of_before in ("failure", PRUNED):
+            if of_before in known:
+                self.client.delete_tag(run_id, of_before)
         self.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -296,6 +299,23 @@ class Ledger:
     def kill(self, run_id: str) -> None:
         """Mark the run KILLED: interrupted, to be gone on with."""
         self.client.set_terminated(run_id, "KILLED")
+
+    def prune(self, run_id: str, epoch: int) -> None:
+        """Mark the run KILLED, stopped early after `epoch` epochs: its saved state is kept."""
+        self.client.set_tag(run_id, PRUNED, str(epoch))
+        self.kill(run_id)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, whatever its status."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """A metric of a trial by epoch."""
+        with self._asking():
+            points = self.client.get_metric_history(run_id, metric)
+        return {int(point.step): float(point.value) for point in sorted(points, key=lambda point: point.step)}
 
     def stale_runs(self) -> list[str]:
         """Ids of the runs whose data have changed since, and that were trained again."""

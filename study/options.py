@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
+from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -30,6 +31,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="TIME",
         type=duration,
         help="2h, 30m, 1h30m: begin no trial that would not fit, end then; the next call goes on",
+    )
+    options.add_argument(
+        "--sampler", choices=SAMPLERS, help="who suggests the configurations of a search (default: tpe)"
+    )
+    options.add_argument(
+        "--scheduler",
+        choices=SCHEDULERS,
+        help="what stops trials of a search early (default: asha; none with several objectives)",
     )
     options.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     options.add_argument(

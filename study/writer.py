@@ -12,7 +12,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from study.ledger import DATA, Ledger
 from trainables.checkpoint import (
@@ -26,6 +26,7 @@ from trainables.checkpoint import (
 )
 from trainables.trial import PROTOCOL, TrialConfig
 
+NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two attempts to reach a silent store: doubled from the first to the longest."""
 
@@ -64,6 +65,27 @@ class Succeeded:
     """The trial's result bundle lies on storage."""
 
     config: TrialConfig
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    """What a search may know of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The trial was stopped early: others of its search are better."""
+
+    config: TrialConfig
+    row: Mapping[str, float]
+    """Of its last epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A searcher asked for a trial that the ledger has already."""
+
+    config: TrialConfig
+    run_id: str
+    tags: Mapping[str, str]
+    """That its run gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +112,7 @@ class Repeated:
     reason: str
 
 
-NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
-
-Event = Started | Resumed | EpochDone | Succeeded | Failed | Interrupted | Repeated
+Event = Started | Resumed | EpochDone | Succeeded | Pruned | Found | Failed | Interrupted | Repeated
 
 
 class LedgerWriter:
@@ -192,6 +212,10 @@ class LedgerWriter:
                 self._finish(config)
             case Failed(config, reason, traceback):
                 self._ledger.fail(self._run_id(config), reason, traceback)
+            case Pruned(config, row):
+                self._ledger.prune(self._run_id(config), int(row["epoch"]))
+            case Found(_, run_id, tags):
+                self._ledger.tag(run_id, tags)
             case Interrupted(config):
                 if config.key in self._runs:
                     self._ledger.kill(self._runs[config.key])

@@ -35,7 +35,9 @@ TINY: dict[str, Any] = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: the others fill the time beside them."""
-    items.sort(key=lambda item: item.path.stem not in ("test_kills", "test_faults", "test_run"))
+    items.sort(
+        key=lambda item: item.path.stem not in ("test_kills", "test_faults", "test_run", "test_search")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,10 @@ MAY_IMPORT = {
     "trainables": {"trainables"},
     "search_spaces": {"search_spaces", "trainables.trial"},
     "study": {"study", "search_spaces", "trainables"},
-    "analysis": {"analysis", "search_spaces", "trainables.trial", "study.ledger", "study.store"},
+    "analysis": {
+        *("analysis", "search_spaces", "trainables.trial"),
+        *("study.ledger", "study.store", "study.searched", "study.optuna_study"),  # the reading side
+    },
 }
 MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 """run.py puts everything together."""
@@ -23,7 +26,14 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 HEAVY = {
     "torch": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
     "torchvision": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
-    "ray": {ROOT / "study/cluster.py", ROOT / "study/execute.py", ROOT / "trainables/tune.py"},
+    "ray": {
+        *(ROOT / f"study/{name}.py" for name in ("cluster", "execute", "jobs", "suggest")),
+        ROOT / "trainables/tune.py",
+    },
+    "optuna": {
+        *(ROOT / f"study/{name}.py" for name in ("suggest", "optuna_study")),
+        ROOT / "analysis/importances.py",
+    },
     "mlflow": {ROOT / "study/ledger.py"},
 }
 """Who may import a heavy library."""
@@ -66,7 +76,8 @@ def test_heavy_libraries_stay_in_their_place(library: str) -> None:
     [
         "from study.run import main; main(['--space', 'quickstart', '--plan'])",
         "from study.run import main; main(['--list-spaces'])",
-        "import analysis.report, analysis.tables, analysis.embeddings",
+        "from study.run import main; main(['--space', 'search', '--plan'])",
+        "import analysis.report, analysis.tables, analysis.embeddings, analysis.search_report",
         "import trainables.data, trainables.checkpoint, study.writer, study.console, study.cluster",
     ],
 )

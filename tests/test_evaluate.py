@@ -140,7 +140,7 @@ def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator
     }
     assert len({metrics[name] for name in expected}) > 4  # few are alike by chance
     others = {"test_acc_bnrecal", "test_ce", "test_ece", "knn_acc", "view_agreement", "view_cosine"}
-    others |= {"effective_rank", "silhouette", "z_effective_rank"}
+    others |= {"val_ece", "effective_rank", "silhouette", "z_effective_rank"}
     assert metrics.keys() == expected.keys() | {"test_augfull_acc"} | others
     for name, of in expected.items():
         assert metrics[name] == e.outputs(*of).accuracy, name

@@ -2,7 +2,9 @@
 
 import time
 
-from study.execute import Budget, _Events, _Jobs, _Stop
+from study.execute import _Events, _Stop
+from study.jobs import Budget, Jobs
+from study.writer import Interrupted
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
@@ -12,9 +14,9 @@ def trial(seed: int) -> TrialConfig:
     return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", seed=seed)
 
 
-def jobs(seeds: int, budget: Budget | None = None) -> _Jobs:
+def jobs(seeds: int, budget: Budget | None = None) -> Jobs:
     trials = [trial(seed) for seed in range(seeds)]
-    return _Jobs([(config, {"key": config.key, "seed": config.seed}) for config in trials], budget)
+    return Jobs([(config, {"key": config.key, "seed": config.seed}) for config in trials], budget)
 
 
 def budget(seconds: float, needed: dict[int, float | None]) -> Budget:
@@ -68,7 +70,7 @@ def test_what_came_too_late_is_not_handed_out_again_at_once() -> None:
 
 def test_no_more_at_once_than_asked_for() -> None:
     trials = [trial(seed) for seed in range(3)]
-    queue = _Jobs([(t, {"key": t.key}) for t in trials], max_concurrent=2)
+    queue = Jobs([(t, {"key": t.key}) for t in trials], max_concurrent=2)
     assert queue.suggest("a")
     assert queue.suggest("b")
     assert queue.suggest("c") is None
@@ -80,7 +82,7 @@ def test_what_has_ended_is_not_begun_again() -> None:
     queue = jobs(1)
     job = queue.suggest("a")
     queue.again(job)
-    queue.ended.add(job["key"])
+    queue.end(Interrupted(trial(0)))
     queue.on_trial_complete("a")
     assert queue.suggest("b") == "FINISHED"
 

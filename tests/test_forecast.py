@@ -42,7 +42,7 @@ def test_nothing_is_known_at_first() -> None:
     known = Forecast({trial(): SIZES})
     assert known.seconds(trial()) is None
     assert known.unknown([trial()]) == [trial()]
-    (line,) = describe(known, {trial(): 0}, CPU)
+    (line,) = describe(known, [(trial(), 0)], CPU)
     assert line.startswith("no forecast for 1 of them: none of digits/convnet/fp32 has been measured")
 
 
@@ -110,15 +110,15 @@ def test_for_people() -> None:
     known = Forecast({trial(seed=seed): SIZES for seed in range(4)})
     known.learn(trial(seed=9), SIZES, 3600.0, 0.0)
     trials = {trial(seed=seed): 0 for seed in range(4)}
-    assert describe(known, trials, CPU, budget=4000) == [
+    assert describe(known, list(trials.items()), CPU, budget=4000) == [
         "forecast: 2 h 00 min, 2 trials at once; 4 h 00 min of CPU time (from 1 that were measured)",
         "a budget of 1 h 06 min buys 2 of 4 trials",
     ]
     on_a_cluster = Grant(device=None, threads=1, gpus=0.5, slots=None)
-    assert describe(known, trials, on_a_cluster) == [
+    assert describe(known, list(trials.items()), on_a_cluster) == [
         "forecast: 2 h 00 min of GPU time (from 1 that were measured)"
     ]
-    assert describe(known, {}, CPU) == []
+    assert describe(known, [], CPU) == []
     assert compare(100, 110) == "forecast: 1 min 40 s, took 1 min 50 s (+10%)"
     assert [shown(s) for s in (8.34, 250, 18120, 273600)] == ["8.3 s", "4 min 10 s", "5 h 02 min", "3 d 4 h"]
 

@@ -19,7 +19,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
-from analysis import report
+from analysis import pages
 from analysis.facts import provenance
 from analysis.published import THESIS
 from analysis.report import main, render
@@ -624,7 +624,7 @@ def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_sto
     selection = Selection(space="test", trials=tuple(configs), steps=("a test",))
     trials = load(selection, ledger.trials())
     assert render(selection, trials, ledger, tmp_path / "out").files == ()
-    report.forget(tmp_path / "out")
+    pages.forget(tmp_path / "out")
     assert render(selection, trials, ledger, tmp_path / "out").files
     (tmp_path / "out/.rendered").write_text("damaged")
     assert render(selection, trials, ledger, tmp_path / "out").files

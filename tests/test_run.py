@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from studies import ARMS, ROOT, TINY, ledger, records, run, start
 
-from search_spaces import SPACES
+from search_spaces import SEARCHES, SPACES
 from trainables.trial import TrialConfig
 
 
@@ -278,6 +278,19 @@ def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request
         ),
         ("--space quickstart --storage file/x", "--storage: got '"),
         ("--space quickstart --max-concurrent 0", "--max-concurrent: got 0; allowed: an integer >= 1"),
+        ("--space quickstart --trials 9", "--trials: got with 'quickstart'; allowed with a search: search"),
+        (
+            "--space quickstart --sampler tpe",
+            "--sampler: got with 'quickstart'; allowed with a search: search",
+        ),
+        ("--space serch", "unknown space 'serch' (did you mean 'search'?)"),
+        ("--space search --sampler grid", "argument --sampler: invalid choice: 'grid'"),
+        ("--space search --objective test_acc", "--objective: got 'test_acc'"),
+        (
+            "--space search --objective val_acc,val_ece --scheduler asha",
+            "--scheduler: got 'asha' with several objectives; allowed: none",
+        ),
+        ("--space search --set train_size=60", "batch_size: got 100; allowed: at most the 60 training"),
     ],
 )
 def test_bad_input_is_one_line_and_creates_nothing(tmp_path: Path, arguments: str, message: str) -> None:
@@ -321,7 +334,7 @@ def test_plan_of_a_large_space_imports_neither_torch_nor_ray(
 
 def test_list_spaces(tmp_path: Path) -> None:
     done = run(tmp_path, "--list-spaces")
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == list(SPACES)
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [*SPACES, *SEARCHES]
     assert done.stdout.startswith("quickstart: One cell on scikit-learn's digits")
 
 

@@ -122,7 +122,7 @@ def test_final_metrics(method: dict[str, Any], trained: Trained) -> None:
     metrics = trained(**method).metrics
     accuracies = {"train_acc", "train_aug_acc", "test_acc", "test_aug_acc", "test_augcrop_acc"}
     accuracies |= {"test_augfull_acc", "test_acc_bnrecal", "knn_acc", "val_acc"}
-    fractions = accuracies | {"test_ece", "view_agreement"}
+    fractions = accuracies | {"test_ece", "val_ece", "view_agreement"}
     others = {"test_ce", "view_cosine", "effective_rank", "silhouette"}
     others |= {"z_effective_rank"} if method.get("gamma") or not method else set()
     assert untimed(metrics).keys() == fractions | others

@@ -235,7 +235,9 @@ def evaluate(
         "silhouette": measures.silhouette(h, test.labels[torch.from_numpy(measured)]),
     }
     if len(validation):
-        metrics["val_acc"] = outputs("train", validation, None, keep=NOTHING).accuracy
+        held_out = outputs("train", validation, None, keep=NOTHING)
+        metrics["val_acc"] = held_out.accuracy
+        metrics["val_ece"] = measures.calibration_error(held_out.logits, held_out.labels)
     predictions = {
         "labels": test.labels.numpy(),
         **_predictions(test, ""),

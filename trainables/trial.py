@@ -39,6 +39,11 @@ VIEWS = ("symmetric", "asymmetric")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
 
+OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
+    {"val_acc": "maximize", "val_ece": "minimize", "train_seconds": "minimize"}
+)
+"""Final metrics that a search may look at, and which way: no test image has a part in them."""
+
 ARM_FIELDS = ("method", "gamma", "lambd", "center", "views", "unlabeled_size", "hidden_dim", "embedding_dim")
 """Fields that make the arm of a trial. All the others, except the seed, make its cell."""
 
@@ -116,7 +121,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         """Bring the fields into their canonical form, or raise."""
         for name in FIELDS:
-            object.__setattr__(self, name, _coerce(name, getattr(self, name)))
+            object.__setattr__(self, name, coerce(name, getattr(self, name)))
         self._validate()
         object.__setattr__(self, "_given", tuple(getattr(self, name) for name in FIELDS))
         self._normalise()
@@ -286,7 +291,7 @@ def _type_error(name: str, value: object) -> ValueError:
     return ValueError(f"{name}: got {value!r}; allowed: {words[kind]}{' or none' if optional else ''}")
 
 
-def _coerce(name: str, value: object) -> FieldValue:
+def coerce(name: str, value: object) -> FieldValue:
     """`value` in the field's own type, so that 1 and 1.0 give one key."""
     kind, optional = _field_type(name)
     if value is None and optional:

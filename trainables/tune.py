@@ -23,7 +23,7 @@ from ray import tune
 
 from trainables.checkpoint import Bundle, Checkpoints, Storage, saved_epoch, write_bundle
 from trainables.machine import device_name
-from trainables.trial import TrialConfig
+from trainables.trial import OBJECTIVES, TrialConfig
 
 ENDINGS = ("bundle", "late", "failure", "out_of_memory", "disk_full")
 """How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as
@@ -72,7 +72,7 @@ def run_job(job: dict[str, Any]) -> None:
         tune.report({"late": job["key"]})
         return
     try:
-        ending = {"bundle": _trained(job)}
+        ending = _trained(job)
     except Exception as error:
         # Told as a result: Tune would run an exception again that will never succeed.
         line = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -81,8 +81,8 @@ def run_job(job: dict[str, Any]) -> None:
     tune.report(ending)
 
 
-def _trained(job: Mapping[str, Any]) -> str:
-    """Train a trial and put its result on storage; returns the key under which it lies there."""
+def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a trial and put its result on storage; returns what is told of it."""
     from trainables import data
     from trainables.train import train
 
@@ -105,7 +105,8 @@ def _trained(job: Mapping[str, Any]) -> str:
         on_epoch=lambda row: tune.report({"row": row}),
     )
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
-    return config.key
+    objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}
+    return {"bundle": config.key, "objectives": objectives}
 
 
 def _kind(error: BaseException) -> str:

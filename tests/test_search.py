@@ -1,0 +1,196 @@
+"""A search through the real command line, killed twice ; what it leaves, and what goes on with it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from studies import ROOT, kill_tree, ledger, outcome, read_until, run, saved_states, start
+
+from study.ledger import PRUNED, TrialRecord
+from trainables import tune
+from trainables.checkpoint import Storage, read_bundle
+from trainables.trial import OBJECTIVES, TrialConfig
+
+SETTINGS = ("epochs=20", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
+SET = [word for setting in SETTINGS for word in ("--set", setting)]
+SEARCH = ["--space", "search", *SET, "--trials", "5", "--finalists", "1", "--seeds", "2"]
+
+
+def records(folder: Path, stage: str) -> list[TrialRecord]:
+    return [record for record in ledger(folder).trials().values() if record.tags["stage"] == stage]
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a search came to its end after two kills, one of them among the finalists."""
+    folder = tmp_path_factory.mktemp("search")
+    for until in ("[ 2/10]", "[1/4]"):
+        process = start(folder, *SEARCH)
+        read_until(process, until)
+        kill_tree(process)
+    done = run(folder, *SEARCH)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "complete: 10 configurations searched, 4 trials of finalists. More: python " in done.stdout
+    assert "--trials 10" in done.stdout.splitlines()[-1]
+    return folder
+
+
+def test_two_kills_leave_as_many_trials_and_none_twice(search: Path) -> None:
+    searched, finals = records(search, "search"), records(search, "final")
+    assert Counter(record.params["method"] for record in searched) == {"ce": 5, "siamese": 5}
+    assert Counter(record.params["method"] for record in finals) == {"ce": 2, "siamese": 2}
+    runs = ledger(search).client.search_runs([ledger(search).experiment_id], "tags.kind = 'trial'")
+    assert len(runs) == len({run.data.tags["trial.key"] for run in runs}) == 14
+    for method in ("ce", "siamese"):
+        numbers = [int(r.tags["search.search"]) for r in searched if r.params["method"] == method]
+        assert len(set(numbers)) == 5
+    assert {record.params["seed"] for record in searched} == {"0"}
+    assert {record.params["seed"] for record in finals} == {"1", "2"}
+    assert {record.status for record in finals} == {"FINISHED"}
+    assert all("search.search" not in record.tags for record in finals)
+
+
+def test_some_are_stopped_early_and_others_are_whole(search: Path) -> None:
+    searched = records(search, "search")
+    pruned = [record for record in searched if PRUNED in record.tags]
+    assert pruned
+    for record in searched:
+        points = ledger(search).history(record.run_id, "val/acc")
+        if record in pruned:
+            assert record.status == "KILLED"
+            assert not record.metrics
+            assert list(points) == list(range(1, int(record.tags[PRUNED]) + 1))
+            assert int(record.tags[PRUNED]) < 20
+            assert any(state.parent.name == record.key for state in saved_states(search))
+        else:
+            assert record.status == "FINISHED"
+            assert list(points) == list(range(1, 21))
+            # What the searcher goes by is what the last epoch measured.
+            assert record.metrics["val_acc"] == points[20]
+
+
+def test_finalists_are_the_best_of_each_method(search: Path) -> None:
+    for method in ("ce", "siamese"):
+        done = [r for r in records(search, "search") if r.params["method"] == method and r.metrics]
+        best = max(done, key=lambda r: (r.metrics["val_acc"], -int(r.tags["search.search"])))
+        for record in records(search, "final"):
+            if record.params["method"] == method:
+                assert {**record.params, "seed": "0"} == best.params
+
+
+def test_the_same_command_again_runs_and_renders_nothing(search: Path) -> None:
+    before = {record.run_id: record.changed for record in ledger(search).trials().values()}
+    again = run(search, *SEARCH)
+    assert again.returncode == 0
+    assert "4 done, 0 half-done, 0 failed, 0 new; to run: 0" in again.stdout
+    assert "report.html (unchanged)" in again.stdout
+    assert {record.run_id: record.changed for record in ledger(search).trials().values()} == before
+
+
+def test_the_report_shows_test_images_for_finalists_only(search: Path) -> None:
+    text = (search / "reports/search/report.md").read_text()
+    finals, _, searched = text.partition("### Searched configurations")
+    assert "| Test  " in finals
+    assert "test" not in searched.partition("## Held fixed")[0].lower()
+    frame = pd.read_csv(search / "reports/search/searched.csv")
+    assert len(frame) == 10
+    assert not [name for name in frame.columns if "test" in name]
+    page = (search / "reports/search/report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2
+    assert 'src="http' not in page
+
+
+def test_analysis_scripts_answer_alone(search: Path) -> None:
+    import subprocess
+    import sys
+
+    for script in ("report", "tables"):
+        done = subprocess.run(
+            [sys.executable, ROOT / f"analysis/{script}.py", *SEARCH, "--out", f"{script}-alone"],
+            cwd=search,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    alone = (search / "report-alone/report.md").read_text()
+    ours = (search / "reports/search/report.md").read_text()
+    assert alone.partition("## Where this comes from")[0] == ours.partition("## Where this comes from")[0]
+
+
+def test_more_trials_go_on_from_what_is_there(search: Path) -> None:
+    plan = run(search, *SEARCH, "--trials", "6", "--plan")
+    assert plan.returncode == 0
+    assert "; to search: 1" in plan.stdout
+    assert "forecast: " in plan.stdout
+    assert "then: the best 1 of each method x 2 fresh seeds, 4 trials at most" in plan.stdout
+
+
+def test_a_grid_goes_on_with_what_a_search_stopped_early(search: Path) -> None:
+    """The last test on this folder: its search has one more finished member afterwards."""
+    record = next(record for record in records(search, "search") if PRUNED in record.tags)
+    epoch = int(record.tags[PRUNED])
+    fields = {name: value for name, value in record.params.items() if name != "seed" and value != "none"}
+    fields |= {"augmentations": record.params["augmentations"]}
+    arms = ["--only", "arm=ce" if record.params["method"] == "ce" else "arm=siamese-0"]
+    assigned = [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
+    grid = run(search, "--space", "quickstart", *arms, *assigned, "--seeds", "1", "--no-report")
+    assert grid.returncode == 0, grid.stdout + grid.stderr
+    assert f"goes on after epoch {epoch}\n" in grid.stdout
+    after = ledger(search).trials()[record.key]
+    assert (after.run_id, after.status) == (record.run_id, "FINISHED")
+    assert PRUNED not in after.tags
+    assert after.tags["attempts"] == str(int(record.tags["attempts"]) + 1)
+    outcome(ledger(search), after)  # each epoch is one point
+
+
+def test_no_result_that_tune_sees_holds_a_test_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.tune, "report", reports.append)
+    monkeypatch.setattr(tune, "_granted_device", lambda: "cpu")
+    config = TrialConfig(
+        dataset="digits",
+        train_size=50,
+        val_fraction=0.1,
+        backbone="convnet",
+        feature_dim=16,
+        augmentations=("rrc",),
+        method="ce",
+        epochs=2,
+        batch_size=25,
+        seed=0,
+    )
+    request = {"cpu": 1, "gpu": 0}
+    tune.run_job(tune.job(config, data_dir=tmp_path, storage=str(tmp_path), tags={}, request=request))
+    bundle = read_bundle(Storage(str(tmp_path)), config.key)
+    secret = {name: value for name, value in bundle.result.metrics.items() if name not in OBJECTIVES}
+    assert {"test_acc", "test_ece", "test_aug_acc", "knn_acc"} <= secret.keys()
+    assert [name for name in OBJECTIVES if "test" in name] == []
+    assert reports[-1]["objectives"].keys() == OBJECTIVES.keys()
+    rows = [report["row"] for report in reports if "row" in report]
+    assert rows[-1]["val/acc"] == reports[-1]["objectives"]["val_acc"]
+    for path, value in leaves(reports):
+        assert "test" not in path
+        assert "final" not in path
+        if isinstance(value, float):
+            # By value, too: a metric under another name. (Accuracies may be equal by chance: these may not.)
+            assert value not in {
+                secret[name] for name in ("test_ce", "test_ece", "silhouette", "view_cosine")
+            }
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from leaves(value, f"{path}/{name}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from leaves(value, path)
+    else:
+        yield path, node

@@ -1,0 +1,292 @@
+"""The report of a search: its numbers computed again, and what it says of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import ttest_rel
+
+from analysis.importances import importances
+from analysis.search_figures import history, pareto, shares, slices
+from analysis.search_report import _compared_sentences, _findings, render
+from analysis.search_tables import SearchStudy, baseline_of, compared, final_tables, searched_table
+from analysis.trials import MixedData
+from search_spaces import SPACES, Search
+from search_spaces.searches import Range, Suggest
+from study.ledger import PRUNED, TrialRecord
+from study.searched import Member, Standing, standing
+from trainables.trial import TrialConfig
+
+FIXED = {
+    "dataset": "digits",
+    "train_size": 200,
+    "val_fraction": 0.1,
+    "backbone": "convnet",
+    "feature_dim": 512,
+    "epochs": 60,
+    "lr_schedule": "cosine",
+    "augmentations": ("rrc", "solarize"),
+    "batch_size": 50,
+}
+TEST = {("ce", 1): (0.80, 0.81, 0.79), ("ce", 2): (0.82, 0.83, 0.82), ("siamese", 1): (0.90, 0.92, 0.89)}
+"""Test accuracy of each finalist with the fresh seeds."""
+
+
+def parameters(trial: Suggest, method: str) -> None:
+    trial.suggest_float("lr", 1e-3, 1.0, log=True)
+    if method == "siamese":
+        trial.suggest_float("gamma", 1e-4, 1e-1, log=True)
+
+
+def searching(**changes: Any) -> Search:
+    about = {"name": "s", "fixed": FIXED, "parameters": parameters, "trials": 3, "beside": "quickstart"}
+    return Search(**{**about, **changes})
+
+
+def record(
+    trial: TrialConfig, metrics: dict[str, float], status: str = "FINISHED", **tags: str
+) -> TrialRecord:
+    about = {"data.sha256": "abc", "device": "cpu x", "threads": "1", "git.dirty": "false", "attempts": "1"}
+    return TrialRecord(
+        key=trial.key,
+        run_id=f"run-{trial.key}",
+        status=status,
+        params=trial.to_params(),
+        tags={**about, **tags},
+        metrics=metrics,
+        changed=1,
+    )
+
+
+def config(method: str, lr: float, seed: int = 0) -> TrialConfig:
+    gamma = {"gamma": 0.01} if method == "siamese" else {}
+    return TrialConfig(**{**FIXED, "method": method, "lr": lr, "seed": seed, **gamma})
+
+
+def searched() -> dict[str, TrialRecord]:
+    """Three configurations of `ce`, the third stopped early, and two of `siamese`, one diverged."""
+    nan = {"search.s": "2", "failure": "NonFiniteLoss: train/ce is nan"}
+    of = [
+        record(
+            config("ce", 0.1), {"val_acc": 0.9, "test_acc": 0.5, "train_seconds": 9.0}, **{"search.s": "1"}
+        ),
+        record(
+            config("ce", 0.2), {"val_acc": 0.8, "test_acc": 0.6, "train_seconds": 8.0}, **{"search.s": "2"}
+        ),
+        record(config("ce", 0.3), {}, "KILLED", **{"search.s": "3", PRUNED: "12"}),
+        record(config("siamese", 0.4), {"val_acc": 0.7, "test_acc": 0.7}, **{"search.s": "1"}),
+        record(config("siamese", 0.9), {}, "FAILED", **nan),
+    ]
+    return {record.key: record for record in of}
+
+
+def finals() -> dict[str, TrialRecord]:
+    """The second of `ce` is better on the validation images of the fresh seeds."""
+    found = {}
+    for (method, rank), values in TEST.items():
+        lr = {("ce", 1): 0.1, ("ce", 2): 0.2, ("siamese", 1): 0.4}[method, rank]
+        for seed, test in enumerate(values, 1):
+            metrics = {"test_acc": test, "val_acc": 0.8 + 0.01 * rank + 0.001 * seed, "train_seconds": 5.0}
+            trial = config(method, lr, seed)
+            found[trial.key] = record(trial, metrics, stage="final")
+    return found
+
+
+def study(records: dict[str, TrialRecord], **changes: Any) -> SearchStudy:
+    return SearchStudy(standing(searching(**changes), records, {}), records)
+
+
+def text(found: SearchStudy, table: str) -> pd.DataFrame:
+    return next(one for one in final_tables(found) if one.name == table).frame()
+
+
+def test_finalists_with_their_fresh_seeds_alone() -> None:
+    found = study({**searched(), **finals()})
+    table = text(found, "finalists")
+    assert list(table.columns) == ["CE 1", "CE 2", "Siamese 1"]
+    assert list(table.loc["Validation accuracy in the search"]) == ["90.0", "80.0", "70.0"]
+    for column, values in zip(table.columns, TEST.values(), strict=True):
+        assert (
+            table.loc["Test", column] == f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+        )
+    configurations = text(found, "finalists-configurations")
+    assert list(configurations.loc["gamma"]) == ["–", "–", "0.01"]
+    assert list(configurations.loc["lr"]) == ["0.1", "0.2", "0.4"]
+
+
+def test_the_baseline_is_chosen_by_validation_and_compared_on_test_images() -> None:
+    found = study({**searched(), **finals()})
+    assert baseline_of(found) == "CE 2"
+    result = compared(found)
+    assert result is not None
+    table, baseline, dropped = result
+    assert (baseline, dropped, list(table.index)) == ("CE 2", [], ["Siamese 1"])
+    ours, theirs = np.array(TEST["siamese", 1]), np.array(TEST["ce", 2])
+    expected = ttest_rel(ours, theirs)
+    row = table.iloc[0]
+    assert row["delta"] == pytest.approx((ours - theirs).mean())
+    assert row["p_t"] == pytest.approx(expected.pvalue)
+    assert [row["delta_low"], row["delta_high"]] == pytest.approx(list(expected.confidence_interval(0.95)))
+    (sentence, *_) = _findings(found)
+    assert sentence.startswith("Siamese 1 has a higher test accuracy than CE 2: +8.0 points (adjusted 95 %")
+    assert "n = 3 fresh seeds" in sentence
+
+
+def test_a_missing_seed_is_left_out_and_said() -> None:
+    records = {**searched(), **finals()}
+    del records[config("siamese", 0.4, 2).key]
+    found = study(records)
+    assert "(2 of 3)" in text(found, "finalists").loc["Test", "Siamese 1"]
+    caption = next(t.caption for t in final_tables(found) if t.name == "finalists-differences")
+    assert "n = 2" in caption
+    assert "Left out, as not every finalist has them: seeds 2." in caption
+    assert _findings(found)[0] == "Against CE 2 nothing can be shown with 2 fresh seeds; it takes 3."
+
+
+def test_no_difference_is_never_equal() -> None:
+    values = pd.DataFrame({"delta": [0.01], "n": [3], "p_holm": [0.4]}, index=["Siamese 1"])
+    (sentence,) = _compared_sentences(values.assign(delta_low_holm=-0.1, delta_high_holm=0.1), "CE 1")
+    assert sentence == "No difference in test accuracy to CE 1 is shown for Siamese 1 (n = 3 fresh seeds)."
+
+
+def test_arms_of_another_space_stand_beside_where_data_and_epochs_are_the_same() -> None:
+    beside = {
+        trial.key: record(trial, {"val_acc": 0.5 + 0.1 * trial.seed, "test_acc": 0.4})
+        for trial in SPACES["quickstart"]()
+        if trial.method == "ce"
+    }
+    found = study({**searched(), **finals(), **beside})
+    table = text(found, "finalists-beside")
+    assert list(table.index) == ["CE 1", "CE 2", "Siamese 1", "quickstart: CE"]
+    assert list(table.loc["quickstart: CE"]) == ["60.0 ± 10.0", "40.0 ± 0.0", "3"]
+    other = study({**searched(), **finals(), **beside}, fixed={**FIXED, "epochs": 61})
+    assert other.beside.empty
+
+
+def test_searched_trials_are_shown_without_test_images() -> None:
+    found = study(searched())
+    table = searched_table(found, "ce", {config("ce", 0.3).key: 0.25})
+    assert list(table.columns) == ["Validation accuracy", "epochs", "lr"]
+    assert [row[0] for row in table.rows] == ["1", "2", "3"]
+    assert [entry.text for entry in table.rows[2][1]] == ["(25.0)", "stopped after 12", "0.3"]
+    assert [e.text for e in searched_table(found, "siamese", {}).rows[1][1]][:2] == ["–", "diverged"]
+
+
+def test_what_stopping_early_saved_is_counted() -> None:
+    sentences = _findings(study(searched()))
+    saved = "Stopping 1 of 5 configurations early took the search 192 epochs instead of 240 (80%)."
+    assert saved in sentences  # how far the diverged one came is not known
+    assert "1 configuration diverged: the loss was not finite." in sentences
+
+
+class Reader:
+    """A ledger that has these records and no curves."""
+
+    uri, experiment, experiment_id = "sqlite:///x", "e", "1"
+
+    def __init__(self, records: dict[str, TrialRecord]) -> None:
+        self._records = records
+
+    def trials(self) -> dict[str, TrialRecord]:
+        return self._records
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        return {12: 0.25}
+
+
+def test_a_page_is_rendered_once_and_again_when_something_has_changed(tmp_path: Path) -> None:
+    records = searched()
+    found = standing(searching(), records, {})
+    first = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+    page = (tmp_path / "report.html").read_text()
+    assert "No finalist has been trained with fresh seeds yet: nothing is compared." in page
+    assert "This search is incomplete: 1 of 6 configurations have not ended." in page
+    assert not first.tables
+    assert first.files
+    assert not render(found, Reader(records), tmp_path).files  # type: ignore[arg-type]
+    records = {**records, **finals()}
+    found = standing(searching(), records, {})
+    again = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+    assert again.files
+    assert again.tables[0].name == "finalists"
+    assert (tmp_path / "tables/latex/finalists.tex").exists()
+    assert "Siamese 1 has a higher test accuracy than CE 2" in (tmp_path / "report.md").read_text()
+    assert len(pd.read_csv(tmp_path / "searched.csv")) == 5
+
+
+def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:
+    records = searched()
+    other = record(config("ce", 0.5), {"val_acc": 0.1}, **{"search.s": "4", "data.sha256": "other"})
+    records[other.key] = other
+    found = standing(searching(trials=4), records, {})
+    with pytest.raises(MixedData, match="its trials were trained on different data"):
+        render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+
+
+def members(values: dict[float, float]) -> list[Member]:
+    """Of lr and weight decay the first alone matters."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number, (lr, value) in enumerate(values.items(), 1):
+        trial = config("ce", lr).replace(weight_decay=round(float(rng.uniform(0.001, 1)), 3))
+        made.append(
+            Member(config=trial, number=number, state="finished", objectives=(value,), epochs=60, run_id="r")
+        )
+    return made
+
+
+def two(trial: Suggest, method: str) -> None:
+    trial.suggest_float("lr", 1e-3, 1.0, log=True)
+    trial.suggest_float("weight_decay", 0.001, 1.0)
+
+
+def test_what_matters_has_the_larger_share() -> None:
+    search = searching(parameters=two)
+    known = members({round(lr, 3): np.log10(lr) for lr in np.geomspace(0.002, 0.9, 24)})
+    table = importances(search, known)
+    assert table is not None
+    assert list(table.index) == ["lr", "weight_decay"]
+    assert table.loc["lr", "share"] > 0.8
+    assert table["share"].sum() == pytest.approx(1)
+    assert (table["low"] <= table["high"]).all()
+    assert importances(search, known[:3]) is None
+    assert importances(search, members({0.1: 0.5, 0.2: 0.5, 0.3: 0.5, 0.4: 0.5})) is None
+
+
+def test_figures_have_what_they_are_given() -> None:
+    frame = pd.DataFrame(
+        {
+            "method": ["ce"] * 4,
+            "number": [1, 2, 3, 4],
+            "value": [0.5, 0.7, np.nan, 0.6],
+            "stopped": [np.nan, np.nan, 0.2, np.nan],
+            "lr": [0.1, 0.2, 0.3, 0.4],
+            "batch_size": [25, 50, 25, 25],
+        }
+    )
+    drawn = history(frame, "val_acc", highest=True)
+    dots, stopped, best = drawn.axes[0].lines
+    assert list(dots.get_ydata()) == [0.5, 0.7, 0.6]
+    assert list(stopped.get_ydata()) == [0.2]
+    assert list(best.get_ydata()) == [0.5, 0.7, 0.7, 0.7]
+    ranges = {
+        "lr": Range(kind="float", low=0.01, high=1.0, log=True),
+        "batch_size": Range(kind="categorical", choices=(25, 50)),
+    }
+    sliced = slices({"ce": (frame, list(ranges.items()))}, "val_acc")
+    assert [axes.get_xlabel() for axes in sliced.axes[:3]] == ["lr", "batch_size", "lr"]
+    assert [label.get_text() for label in sliced.axes[1].get_xticklabels()] == ["25", "50"]
+    share = pd.DataFrame({"share": [0.7, 0.3], "low": [0.6, 0.1], "high": [0.9, 0.4]}, index=["lr", "b"])
+    assert isinstance(shares({"ce": share}), Figure)
+    done = frame.dropna(subset="value").assign(val_acc=[0.5, 0.7, 0.6], train_seconds=[1.0, 3.0, 2.0])
+    front = pareto(done, "train_seconds", "val_acc", [True, True, False]).axes[0].lines[0]
+    assert list(front.get_xdata()) == [1.0, 3.0]
+
+
+def test_standing_without_members_has_no_finalists() -> None:
+    found = Standing(search=searching(), members={"ce": (), "siamese": ()})
+    assert found.missing == 6
+    assert found.final_selection().trials == ()

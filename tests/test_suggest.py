@@ -1,0 +1,332 @@
+"""Which configuration is suggested when, what the ledger answers, and what is stopped early."""
+
+import time
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search_spaces import Search
+from search_spaces.searches import Suggest
+from study.jobs import Budget
+from study.ledger import PRUNED, TrialRecord
+from study.optuna_study import make_study
+from study.searched import Standing, describe, standing
+from study.suggest import MEASURED, Halving, Suggestions
+from study.writer import Failed, Found, Interrupted, Pruned, Succeeded
+from trainables.trial import TrialConfig
+
+FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 20}
+SECRET = 0.123454321
+"""Every test metric has this value here: it must come out nowhere."""
+
+
+def parameters(trial: Suggest, method: str) -> None:
+    trial.suggest_float("lr", 1e-3, 1.0, log=True)
+    if method == "siamese":
+        trial.suggest_float("gamma", 1e-4, 1e-1, log=True)
+
+
+def searching(**changes: Any) -> Search:
+    return Search(**{"name": "s", "fixed": FIXED, "parameters": parameters, "trials": 4, **changes})
+
+
+def config(method: str = "ce", **fields: Any) -> TrialConfig:
+    more = {"gamma": 0.01} if method == "siamese" else {}
+    return TrialConfig(**{**FIXED, "method": method, "seed": 0, "lr": 0.1, **more, **fields})
+
+
+def record(trial: TrialConfig, status: str = "FINISHED", *, number: int = 0, **tags: str) -> TrialRecord:
+    metrics = {
+        "val_acc": trial.lr,
+        "val_ece": 0.1,
+        "train_seconds": 2.0,
+        "test_acc": SECRET,
+        "test_ece": SECRET,
+    }
+    return TrialRecord(
+        key=trial.key,
+        run_id=f"run of {trial.name}",
+        status=status,
+        params=trial.to_params(),
+        tags={
+            **({"search.s": str(number)} if number else {}),
+            **{k.replace("_", "."): v for k, v in tags.items()},
+        },
+        metrics=metrics if status == "FINISHED" else {},
+        changed=0,
+    )
+
+
+def standing_of(search: Search, *records: TrialRecord, digest: str | None = None) -> Standing:
+    return standing(search, {record.key: record for record in records}, {"digits": digest})
+
+
+def suggestions(found: Standing, **options: Any) -> Suggestions:
+    options = {"places": lambda: 2, **options}
+    return Suggestions(found, lambda trial, tags: {"key": trial.key, "tags": dict(tags)}, **options)
+
+
+def run_all(jobs: Suggestions) -> list[TrialConfig]:
+    """Every trial ends with its lr as validation accuracy."""
+    ran: list[TrialConfig] = []
+    while isinstance(job := jobs.suggest(str(len(ran))), dict):
+        ran.append(jobs.open[job["key"]])
+        jobs.end(Succeeded(ran[-1], {"val_acc": ran[-1].lr}))
+        jobs.on_trial_complete(str(len(ran) - 1))
+    return ran
+
+
+def optunas(jobs: Suggestions, method: str) -> list[Any]:
+    return jobs._methods[method]._optuna._ot_study.trials
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
+def test_each_method_gets_as_many_distinct_configurations(sampler: str) -> None:
+    ran = run_all(suggestions(standing_of(searching(trials=12)), sampler=sampler))
+    assert len(ran) == len(set(ran)) == 24
+    assert [trial.method for trial in ran] == ["ce", "siamese"] * 12
+    assert all(trial.seed == 0 for trial in ran)
+
+
+def test_the_same_search_suggests_the_same_and_another_seed_another() -> None:
+    first, again, other = (
+        run_all(suggestions(standing_of(searching(trials=8)), seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert not set(first) & set(other)
+
+
+def test_no_more_is_suggested_than_there_are_places() -> None:
+    """What is suggested before it can begin knows less than it could."""
+    jobs = suggestions(standing_of(searching()))
+    first = jobs.suggest("a")
+    assert jobs.suggest("b")
+    assert jobs.suggest("c") is None
+    jobs.end(Succeeded(jobs.open[first["key"]], {"val_acc": 0.5}))
+    jobs.on_trial_complete("a")
+    assert isinstance(jobs.suggest("c"), dict)
+
+
+def test_tags_make_a_trial_a_member_and_count_on() -> None:
+    search = searching()
+    jobs = suggestions(standing_of(search, record(config(), number=7)))
+    found = [jobs.suggest(name) for name in "ab"]  # the other method first: it has none
+    assert [jobs.open[job["key"]].method for job in found] == ["siamese", "ce"]
+    assert [job["tags"] for job in found] == [
+        {"stage": "search", "search.s": "1"},
+        {"stage": "search", "search.s": "8"},
+    ]
+
+
+def test_members_are_told_to_optuna_and_count() -> None:
+    search = searching()
+    members = [
+        record(config(lr=0.5), number=1),
+        record(config(lr=0.2), "KILLED", number=2, **{PRUNED: "6"}),
+        record(config(lr=0.9), "FAILED", number=3, failure="NonFiniteLoss: train/ce is nan in epoch 2 of 20"),
+    ]
+    found = standing_of(search, *members)
+    assert [member.state for member in found.members["ce"]] == ["finished", "pruned", "diverged"]
+    assert found.missing == 5
+    histories = {members[1].key: {3: 0.3, 6: 0.4, 7: 0.9}}
+    jobs = suggestions(found, histories=histories)
+    told = optunas(jobs, "ce")
+    assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    assert told[0].value == 0.5
+    # Nothing of what another study trained after it was stopped; and nothing at all of what diverged.
+    assert told[1].intermediate_values == {3: 0.3, 6: 0.4}
+    assert told[2].intermediate_values == {}
+    ran = run_all(jobs)
+    assert [trial.method for trial in ran].count("ce") == 1
+    assert not {record.key for record in members} & {trial.key for trial in ran}
+
+
+def test_half_done_ones_are_run_first_under_their_number() -> None:
+    half = record(config("siamese", lr=0.3), "KILLED", number=5)
+    jobs = suggestions(standing_of(searching(), record(config("siamese"), number=4), half))
+    job = jobs.suggest("a")
+    assert job["key"] == half.key
+    assert job["tags"]["search.s"] == "5"
+    assert len(run_all(jobs)) == 6  # 4 of ce, 2 of siamese beside the two known ones
+
+
+def test_failed_ones_are_run_again_on_request_only() -> None:
+    failed = record(config(lr=0.3), "FAILED", number=1, failure="OSError: no room")
+    diverged = record(config(lr=0.4), "FAILED", number=2, failure="NonFiniteLoss: train/ce is inf")
+    found = standing_of(searching(), failed, diverged)
+    assert failed.key not in {trial.key for trial in run_all(suggestions(found))}
+    again = run_all(suggestions(found, retry_failed=True))
+    assert again[0].key == failed.key
+    assert diverged.key not in {trial.key for trial in again}
+    assert "ce: 1 diverged, 1 failed; to search: 3" in describe(found, retry_failed=True)[1]
+    assert "ce: 1 diverged, 1 failed; to search: 2" in describe(found)[1]
+
+
+def few(trial: Suggest, method: str) -> None:
+    trial.suggest_categorical("batch_size", (25, 50))
+    trial.suggest_categorical("lr_schedule", ("constant", "cosine"))
+
+
+def test_a_trial_that_the_ledger_has_is_answered_and_not_run() -> None:
+    search = searching(parameters=few, methods=("ce",))
+    known = record(config(lr=0.01, batch_size=25, lr_schedule="cosine"))
+    told: list[Found] = []
+    jobs = suggestions(standing_of(search, known), on_found=told.append)
+    ran = run_all(jobs)
+    assert len(ran) == 3
+    assert known.key not in {trial.key for trial in ran}
+    (found,) = told
+    assert (found.config.key, found.run_id) == (known.key, known.run_id)
+    assert found.tags.keys() == {"stage", "search.s"}
+    assert sorted([found.tags["search.s"], "1", "2", "3"])[:1] == ["1"]
+
+
+def test_a_search_without_more_configurations_ends() -> None:
+    jobs = suggestions(standing_of(searching(parameters=few, methods=("ce",), trials=9)))
+    assert len(set(run_all(jobs))) == 4
+    assert jobs.exhausted == {"ce"}
+
+
+def test_how_trials_end_is_told() -> None:
+    jobs = suggestions(standing_of(searching(methods=("ce",), trials=4)), places=lambda: 4)
+    trials = [jobs.open[jobs.suggest(name)["key"]] for name in "abcd"]
+    jobs.trained(trials[1], [{"epoch": 1, MEASURED: 0.2}, {"epoch": 2, MEASURED: 0.3}])
+    jobs.end(Succeeded(trials[0], {"val_acc": 0.8, "val_ece": 0.1}))
+    jobs.end(Pruned(trials[1], {"epoch": 2, MEASURED: 0.3}))
+    jobs.end(Failed(trials[2], "NonFiniteLoss: train/ce is nan", ""))
+    jobs.end(Failed(trials[3], "OSError: no such file", ""))
+    first, second, third, fourth = optunas(jobs, "ce")
+    assert (first.state, first.value) == (TrialState.COMPLETE, 0.8)
+    assert (second.state, second.intermediate_values) == (TrialState.PRUNED, {1: 0.2, 2: 0.3})
+    assert (third.state, third.intermediate_values) == (TrialState.PRUNED, {})
+    assert fourth.state == TrialState.FAIL
+
+
+def test_an_interrupted_trial_is_told_nothing_of() -> None:
+    jobs = suggestions(standing_of(searching(methods=("ce",))))
+    trial = jobs.open[jobs.suggest("a")["key"]]
+    jobs.end(Interrupted(trial))
+    assert [trial.state for trial in optunas(jobs, "ce")] == [TrialState.RUNNING]
+
+
+def test_several_objectives_and_their_front() -> None:
+    search = searching(methods=("ce",), objectives=("val_acc", "train_seconds"), trials=3)
+    jobs = suggestions(standing_of(search))
+    ended = 0
+    while isinstance(job := jobs.suggest(str(ended)), dict):
+        trial = jobs.open[job["key"]]
+        jobs.end(Succeeded(trial, {"val_acc": trial.lr, "train_seconds": 10 * trial.lr}))
+        jobs.on_trial_complete(str(ended))
+        ended += 1
+    told = optunas(jobs, "ce")
+    assert [len(trial.values) for trial in told] == [2, 2, 2]
+    quick, slow = config(lr=0.1), config(lr=0.5)
+    dominated = config(lr=0.05)
+    found = standing_of(
+        search,
+        *(record(trial, number=i) for i, trial in enumerate((dominated, quick, slow), 1)),
+    )
+    # As long in training and less accurate than both.
+    assert [member.config for member in found.ranked("ce")] == [slow, quick, dominated]
+    assert make_study(search, "x", found.members["ce"], {}).best_trials[0].values[0] == 0.5
+
+
+def test_nothing_of_a_test_metric_can_be_read_by_the_searcher() -> None:
+    search = searching(objectives=("val_acc", "val_ece"))
+    found = standing_of(
+        search,
+        record(config(), number=1),
+        record(config("siamese"), number=1),
+        record(config(lr=0.7)),  # of another space
+    )
+    assert found.known
+    jobs = suggestions(found)
+    run_all(jobs)
+    seen = repr(found) + repr([optunas(jobs, method) for method in jobs._methods])
+    assert "0.7" in seen
+    assert str(SECRET) not in seen
+    assert "test" not in seen
+
+
+def test_members_beyond_the_asked_for_and_stale_ones_do_not_count() -> None:
+    records = [record(config(lr=lr), number=i, data_sha256="new") for i, lr in enumerate((0.1, 0.2, 0.3), 1)]
+    old = record(config(lr=0.9), number=9, data_sha256="old")
+    found = standing_of(searching(trials=2), *records, old, digest="new")
+    assert [member.number for member in found.members["ce"]] == [1, 2]
+    assert found.stale == 1
+    assert found.numbers["ce"] == 9
+    assert [member.config.lr for member in found.ranked("ce")] == [0.2, 0.1]
+    assert found.missing == 2  # of siamese
+
+
+def test_a_budget_begins_nothing_that_does_not_fit() -> None:
+    budget = Budget(deadline=time.time() + 10, seconds=lambda trial: 100.0, shown="a while")
+    jobs = suggestions(standing_of(searching()), budget=budget)
+    assert jobs.suggest("a") == "FINISHED"
+    assert jobs.left == 1  # and no second one is made up
+
+
+def tunes(trial: TrialConfig) -> SimpleNamespace:
+    return SimpleNamespace(config={"key": trial.key, "params": trial.to_params()}, trial_id=object())
+
+
+def row(epoch: int, value: float) -> dict[str, Any]:
+    return {"row/epoch": epoch, f"row/{MEASURED}": value}
+
+
+def outcome(halving: Halving, trial: TrialConfig, curve: Mapping[int, float]) -> int | None:
+    """The epoch at which a trial is stopped; None: never."""
+    of_tune = tunes(trial)
+    halving.on_trial_add(None, of_tune)
+    for epoch, value in curve.items():
+        if halving.on_trial_result(None, of_tune, row(epoch, value)) == "STOP":
+            return epoch
+    return None
+
+
+def flat(value: float, epochs: int = 20) -> dict[int, float]:
+    return dict.fromkeys(range(1, epochs + 1), value)
+
+
+def test_the_worse_half_is_stopped_and_methods_do_not_compete() -> None:
+    halving = Halving(searching())
+    assert outcome(halving, config(lr=0.1), flat(0.5)) is None
+    assert outcome(halving, config("siamese", lr=0.1), flat(0.2)) is None  # the first of its method
+    assert outcome(halving, config(lr=0.2), flat(0.4)) == 4  # 20 % of 20 epochs
+    assert outcome(halving, config(lr=0.3), flat(0.6)) is None
+
+
+def test_a_trial_that_comes_to_its_last_epoch_is_evaluated() -> None:
+    halving = Halving(searching())
+    assert outcome(halving, config(lr=0.1), flat(0.9)) is None
+    good_then_bad = {**flat(0.95, 19), 20: 0.0}
+    assert outcome(halving, config(lr=0.2), good_then_bad) is None
+    one_epoch = Halving(searching(fixed={**FIXED, "epochs": 1}))
+    for lr in (0.1, 0.2, 0.3):
+        assert outcome(one_epoch, config(lr=lr, epochs=1), {1: 1 - lr}) is None
+
+
+def test_stored_histories_count_at_every_rung() -> None:
+    """Ray's scheduler alone would enter a resumed trial at its highest rung only."""
+    halving = Halving(searching())
+    known = config(lr=0.1)
+    halving.replay(known.key, "ce", flat(0.5).items())
+    assert outcome(halving, config(lr=0.2), flat(0.4)) == 4
+    resumed = config(lr=0.3)
+    of_tune = tunes(resumed)
+    halving.on_trial_add(None, of_tune)
+    rows = [{"epoch": epoch, MEASURED: 0.9} for epoch in range(1, 7)]
+    assert halving.on_trial_result(None, of_tune, {"resumed": rows, "notes": []}) == "CONTINUE"
+    assert halving.on_trial_result(None, of_tune, row(7, 0.9)) == "CONTINUE"
+    # Half of those that came by the first rung are better, but only with the resumed one.
+    assert outcome(halving, config(lr=0.4), flat(0.47)) == 4
+
+
+def test_a_second_attempt_is_the_same_trial() -> None:
+    halving = Halving(searching())
+    assert outcome(halving, config(lr=0.1), flat(0.5, 5)) is None
+    assert outcome(halving, config(lr=0.1), flat(0.5)) is None  # it does not lose against itself
+    assert outcome(halving, config(lr=0.2), flat(0.49)) == 4
