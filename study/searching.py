@@ -37,10 +37,11 @@ def outlook(call: Call, *, refresh: bool = False, probe: bool = False) -> Outloo
     assert call.search is not None  # noqa: S101  # for the type checker: the caller has looked
     records = call.ledger.trials()
     found = standing(call.search, records, session.digests(call, refresh=refresh))
-    known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)
     retry = call.args.retry_failed
     again = ("half-done", "failed") if retry else ("half-done",)
     begun = session.trained_already(call, [member.config for member in found.all if member.state in again])
+    call.sizes.update(data.check(begun, call.data_dir))  # the call knows only what it has drawn itself
+    known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)
     lines = describe(found, retry_failed=retry)
     expected = _expected(found, begun)
     if probe:

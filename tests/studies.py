@@ -196,4 +196,5 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
         lines += line
         if text in line:
             return lines
-    raise AssertionError(f"it ended without {text!r}: {lines}")
+    _, errors = process.communicate()
+    raise AssertionError(f"it ended with {process.returncode}, without {text!r}: {lines}{errors}")

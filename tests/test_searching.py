@@ -1,0 +1,69 @@
+"""What a search would still train, by what the ledger has."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from study import options
+from study.call import Call, understood
+from study.ledger import Ledger, TrialRecord
+from study.searching import outlook, plan_lines
+from trainables.trial import TrialConfig
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The default search in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return understood(options.parser().parse_args(["--space", "search"]), Console(quiet=True))
+
+
+def record(call: Call, config: TrialConfig, status: str, number: int, **tags: str) -> TrialRecord:
+    """A searched trial on such places as the call's, a second an image of a view."""
+    size = call.sizes[call.selection.trials[0]]
+    return TrialRecord(
+        key=config.key,
+        run_id=config.key,
+        status=status,
+        params=config.to_params(),
+        tags={
+            "search.search": str(number),
+            "stage": "search",
+            "device": call.grant.device or "cpu Model",
+            "threads": str(call.grant.threads),
+            **tags,
+        },
+        metrics={
+            "val_acc": 0.9,
+            "val_ece": 0.1,
+            "train_seconds": float(config.epochs * size.epoch),
+            "evaluate_seconds": 1.0,
+        }
+        if status == "FINISHED"
+        else {},
+        changed=number,
+    )
+
+
+def test_half_done_and_failed_members_are_forecast(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what another call has suggested this one has drawn nothing: it must find the sizes itself."""
+    assert call.search is not None
+    first, *_ = [trial for trial in call.selection.trials if trial.method == "ce"]
+    known, half_done, failed = (first.replace(lr=lr) for lr in (0.0123, 0.0234, 0.0345))
+    assert not {known, half_done, failed} & set(call.sizes)
+    records = [
+        record(call, known, "FINISHED", 1),
+        record(call, half_done, "RUNNING", 2),
+        record(call, failed, "FAILED", 3, failure="RuntimeError: no"),
+    ]
+    monkeypatch.setattr(Ledger, "trials", lambda _: {record.key: record for record in records})
+    ahead = outlook(call)
+    assert ahead.begun == {half_done: 0}
+    assert ahead.forecast.seconds(half_done) == pytest.approx(ahead.forecast.seconds(first))
+    assert "  ce: 1 finished, 1 failed, 1 half-done; to search: 10" in ahead.lines
+    call.args.retry_failed = True
+    ahead = outlook(call)
+    assert set(ahead.begun) == {half_done, failed}
+    assert "  ce: 1 finished, 1 failed, 1 half-done; to search: 11" in ahead.lines
+    assert any(line.startswith("forecast: ") for line in plan_lines(call))
