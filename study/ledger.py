@@ -190,9 +190,15 @@ class Ledger:
                         raise
 
     def kill_orphans(self) -> None:
-        """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them."""
+        """Mark RUNNING trials as KILLED: while the lock is ours, nobody runs them.
+
+        One without params is deleted: its driver died between making it and saying what it is.
+        """
         for run in list(self._search("tags.kind = 'trial' and attributes.status = 'RUNNING'")):
-            self.kill(run.info.run_id)
+            if run.data.params:
+                self.kill(run.info.run_id)
+            else:
+                self.client.delete_run(run.info.run_id)
 
     def run_of(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         """Id of the trial's run, which is made if there is none, with these tags.

@@ -123,6 +123,25 @@ def test_orphans_are_killed_and_finished_runs_left_alone(ledger: Ledger, config:
     assert {r.run_id: r.status for r in ledger.trials().values()} == {finished: "FINISHED", orphan: "KILLED"}
 
 
+def test_a_run_of_which_nothing_is_known_is_deleted(
+    ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that dies while it makes a run leaves no trial behind that nobody can ever name."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(type(ledger.client), "log_batch", die)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.begin(config, {})
+    assert [record.params for record in ledger.trials().values()] == [{}]
+    ledger.kill_orphans()
+    assert ledger.trials() == {}
+    again = ledger.begin(config, {"a": "b"})
+    assert [(r.run_id, r.params) for r in ledger.trials().values()] == [(again, config.to_params())]
+
+
 def test_only_the_keys_asked_for(ledger: Ledger, config: TrialConfig) -> None:
     ledger.begin(config, {})
     assert len(ledger.trials([config.key])) == 1
