@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study import credentials
 from trainables import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +146,7 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
     Raises:
         ClusterError: no Ray answers.
     """
+    credentials.guard_ray_token(create=is_own(address))  # before Ray reads or makes it
     import ray
 
     # Workers of a Ray of one's own run the code of this checkout, not of another one that is installed.
@@ -201,3 +203,18 @@ def request(resources: Resources, address: str | None) -> dict[str, float]:
         if is_own(address) and asked > largest[kind]:
             raise ClusterError(f"{option}-per-trial: got {asked:g}; allowed: at most {largest[kind]:g} here")
     return {"cpu": resources.cpus, "gpu": gpus}
+
+
+def waits_for(request: Mapping[str, float]) -> str | None:
+    """Why no trial can begin for now, within a `session`, in words for people; None: one can.
+
+    A cluster may grow; one that does not lets trials wait for ever, without a word from Ray.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {kind.upper(): amount for kind, amount in request.items() if amount}
+    if any(all(node.get(kind, 0.0) >= amount for kind, amount in asked.items()) for node in nodes):
+        return None
+    wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in asked.items())
+    return f"no node has {wanted} for a trial: waiting until one joins the cluster"

@@ -225,6 +225,8 @@ class _Events(tune.Callback):
             self._end(Succeeded(config, result["objectives"]))
         elif "late" in result:
             self._jobs.late(trial.config)
+        elif "unfit" in result:
+            self._stop.ask(result["unfit"])
         elif "out_of_memory" in result:
             self._enlarge(config, trial.config, result["out_of_memory"], result["traceback"])
         elif "disk_full" in result:

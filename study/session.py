@@ -1,8 +1,9 @@
 """What a call would run, and running it."""
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -152,11 +153,9 @@ def train(
     patience = 2.0  # where an error or a second Ctrl-C ends this at once
     with progress:
         try:
-            with cluster.session(call.args.address, meanwhile=errands):
+            with _ground(call, to_run, known, began, errands=errands, note=progress.note) as ground:
                 from study.execute import execute
 
-                request = cluster.request(call.resources, call.args.address)
-                ground = _Ground(call=call, to_run=to_run, forecast=known, request=request, began=began)
                 if standing is None:
                     jobs, scheduler = ground.listed(), None
                 else:
@@ -180,6 +179,27 @@ def train(
     return ending
 
 
+@contextlib.contextmanager
+def _ground(
+    call: Call,
+    to_run: Mapping[TrialConfig, int],
+    known: Forecast,
+    began: float,
+    *,
+    errands: Sequence[Callable[[], object]],
+    note: Callable[[str], None],
+) -> "Iterator[_Ground]":
+    """A session of Ray's whose nodes can run trials."""
+    from study.nodes import examined
+
+    with cluster.session(call.args.address, meanwhile=errands):
+        request = cluster.request(call.resources, call.args.address)
+        if waits := cluster.waits_for(request):
+            note(waits)
+        with examined(call.storage_uri, call.args.address) as node:
+            yield _Ground(call=call, to_run=to_run, forecast=known, request=request, node=node, began=began)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Ground:
     """What jobs are made of, within a session of Ray's."""
@@ -188,6 +208,7 @@ class _Ground:
     to_run: Mapping[TrialConfig, int]
     forecast: Forecast
     request: Mapping[str, float]
+    node: Mapping[str, str] | None
     began: float
 
     @cached_property
@@ -224,6 +245,7 @@ class _Ground:
             storage=call.storage_uri,
             tags={**tags(call.selection.space, trial), **more, **self.code},
             request=self.request,
+            node=self.node,
         )
 
     def listed(self) -> "Jobs":

@@ -153,7 +153,7 @@ def test_no_result_that_tune_sees_holds_a_test_metric(
 ) -> None:
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(tune.tune, "report", reports.append)
-    monkeypatch.setattr(tune, "_granted_device", lambda: "cpu")
+    monkeypatch.setattr(tune, "_granted_device", lambda share: "cpu")
     config = TrialConfig(
         dataset="digits",
         train_size=50,

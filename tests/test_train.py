@@ -275,7 +275,9 @@ def test_siamese_0_on_identical_views_is_ce_at_twice_the_rate_and_half_the_decay
     siamese = trained(gamma=0, lr=0.05, weight_decay=1e-2, **same).history
     ce = trained(method="ce", lr=0.1, weight_decay=0.5e-2, **same).history
     # A rate that is wrong by 1 %, or a decay that is wrong by 20 %, makes more than three times this.
-    assert [row["train/ce"] for row in siamese] == pytest.approx([2 * row["train/ce"] for row in ce], rel=1e-4)
+    assert [row["train/ce"] for row in siamese] == pytest.approx(
+        [2 * row["train/ce"] for row in ce], rel=1e-4
+    )
     assert [row["train/acc"] for row in siamese] == pytest.approx([row["train/acc"] for row in ce], abs=0.021)
 
 

@@ -1,4 +1,4 @@
-"""The machine that this process runs on; imports PyTorch only to ask a GPU for its name."""
+"""The machine that this process runs on; imports PyTorch only for its GPU."""
 
 import contextlib
 import ctypes
@@ -6,6 +6,9 @@ import glob
 import platform
 from pathlib import Path
 
+CONTEXT = 600 * 2**20
+"""Bytes of each process's share that CUDA takes for itself, outside of PyTorch's allocator: its context and
+kernels are about half a GiB on recent GPUs."""
 LARGEST_BLOCK = 32 * 2**20
 """Bytes up to which glibc can be told to keep freed blocks."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -29,6 +32,26 @@ def device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name())
+
+
+def cap_gpu_memory(share: float) -> float | None:
+    """Keep this process within its share of the GPU that it was granted.
+
+    It is a cap on PyTorch's allocator: beyond it a trial runs out of memory as if the GPU were full, instead
+    of its neighbours.
+
+    Args:
+        share: of the first visible GPU; from 1 on the cap is lifted.
+
+    Returns:
+        The cap in GiB; None: all of it.
+    """
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    fraction = 1.0 if share >= 1 else max(share - CONTEXT / total, share / 2)
+    torch.cuda.set_per_process_memory_fraction(fraction, 0)
+    return None if share >= 1 else float(fraction * total / 2**30)
 
 
 def gpus() -> int:

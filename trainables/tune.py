@@ -2,12 +2,13 @@
 
 What a worker tells the driver, one report each: `started` (the run's tags) with `started_at` (ms since
 1970); `resumed` (the rows of epochs that an earlier attempt has trained) and `notes` (lines for people)
-where there are any; `row` (an epoch); then one of `ENDINGS`, each but the first two with a `traceback`.
+where there are any; `row` (an epoch); then one of `ENDINGS`, each but the first three with a `traceback`.
 """
 
 import errno
 import gc
 import math
+import os
 import platform
 import re
 import socket
@@ -22,16 +23,21 @@ import ray
 from ray import tune
 
 from trainables.checkpoint import Bundle, Checkpoints, Storage, saved_epoch, write_bundle
-from trainables.machine import device_name
+from trainables.machine import cap_gpu_memory, device_name
+from trainables.node import problem
 from trainables.trial import OBJECTIVES, TrialConfig
 
-ENDINGS = ("bundle", "late", "failure", "out_of_memory", "disk_full")
+ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")
 """How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as
-there is no time left for it; it can never succeed; a GPU's share was too small; or there is no room to save
-anything. The last three come with a line that says what happened."""
+there is no time left for it; or as no trial may run on this node; it can never succeed; a GPU's share was too
+small; or there is no room to save anything. The last four come with a line that says what happened."""
 
 GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
 """What libraries beside PyTorch's own allocator say where a GPU's memory is full."""
+
+
+class UnfitError(RuntimeError):
+    """No trial may run on this node; the message says why."""
 
 
 def job(
@@ -41,6 +47,7 @@ def job(
     storage: str,
     tags: Mapping[str, str],
     request: Mapping[str, float],
+    node: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
@@ -50,8 +57,9 @@ def job(
         storage: where the result bundle goes.
         tags: what the driver knows of the run, such as the commit; they stay with the result.
         request: `cpu` and `gpu`, of Ray.
+        node: what must hold on the node that runs it (`trainables.node.problem`); None: nothing.
     """
-    where = {"data_dir": str(data_dir), "storage": storage, "request": dict(request)}
+    where = {"data_dir": str(data_dir), "storage": storage, "request": dict(request), "node": node}
     return {"key": config.key, "params": config.to_params(), "tags": dict(tags), **where}
 
 
@@ -67,6 +75,10 @@ def run_job(job: dict[str, Any]) -> None:
         job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that. (One that
             has begun goes on: it may have been here before.)
     """
+    unfit = problem(job["node"]) if job.get("node") else None
+    if unfit:
+        tune.report({"unfit": unfit})
+        return
     begun = saved_epoch(Storage(job["storage"]), job["key"])
     if not begun and time.time() > job.get("latest_start", math.inf):
         tune.report({"late": job["key"]})
@@ -75,7 +87,8 @@ def run_job(job: dict[str, Any]) -> None:
         ending = _trained(job)
     except Exception as error:
         # Told as a result: Tune would run an exception again that will never succeed.
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        name = "" if isinstance(error, UnfitError) else f"{type(error).__name__}: "
+        line = f"{name}{error}".splitlines()[0]
         ending = {_kind(error): line, "traceback": traceback.format_exc()}
     _free_gpu_memory()
     tune.report(ending)
@@ -88,9 +101,14 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
 
     config = TrialConfig.from_params(job["params"])
     threads = max(1, int(job["request"]["cpu"]))
-    device = _granted_device()
+    share = job["request"]["gpu"]
+    device = _granted_device(share)
     digest = data.prepare(config.dataset, Path(job["data_dir"]))
-    gpus = {"gpus": f"{job['request']['gpu']:g}"} if job["request"]["gpu"] else {}
+    gpus = {}
+    if device == "cuda":
+        cap = cap_gpu_memory(share)
+        gpus = {"gpus": f"{share:g}", "gpus.visible": os.environ.get("CUDA_VISIBLE_DEVICES", "all")}
+        gpus |= {"gpus.memory_gib": f"{cap:.1f}"} if cap else {}
     tags = {**job["tags"], **_tags(device, threads), **gpus, "data.sha256": digest}
     tune.report({"started": tags, "started_at": int(time.time() * 1000)})
     storage = Storage(job["storage"])
@@ -113,6 +131,8 @@ def _kind(error: BaseException) -> str:
     """Which of `ENDINGS` an exception means."""
     import torch
 
+    if isinstance(error, UnfitError):
+        return "unfit"
     cause: BaseException | None = error
     while cause is not None:
         # Of a GPU; that of a machine's memory is another.
@@ -140,11 +160,22 @@ def _tell_resumed(rows: Sequence[Mapping[str, float]], notes: Sequence[str]) -> 
         tune.report({"resumed": list(rows), "notes": list(notes)})
 
 
-def _granted_device() -> str:
-    """Ray hides the other GPUs from a worker that was granted one, but none from one granted none."""
+def _granted_device(share: float) -> str:
+    """`cuda`, the first that is visible, or `cpu`; UnfitError where a GPU was granted that cannot be used.
+
+    Ray hides the other GPUs from a worker that was granted one, but none from one granted none.
+    """
     import torch
 
-    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # not even by mistake, in whatever a backbone does
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UnfitError(
+            f"node {socket.gethostname()}: Ray granted {share:g} GPU, but PyTorch {torch.__version__} sees"
+            " none; install a build of PyTorch for it, or train on CPUs with --gpus-per-trial 0"
+        )
+    return "cuda"
 
 
 def _tags(device: str, threads: int) -> dict[str, str]:
