@@ -1,0 +1,164 @@
+"""A study on a cluster of several hosts: what they must share, what may go and come, who may come in."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from network import RAY, Host, network
+from studies import (
+    ROOT,
+    STUDY,
+    TINY,
+    check_equal,
+    ledger,
+    records,
+    saved_states,
+)
+
+import trainables.node
+from study.ledger import Ledger
+from trainables import tune
+from trainables.node import problem, source_digest
+
+
+class Lab:
+    """Four hosts; on the first is the head of a Ray cluster, where drivers run and trials do not.
+
+    Attributes:
+        hosts: all four.
+        shared: a folder that all hosts see.
+        own: a folder with the same path on all hosts, and on each with other files.
+    """
+
+    def __init__(self, folder: Path, addresses: list[tuple[str, str]]) -> None:
+        self.shared, self.own, self.logs = folder / "shared", folder / "own", folder / "logs"
+        for made in (self.shared, self.own, self.logs):
+            made.mkdir()
+        self.token = folder / "token"
+        self.token.touch(mode=0o600)
+        self.token.write_text("0123456789abcdef" * 4)
+        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
+        # The driver's files of its own are where this test can read them.
+        self.hosts = [
+            Host(name, address, private=[self.own] if number else [], environment=environment)
+            for number, (name, address) in enumerate(addresses)
+        ]
+        self.address = f"{self.hosts[0].address}:6379"
+
+    def begin(self, number: int) -> None:
+        """Start a host's Ray."""
+        where = ("--head", "--port=6379", "--include-dashboard=false", "--num-cpus=0")
+        if number:
+            where = (f"--address={self.address}", "--num-cpus=1")
+        self.hosts[number].start_ray(*where, log=self.logs / f"{number}.log")
+
+    def ready(self, nodes: int) -> None:
+        """Wait until so many nodes are there."""
+        code = f"import ray; ray.init({self.address!r}, log_to_driver=False); print('alive', len(ray.nodes()))"
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            asked = subprocess.run(
+                self.hosts[0].enter(sys.executable, "-c", code),
+                env=self.hosts[0].environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if f"alive {nodes}" in asked.stdout:
+                return
+            time.sleep(0.2)
+        raise AssertionError(asked.stderr + "".join(path.read_text() for path in self.logs.glob("*.log")))
+
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """The command line on the head."""
+        words = [sys.executable, ROOT / "study/run.py", *arguments, "--address", self.address]
+        return subprocess.Popen(
+            self.hosts[0].enter(*words, folder=self.own),
+            env={**self.hosts[0].environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The head and two hosts with a CPU for a trial each."""
+    if os.geteuid() != 0:
+        assert "CI" not in os.environ, "these tests must be run as root"
+        pytest.skip("only root may make network namespaces")
+    with network(4) as addresses:
+        made = Lab(tmp_path_factory.mktemp("lab"), addresses)
+        try:
+            for number in range(3):
+                made.begin(number)
+                if not number:
+                    made.ready(1)
+            made.ready(3)
+            yield made
+        finally:
+            for host in made.hosts:
+                host.kill()
+
+
+def test_what_a_node_has_for_itself_alone_is_refused(lab: Lab) -> None:
+    """By default storage is the output folder, which is there on each host, and on each another one."""
+    done = lab.run(*TINY)
+    assert done.returncode == 2, done.stdout + done.stderr
+    said = f"error: --storage: got '{lab.own}/runs', but node {lab.hosts[1].name[:-1]}"
+    assert said in done.stderr
+    assert "does not see what the driver writes there; allowed on a cluster: a folder that all" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in (lab.own / "runs").rglob("*") if "checkpoints" in str(path)]
+    assert ledger(lab.own).trials() == {}
+
+
+def test_another_token_is_refused(lab: Lab) -> None:
+    done = lab.run(*TINY, "--storage", lab.shared, RAY_AUTH_TOKEN="f" * 64)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "error: --address: no Ray to use at" in done.stderr
+    assert "f" * 64 not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
+    """Trials of the lost one go on elsewhere; in the end nobody can tell from the ledger."""
+    process = lab.start(*STUDY, "--storage", lab.shared)
+    deadline = time.monotonic() + 120
+    states: set[Path] = set()
+    while len({path.parent for path in states}) < 2:  # one trial on each host
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no state is saved"
+        states = set(lab.shared.glob("checkpoints/*/[0-9]*"))
+        time.sleep(0.1)
+    lab.hosts[1].kill()
+    lab.begin(3)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "goes on after epoch" in out
+    found = records(lab.own)
+    assert {record.tags["host"] for record in found.values()} >= {lab.hosts[2].name, lab.hosts[3].name}
+    assert sum(int(record.tags["attempts"]) for record in found.values()) == len(found) + 1
+    for folder in ("results", "checkpoints"):
+        assert list((lab.shared / folder).iterdir()) == []
+        (lab.own / "runs" / folder).mkdir()  # where an undisturbed study has them
+    check_equal(lab.own, undisturbed)
+    assert list((lab.shared / "nodes").iterdir()) == []
+    # Each host has prepared the data for itself.
+    for host in (lab.hosts[2], lab.hosts[3]):
+        listed = subprocess.run(
+            host.enter("ls", lab.own / "data/prepared/digits"), check=True, capture_output=True, text=True
+        )
+        assert "train_images.npy" in listed.stdout
