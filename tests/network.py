@@ -35,6 +35,7 @@ class Host:
     def command(self, *words: str | Path) -> list[str]:
         """A command as it is run on this host."""
         mounts = "".join(f"mount -t tmpfs tmpfs {shlex.quote(str(folder))} && " for folder in self.private)
+        mounts += "mount --bind /dev/null /etc/resolv.conf && "  # nobody answers: each question takes seconds
         inner = f"hostname {self.name} && {mounts}exec {shlex.join(map(str, words))}"
         return ["ip", "netns", "exec", self.name, "unshare", "--mount", "--uts", "sh", "-c", inner]
 
@@ -58,6 +59,16 @@ class Host:
                 text=True,
                 start_new_session=True,
             )
+        self._log = log
+
+    def wait_for_ray(self) -> None:
+        """Wait until the node has started."""
+        deadline = time.monotonic() + 90
+        while "Ray runtime started" not in (text := self._log.read_text()):
+            assert time.monotonic() < deadline, text
+            assert self._ray is not None
+            assert self._ray.poll() is None, text
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """Pull the plug."""

@@ -58,23 +58,6 @@ class Lab:
             where = (f"--address={self.address}", "--num-cpus=1")
         self.hosts[number].start_ray(*where, log=self.logs / f"{number}.log")
 
-    def ready(self, nodes: int) -> None:
-        """Wait until so many nodes are there."""
-        code = f"import ray; ray.init({self.address!r}, log_to_driver=False); print('alive', len(ray.nodes()))"
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            asked = subprocess.run(
-                self.hosts[0].enter(sys.executable, "-c", code),
-                env=self.hosts[0].environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if f"alive {nodes}" in asked.stdout:
-                return
-            time.sleep(0.2)
-        raise AssertionError(asked.stderr + "".join(path.read_text() for path in self.logs.glob("*.log")))
-
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """The command line on the head."""
         words = [sys.executable, ROOT / "study/run.py", *arguments, "--address", self.address]
@@ -105,8 +88,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             for number in range(3):
                 made.begin(number)
                 if not number:
-                    made.ready(1)
-            made.ready(3)
+                    made.hosts[0].wait_for_ray()
+            for host in made.hosts[:3]:
+                host.wait_for_ray()
             yield made
         finally:
             for host in made.hosts:
