@@ -84,10 +84,14 @@ def texts(*entries: str) -> tuple[Entry, ...]:
 
 def to_terminal(table: Table) -> RichTable:
     """The table for rich."""
-    view = RichTable(title=table.title, caption=table.caption, title_justify="left", caption_justify="left")
-    view.add_column(table.corner)
+    title, caption = (
+        Text(table.title, style="table.title"),
+        Text(table.caption, style="table.caption"),
+    )  # texts, in which brackets command nothing
+    view = RichTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+    view.add_column(Text(table.corner))
     for column in table.columns:
-        view.add_column(column, justify="right")
+        view.add_column(Text(column), justify="right")
     for title, entries in table.rows:
         cells = (Text(entry.text, style="bold" if entry.bold else "") for entry in entries)
         view.add_row(Text(title), *cells)

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from analysis.drawing import DENSITY, save
+from analysis.labels import is_plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +97,7 @@ class Gallery:
     def sweep(self) -> None:
         """Remove figures of an earlier report that this one does not have."""
         names = {figure.name for figure in self.drawn}
-        for name in self.known.keys() - names:
+        for name in filter(is_plain, self.known.keys() - names):  # the list is a file that others can write
             for ending in ("png", "pdf"):
                 (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
         self.known = {name: digest for name, digest in self.known.items() if name in names}

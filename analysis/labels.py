@@ -119,6 +119,11 @@ def spread_text(values: Sequence[float]) -> str:
     return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file's name stays in its folder: ours do."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) is not None
+
+
 def slug(text: str) -> str:
     """Text for names of files and of LaTeX's labels."""
     return re.sub("[^A-Za-z0-9.]+", "-", text).strip("-")

@@ -1,11 +1,14 @@
 """The report as text, with its figures as links."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.formats import to_markdown
 from analysis.gallery import Figure
+
+MARKS = re.compile(r"([\\`<>\[\]!])")
 
 
 def to_text(content: Mapping[str, Any], folder: Path) -> str:
@@ -70,7 +73,7 @@ def _open(content: Mapping[str, Any]) -> list[str]:
         return []
     lines = ["## Trials without a result\n"]
     for trial in content["open_trials"]:
-        reason = f": {trial['failure']}" if trial["failure"] else ""
+        reason = f": {inert(trial['failure'])}" if trial["failure"] else ""
         lines.append(f"- {trial['status']} `{trial['name']}`{reason}")
     if content["more_open"]:
         lines.append(f"- … and {content['more_open']} more, all in trials.parquet")
@@ -78,4 +81,9 @@ def _open(content: Mapping[str, Any]) -> list[str]:
 
 
 def _facts(facts: Mapping[str, str]) -> list[str]:
-    return [f"- {name}: {value}" for name, value in facts.items()]
+    return [f"- {name}: {inert(value)}" for name, value in facts.items()]
+
+
+def inert(text: str) -> str:
+    """Text from the ledger, in which nothing is Markdown or HTML: others may have written it."""
+    return MARKS.sub(r"\\\1", " ".join(text.split()))

@@ -17,6 +17,7 @@ from analysis.cells import cell_table, summarise
 from analysis.comparisons import comparisons
 from analysis.differences import difference_table
 from analysis.formats import Table, to_latex, to_markdown, to_terminal
+from analysis.labels import is_plain
 from analysis.overview import overview
 from analysis.published import add_published_argument, hold, published_tables, read_published
 from analysis.trials import cell_labels, parse_command_line
@@ -70,7 +71,7 @@ def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     ours = folder / ".tables"
     for name in ours.read_text().split() if ours.exists() else ():
-        if name not in latex:
+        if name not in latex and is_plain(name):
             (folder / f"{name}.tex").unlink(missing_ok=True)
     ours.write_text("\n".join(latex))
     paths = [folder / f"{name}.tex" for name in latex]

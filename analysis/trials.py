@@ -248,7 +248,9 @@ def write(trials: pd.DataFrame, ledger: Ledger, frame: Path, gone: Collection[st
 def _identity(ledger: Ledger) -> str:
     """Of the ledger and of the format, without the address: the file may be handed on."""
     made = ledger.created() if ledger.exists() else 0
-    text = f"{_FORMAT} {ledger.uri} {ledger.experiment} {made}"
+    text = (
+        f"{_FORMAT} {store.shown(ledger.uri)} {ledger.experiment} {made}"  # no password: it could be guessed
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from study import cluster, options, store
 from study.ledger import Ledger, ledger_from
 from study.store import LedgerError
 from trainables import backbones, data
+from trainables.texts import first_line, masked, plain
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Call:
 
     def say(self, line: str) -> None:
         """Print a line for people."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(plain(masked(line)), markup=False, soft_wrap=True)
 
 
 def understood(args: argparse.Namespace, console: Console) -> Call:
@@ -144,5 +145,5 @@ def check_storage(call: Call) -> None:
     try:
         call.storage.names("results")
     except OSError as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise LedgerError(f"--storage: {store.shown(call.storage_uri)} does not answer: {line}") from None

@@ -21,6 +21,7 @@ from study import options, store
 from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_locks
 from study.store import LedgerError
+from trainables.texts import masked, plain
 from trainables.trial import nearest
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found[name].delete()
                 print(f"deleted: {name}, {_shown(found[name])}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(plain(masked(str(error))))
     return 0
 
 

@@ -106,4 +106,4 @@ def again(*changes: str) -> str:
     if changes and changes[0] in typed:
         at = typed.index(changes[0])
         del typed[at : at + len(changes)]
-    return shlex.join([*typed, *changes])
+    return store.shown(shlex.join([*typed, *changes]))

@@ -15,6 +15,7 @@ from study.forecast import shown
 from study.searched import SEARCHED, STAGE
 from study.writer import EpochDone, Event, Failed, Found, Pruned, Repeated, Resumed, Started
 from trainables.checkpoint import Bundle
+from trainables.texts import masked, plain
 from trainables.trial import TrialConfig
 
 SHOWN = 12
@@ -120,7 +121,8 @@ class Progress:
     def _print(self, line: str, style: str | None) -> None:
         # Who closes the pipe we print to (`| head`) wants no more lines; the study goes on.
         with contextlib.suppress(SystemExit):
-            self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            shown_line = plain(masked(line))
+            self._console.print(shown_line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         with self._lock:

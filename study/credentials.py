@@ -6,24 +6,15 @@ import secrets
 import stat
 import sys
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+
+from trainables.texts import masked
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-SECRET_WORDS = ("password", "passwd", "secret", "token", "sslkey")
 
 
-def secret_of(uri: str) -> str | None:
-    """The password within an address; None where there is none."""
-    try:
-        parts = urlsplit(uri)
-        if parts.password:
-            return parts.password
-    except ValueError:
-        return None
-    for name, value in parse_qsl(parts.query):
-        if value and any(word in name.lower() for word in SECRET_WORDS):
-            return value
-    return None
+def has_secret(uri: str) -> bool:
+    """Whether an address holds a password, or what looks like one."""
+    return masked(uri) != uri
 
 
 def is_typed(value: str, variable: str) -> bool:
@@ -32,13 +23,35 @@ def is_typed(value: str, variable: str) -> bool:
 
 
 def check_mode(file: Path) -> None:
-    """Raise PermissionError where others than its owner may read a file with a secret; it may be missing."""
+    """Raise ValueError where others than its owner may read a file with a secret; it may be missing."""
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(file.stat().st_mode)
         if mode & OTHERS:
-            raise PermissionError(
-                f"{file} holds a password and has mode {mode:04o}; allowed: 0600, `chmod 600 {file}`"
-            )
+            raise ValueError(f"{file} holds a password: got mode {mode:04o}; allowed: chmod 600 {file}")
+
+
+def check_tracking(uri: str) -> None:
+    """Raise ValueError where a password of the tracking store can be read by others."""
+    if has_secret(uri) and is_typed(uri, "MLFLOW_TRACKING_URI"):
+        raise ValueError(
+            "--tracking-uri: got a password on the command line, where all users of this machine can read it;"
+            " allowed: the address with its password in MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD, ~/.mlflow/credentials, for PostgreSQL ~/.pgpass"
+        )
+    if uri.startswith("http") and "MLFLOW_TRACKING_PASSWORD" not in os.environ:
+        try:
+            check_mode(Path.home() / ".mlflow" / "credentials")  # MLflow reads it
+        except ValueError as error:
+            raise ValueError(f"--tracking-uri: {error}") from None
+
+
+def check_storage(uri: str) -> None:
+    """Raise ValueError for keys in the address: it goes into Ray's and Tune's files, on all nodes."""
+    if has_secret(uri):
+        raise ValueError(
+            f"--storage: got {masked(uri)!r}, an address with a password or key; allowed: without, and"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine"
+        )
 
 
 def guard_ray_token(*, create: bool) -> None:

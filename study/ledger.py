@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from study import quick, store
+from study import credentials, quick, store
 from study.store import LedgerError
+from trainables.texts import first_line
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -403,7 +404,7 @@ class Ledger:
                     os.replace(draft, whole)
             return whole
         except MlflowException as error:
-            raise OSError(f"run {run_id}: {str(error).splitlines()[0]}") from error
+            raise OSError(f"run {run_id}: {first_line(error)}") from error
 
     @property
     def client(self) -> "MlflowClient":
@@ -466,7 +467,7 @@ class Ledger:
         except LedgerError:
             raise
         except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
+            line = first_line(error)
             raise LedgerError(f"--tracking-uri: no ledger at {store.shown(self.uri)}: {line}") from error
 
     def _search(self, condition: str, *, deleted: bool = False) -> Iterator["Run"]:
@@ -514,9 +515,13 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ledger_from(args: argparse.Namespace) -> Ledger:
-    """The ledger that parsed `add_ledger_arguments` describe."""
+    """The ledger that parsed `add_ledger_arguments` describe; LedgerError where others could read a password."""
     output = args.output.absolute()
     uri = args.tracking_uri or f"sqlite:///{output / 'mlflow.db'}"
+    try:
+        credentials.check_tracking(uri)
+    except ValueError as error:
+        raise LedgerError(str(error)) from None
     return Ledger(uri=uri, experiment=args.experiment, artifact_root=output / "mlartifacts")
 
 

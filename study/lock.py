@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from study.ledger import Ledger, Lock
 from study.store import LedgerError, sqlite_file
+from trainables.texts import plain
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life of who holds a lease."""
@@ -89,7 +90,9 @@ def file_lock(path: Path, what: str, *, wait: Callable[[str], None] | None = Non
         wait(f"{held}: waiting")
         lock.acquire()
     try:
-        about.write_text(json.dumps(_myself()))
+        draft = about.with_name(f"{about.name}.{os.getpid()}")
+        draft.write_text(json.dumps(_myself()))
+        os.replace(draft, about)  # whatever lies there, or is linked from there, is not written to
         yield
     finally:
         lock.release()
@@ -206,7 +209,7 @@ def _lives(ledger: Ledger, rival: Lock) -> bool | None:
 
     While the store itself is slow, it proves nothing that no sign comes through.
     """
-    by = json.loads(rival.tags.get("lock.by", "{}"))
+    by = _known(rival.tags.get("lock.by", "{}"))
     here = by.get("namespace") and by["namespace"] == _myself()["namespace"]
     if here and not Path(f"/proc/{by.get('pid')}").exists():
         return False
@@ -243,8 +246,16 @@ def _holder(about: Path) -> str:
 
 
 def _described(text: str) -> str:
+    known = _known(text)
+    return plain(
+        f"process {known.get('pid', '?')} on {known.get('host', '?')} since {known.get('since', '?')}"
+    )
+
+
+def _known(text: str) -> dict[str, object]:
+    """What a driver says of itself; nothing where that is damaged."""
     try:
         known = json.loads(text)
     except ValueError:
-        known = {}
-    return f"process {known.get('pid', '?')} on {known.get('host', '?')} since {known.get('since', '?')}"
+        return {}
+    return known if isinstance(known, dict) else {}

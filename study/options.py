@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
+from study import credentials
 from study.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -108,7 +109,13 @@ def storage_uri(args: argparse.Namespace) -> str:
     """Where saved states and bundles go: an absolute path or a URI.
 
     Those of each experiment apart: a trial is the same in two of them, but its result belongs to one.
+
+    Raises:
+        ValueError: the address holds a password, or the experiment's name is that of another folder.
     """
     given = args.storage or str(args.output)
+    credentials.check_storage(given)
+    if args.experiment in (".", ".."):
+        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name other than '.' and '..'")
     root = given.rstrip("/") if "://" in given else str(Path(given).absolute())
     return root if args.experiment == DEFAULT_EXPERIMENT else f"{root}/{quote(args.experiment, safe=' ')}"

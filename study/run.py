@@ -33,6 +33,7 @@ from study.searched import describe as describe_search
 from study.store import LedgerError
 from trainables import data
 from trainables.sources import DataError
+from trainables.texts import masked, plain
 
 if TYPE_CHECKING:
     from analysis.pages import Rendered
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         call = understood(args, console)
     except (ValueError, DataError) as error:
-        parser.error(str(error))
+        parser.error(plain(masked(str(error))))
     try:
         store.probe(call.ledger.uri)
         check_storage(call)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             return _study(call)
     except (cluster.ClusterError, DataError, LedgerError, LockHeld) as error:
-        parser.error(str(error))
+        parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
         call.say(f"\nstopped by {number.name}\ngo on:    {again()}")

@@ -1,7 +1,6 @@
 """Where the ledger's store is: addresses that can be used, and a database that is made safely."""
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -9,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from trainables.texts import masked as shown
 
 PROBE_SECONDS = 5
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -37,13 +38,8 @@ def probe(uri: str) -> None:
         raise LedgerError(
             f"--tracking-uri: nothing answers at {host}:{port} ({error.strerror or error})"
         ) from None
-    except ValueError as error:
-        raise LedgerError(f"--tracking-uri: got {shown(uri)!r}: {error}") from None
-
-
-def shown(uri: str) -> str:
-    """The address without a password, for messages."""
-    return re.sub(r"(://[^/@]*?:)[^/]*@", r"\1***@", uri)
+    except ValueError:  # what it says may hold a part of a password
+        raise LedgerError(f"--tracking-uri: got {shown(uri)!r}; allowed: SCHEME://HOST:PORT/…") from None
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -24,6 +24,7 @@ from trainables.checkpoint import (
     delete_checkpoints,
     read_bundle,
 )
+from trainables.texts import first_line
 from trainables.trial import PROTOCOL, TrialConfig
 
 NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
@@ -188,8 +189,8 @@ class LedgerWriter:
                 self._write(batch)
             except Exception as error:  # whatever the store raises, training goes on
                 if pause == FIRST_PAUSE:
-                    line = (str(error).splitlines() or [type(error).__name__])[0]
-                    _tell(self._on_trouble, f"the ledger does not take results, trying again: {line}")
+                    line = f"the ledger does not take results, trying again: {first_line(error)}"
+                    _tell(self._on_trouble, line)
                 if time.monotonic() + FIRST_PAUSE > self._deadline:
                     break
                 # Once closing, the pauses are short: somebody waits.

@@ -6,11 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from network import RAY, Host, network
+from network import Host, network
 from studies import (
     ROOT,
     STUDY,
@@ -18,13 +16,7 @@ from studies import (
     check_equal,
     ledger,
     records,
-    saved_states,
 )
-
-import trainables.node
-from study.ledger import Ledger
-from trainables import tune
-from trainables.node import problem, source_digest
 
 
 class Lab:

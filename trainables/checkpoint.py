@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import uuid
 import zipfile
@@ -23,11 +24,16 @@ import pyarrow as pa
 from pyarrow import fs
 
 from trainables.history import from_parquet
+from trainables.texts import first_line, masked
 from trainables.trial import TrialConfig, TrialResult
 
 KEPT_STATES = 2
 """The newest, and the one before it in case the newest turns out to be damaged."""
 DAMAGED = ".damaged"
+STATE = re.compile(r"\d{8,}-[0-9a-f]{8}")
+"""Name of a saved state; other files in its folder are damaged, half-written, or not ours."""
+FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""Name of a file in a bundle."""
 
 
 class Storage:
@@ -42,9 +48,9 @@ class Storage:
         try:
             self._fs, self._root = fs.FileSystem.from_uri(str(uri))
         except (pa.ArrowInvalid, OSError) as error:
-            line = str(error).splitlines()[0]
+            line = first_line(error)
             raise ValueError(
-                f"storage: got {str(uri)!r}; allowed: an absolute path or a URI ({line})"
+                f"storage: got {masked(str(uri))!r}; allowed: an absolute path or a URI ({line})"
             ) from None
 
     def write(self, name: str, content: bytes) -> None:
@@ -153,8 +159,7 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """Names of the states that are not known to be damaged, oldest first."""
-        names = self._storage.names(self._folder)
-        return [name for name in names if not name.startswith(".") and not name.endswith(DAMAGED)]
+        return [name for name in self._storage.names(self._folder) if STATE.fullmatch(name)]
 
 
 def checkpoint_keys(storage: Storage) -> list[str]:
@@ -212,6 +217,9 @@ def read_bundle(storage: Storage, key: str) -> Bundle:
     content = storage.read(_bundle_name(key))
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for name in archive.namelist():
+                if not FILE.fullmatch(name):  # whoever can write to the storage is not to write elsewhere
+                    raise ValueError(f"it has a file of the name {name!r}")
             files = {name: archive.read(name) for name in archive.namelist()}
         about = json.loads(files.pop("bundle.json"))
         config = TrialConfig.from_params(about["params"])

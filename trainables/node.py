@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainables.checkpoint import Storage
+from trainables.texts import first_line
 
 ATTEMPTS, PAUSE = 3, 1.0
 """How often a node looks for the driver's note, and the seconds between: network folders may lag behind."""
@@ -53,5 +54,5 @@ def _seen(storage: str, note: str, at_start: bool) -> str | None:
             if attempt < ATTEMPTS:
                 time.sleep(PAUSE)
         except (OSError, ValueError) as error:
-            return f"cannot read it ({str(error).splitlines()[0]})" if at_start else None
+            return f"cannot read it ({first_line(error)})" if at_start else None
     return "does not see what the driver writes there"

@@ -25,6 +25,7 @@ from ray import tune
 from trainables.checkpoint import Bundle, Checkpoints, Storage, saved_epoch, write_bundle
 from trainables.machine import cap_gpu_memory, device_name
 from trainables.node import problem
+from trainables.texts import masked
 from trainables.trial import OBJECTIVES, TrialConfig
 
 ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")
@@ -88,8 +89,8 @@ def run_job(job: dict[str, Any]) -> None:
     except Exception as error:
         # Told as a result: Tune would run an exception again that will never succeed.
         name = "" if isinstance(error, UnfitError) else f"{type(error).__name__}: "
-        line = f"{name}{error}".splitlines()[0]
-        ending = {_kind(error): line, "traceback": traceback.format_exc()}
+        line = masked(f"{name}{error}".splitlines()[0])
+        ending = {_kind(error): line, "traceback": masked(traceback.format_exc())}
     _free_gpu_memory()
     tune.report(ending)
 

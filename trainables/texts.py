@@ -1,0 +1,39 @@
+"""Text as people may see it: without passwords, and without characters that command a terminal."""
+
+import re
+
+WITH_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*)://(?=[^/\s])([^\s'\"]*)@")
+WITH_SECRET = re.compile(
+    r"([?&;][^=&;\s'\"]*(?:pass|pwd|secret|token|key)[^=&;\s'\"]*=)[^&;\s'\"]+", re.IGNORECASE
+)
+NAMED_BY_TOKEN = ("http", "https", "s3")
+"""Addresses whose user alone may be a secret: a token, or one of a pair of keys."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def masked(text: str) -> str:
+    """The text, with `***` for passwords and keys within the addresses that it holds.
+
+    Rather too much than too little: a password may hold `/` and `@`.
+    """
+    return WITH_SECRET.sub(r"\1***", WITH_USER.sub(_without_password, text))
+
+
+def _without_password(address: re.Match[str]) -> str:
+    scheme, before = address.groups()
+    user, colon, _ = before.partition(":")
+    if colon:
+        return f"{scheme}://{user}:***@"
+    if "/" in before or scheme not in NAMED_BY_TOKEN:
+        return address[0]
+    return f"{scheme}://***@"
+
+
+def plain(text: str) -> str:
+    """The text, with the sign for what cannot be shown in place of control characters but tab and newline."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line that may be shown; its name where it says nothing."""
+    return plain(masked((str(error).splitlines() or [type(error).__name__])[0]))
