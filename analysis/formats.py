@@ -84,11 +84,13 @@ def texts(*entries: str) -> tuple[Entry, ...]:
 
 def to_terminal(table: Table) -> RichTable:
     """The table for rich."""
-    title, caption = (
-        Text(table.title, style="table.title"),
-        Text(table.caption, style="table.caption"),
-    )  # texts, in which brackets command nothing
-    view = RichTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+    # As Text, in which brackets command nothing.
+    view = RichTable(
+        title=Text(table.title, style="table.title"),
+        caption=Text(table.caption, style="table.caption"),
+        title_justify="left",
+        caption_justify="left",
+    )
     view.add_column(Text(table.corner))
     for column in table.columns:
         view.add_column(Text(column), justify="right")

@@ -515,7 +515,11 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ledger_from(args: argparse.Namespace) -> Ledger:
-    """The ledger that parsed `add_ledger_arguments` describe; LedgerError where others could read a password."""
+    """The ledger that parsed `add_ledger_arguments` describe.
+
+    Raises:
+        LedgerError: others could read the password that it takes.
+    """
     output = args.output.absolute()
     uri = args.tracking_uri or f"sqlite:///{output / 'mlflow.db'}"
     try:

@@ -6,11 +6,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 RAY = Path(sys.executable).with_name("ray")
+IP = "/usr/sbin/ip"
 
 
 class Host:
@@ -28,7 +30,7 @@ class Host:
     ) -> None:
         self.name = name
         self.address = address
-        self.private = [Path("/tmp/ray"), *private]
+        self.private = [Path(tempfile.gettempdir(), "ray"), *private]
         self.environment = {**os.environ, **environment}
         self._ray: subprocess.Popen[str] | None = None
 
@@ -37,7 +39,7 @@ class Host:
         mounts = "".join(f"mount -t tmpfs tmpfs {shlex.quote(str(folder))} && " for folder in self.private)
         mounts += "mount --bind /dev/null /etc/resolv.conf && "  # nobody answers: each question takes seconds
         inner = f"hostname {self.name} && {mounts}exec {shlex.join(map(str, words))}"
-        return ["ip", "netns", "exec", self.name, "unshare", "--mount", "--uts", "sh", "-c", inner]
+        return [IP, "netns", "exec", self.name, "unshare", "--mount", "--uts", "sh", "-c", inner]
 
     def enter(self, *words: str | Path, folder: Path = Path("/")) -> list[str]:
         """A command as it is run beside this host's Ray, with the same folders."""
@@ -73,7 +75,7 @@ class Host:
     def kill(self) -> None:
         """Pull the plug."""
         while pids := subprocess.run(
-            ["ip", "netns", "pids", self.name], check=True, capture_output=True, text=True
+            [IP, "netns", "pids", self.name], check=True, capture_output=True, text=True
         ).stdout.split():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -89,7 +91,7 @@ def network(count: int) -> Iterator[list[tuple[str, str]]]:
     prefix = f"study{os.getpid()}"
 
     def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
+        subprocess.run([IP, *words], check=True)
 
     names: list[str] = []
     try:
@@ -114,4 +116,4 @@ def network(count: int) -> Iterator[list[tuple[str, str]]]:
         yield hosts
     finally:
         for name in reversed(names):
-            subprocess.run(["ip", "netns", "del", name], check=False)
+            subprocess.run([IP, "netns", "del", name], check=False)
