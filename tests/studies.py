@@ -49,6 +49,15 @@ class Finder(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Finder())
 """
+HAS_A_GPU = """
+import types, torch
+
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_name = lambda *device: "GPU that is none"
+torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(total_memory=80 * 2**30)
+torch.cuda.set_per_process_memory_fraction = lambda fraction, device: None
+"""
+"""For the source of a `train`: PyTorch says that it has a GPU, where Ray only counts them."""
 UNTIMED = ("train/loss", "train/ce", "train/bt", "train/acc", "val/acc", "lr")
 
 

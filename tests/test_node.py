@@ -1,0 +1,149 @@
+"""What a node must have before a trial runs there, and what a trial gets of its GPUs."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from studies import HAS_A_GPU, TINY, records, run, stand_in_for_train
+
+import trainables.node
+from trainables import tune
+from trainables.machine import cap_gpu_memory
+from trainables.node import problem, source_digest
+
+
+def test_a_node_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "note").touch()
+    expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
+    assert problem(expected, at_start=True) is None
+    found = problem({**expected, "code": "another"})
+    assert found is not None
+    assert found.endswith("has other code of this project; install the same on all nodes")
+
+
+def test_a_storage_that_does_not_answer_is_a_reason_at_the_start_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weeks later it is a fault that passes."""
+
+    def fails(*_: object) -> bytes:
+        raise OSError("AWS Error NETWORK_CONNECTION")
+
+    monkeypatch.setattr(trainables.node.Storage, "read", fails)
+    expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
+    found = problem(expected, at_start=True)
+    assert found is not None
+    assert "cannot read it (AWS Error NETWORK_CONNECTION)" in found
+    assert problem(expected) is None
+
+
+def test_a_trial_on_a_node_that_joined_without_the_storage_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.tune, "report", told.append)
+    monkeypatch.setattr(trainables.node, "PAUSE", 0.0)
+    node = {"storage": str(tmp_path), "note": "nodes/driver", "code": source_digest()}
+    tune.run_job({"key": "key", "storage": str(tmp_path), "node": node})
+    assert [*told[0]] == ["unfit"]
+    assert "does not see what the driver writes there" in told[0]["unfit"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_pytorch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune.ray, "get_gpu_ids", lambda: [0])
+    with pytest.raises(tune.UnfitError, match=r"Ray granted 0.25 GPU, but PyTorch .* sees none; install a"):
+        tune._granted_device(0.25)
+    assert tune._kind(tune.UnfitError("no")) == "unfit"
+
+
+def test_a_trial_that_was_granted_no_gpu_can_touch_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(tune.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("it asks for a GPU"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert tune._granted_device(0.0) == "cpu"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "fraction"),
+    [(0.25, 80, 0.25 - 600 / 81920), (0.25, 4, 0.125), (1.0, 80, 1.0), (2.0, 80, 1.0)],
+)
+def test_a_share_of_a_gpu_caps_its_memory(
+    share: float, total: int, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CUDA takes beside PyTorch is left, but at least half of the share is PyTorch's."""
+    import torch
+
+    set_to: list[float] = []
+    gpu = SimpleNamespace(total_memory=total * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: set_to.append(share)
+    )
+    cap = cap_gpu_memory(share)
+    assert set_to == pytest.approx([fraction])
+    assert cap == (None if share >= 1 else pytest.approx(fraction * total))
+
+
+COUNTS = f"""{HAS_A_GPU}
+import pathlib, os, time
+
+real = module.train
+folder = pathlib.Path(os.environ["BEGUN"])
+
+def train(config, data_dir, *, device, **options):
+    (folder / config.key).touch()
+    wanted, deadline = int(os.environ["WANTED"]), time.monotonic() + 60
+    while len(list(folder.iterdir())) < wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)  # for one too many
+    seen = len(list(folder.iterdir()))
+    with open(os.environ["SEEN"], "a") as file:
+        print(device, os.environ["CUDA_VISIBLE_DEVICES"], seen, file=file)
+    result = real(config, data_dir, device="cpu", **options)
+    (folder / config.key).unlink()
+    return result
+"""
+"""Training waits until as many trials have begun as are wanted, and tells how many have."""
+
+
+def test_shares_of_gpus_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, which Ray counts and nobody has: eight trials at a quarter each, then four at a half."""
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "begun").mkdir()
+    seen = tmp_path / "seen"
+    # Ray's processes train: they get these from the cluster.
+    for name, value in stand_in_for_train(tmp_path, COUNTS).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
+    monkeypatch.setenv("SEEN", str(seen))
+    for share, at_once, seeds in (("0.25", 8, "8"), ("0.5", 4, "12")):
+        monkeypatch.setenv("WANTED", str(at_once))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2})
+        try:
+            arguments = [*TINY, "--only", "arm=ce", "--seeds", seeds, "--no-report"]
+            where = ["--gpus-per-trial", share, "--address", cluster.address]
+            done = run(tmp_path, *arguments, *where)
+        finally:
+            cluster.shutdown()
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = [line.split() for line in seen.read_text().splitlines()]
+        seen.unlink()
+        # All that began together saw each other; at the end fewer are left.
+        assert max(int(count) for _, _, count in lines) == at_once
+        assert sum(int(count) == at_once for _, _, count in lines) >= at_once / 2
+        assert {device for device, _, _ in lines} == {"cuda"}
+        mine = [record for record in records(tmp_path).values() if record.tags["gpus"] == share]
+        assert Counter(record.tags["gpus.visible"] for record in mine) == {
+            gpu: len(mine) // 2 for gpu in ("0", "1")
+        }
+        cap = float(share) * 80 - 600 / 1024
+        assert {record.tags["gpus.memory_gib"] for record in mine} == {f"{cap:.1f}"}
+        assert {record.tags["device"] for record in mine} == {"GPU that is none"}
