@@ -117,5 +117,10 @@ def storage_uri(args: argparse.Namespace) -> str:
     credentials.check_storage(given)
     if args.experiment in (".", ".."):
         raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name other than '.' and '..'")
-    root = given.rstrip("/") if "://" in given else str(Path(given).absolute())
-    return root if args.experiment == DEFAULT_EXPERIMENT else f"{root}/{quote(args.experiment, safe=' ')}"
+    if "://" not in given:
+        given = str(Path(given).absolute())
+    root, mark, settings = given.partition("?") if "://" in given else (given, "", "")
+    root = root.rstrip("/")
+    if args.experiment != DEFAULT_EXPERIMENT:
+        root = f"{root}/{quote(args.experiment, safe='' if '://' in root else ' ')}"
+    return f"{root}{mark}{settings}"

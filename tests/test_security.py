@@ -226,12 +226,15 @@ def test_text_of_the_ledger_is_no_markdown() -> None:
 
 
 def test_storage_of_each_experiment_stays_in_its_folder() -> None:
-    def uri(experiment: str) -> str:
-        words = ["--space", "quickstart", "--storage", "/shared", "--experiment", experiment]
+    def uri(experiment: str, storage: str = "/shared") -> str:
+        words = ["--space", "quickstart", "--storage", storage, "--experiment", experiment]
         return options.storage_uri(options.parser().parse_args(words))
 
     assert uri("../../etc") == "/shared/..%2F..%2Fetc"
     assert uri("mine") == "/shared/mine"
+    assert uri("mine", "s3://bucket/a/?region=x&scheme=http") == "s3://bucket/a/mine?region=x&scheme=http"
+    assert uri("two words", "s3://bucket") == "s3://bucket/two%20words"
+    assert uri("two words") == "/shared/two words"
 
 
 def test_lines_for_people_command_no_terminal(tmp_path: Path) -> None:
