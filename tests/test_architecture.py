@@ -27,7 +27,7 @@ HEAVY = {
     "torch": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
     "torchvision": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
     "ray": {
-        *(ROOT / f"study/{name}.py" for name in ("cluster", "execute", "jobs", "suggest")),
+        *(ROOT / f"study/{name}.py" for name in ("cluster", "execute", "jobs", "spot_first", "suggest")),
         ROOT / "trainables/tune.py",
     },
     "optuna": {
