@@ -27,7 +27,10 @@ HEAVY = {
     "torch": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
     "torchvision": {path for path in SOURCES if path.parent.name == "trainables" and path.name != "trial.py"},
     "ray": {
-        *(ROOT / f"study/{name}.py" for name in ("cluster", "execute", "jobs", "nodes", "suggest")),
+        *(
+            ROOT / f"study/{name}.py"
+            for name in ("cluster", "execute", "jobs", "nodes", "spot_first", "suggest")
+        ),
         ROOT / "trainables/tune.py",
     },
     "optuna": {
