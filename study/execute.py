@@ -41,9 +41,11 @@ from trainables.tune import resources, run_job
 
 # It complains at length where its own files cannot be written; nobody reads them.
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-# Tune gives its workers an environment of their own for another library's sake (PyTorch Lightning). Without
-# it they are the processes that Ray has already started, seconds sooner.
-getattr(sys.modules.get("ray.tune.execution.class_cache"), "DEFAULT_ENV_VARS", {}).clear()
+# Tune gives its workers an environment of their own, for another library's sake (PyTorch Lightning) and to
+# hand on AWS keys: on their command line, where all users of the machine can read them. Without it they are
+# the processes that Ray has already started, seconds sooner. Nodes have keys of their own, or a role.
+for _name in ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE"):
+    getattr(sys.modules.get("ray.tune.execution.class_cache"), _name, set()).clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 from study.cluster import ClusterError, is_own
 from trainables.checkpoint import Storage
 from trainables.node import problem, source_digest
+from trainables.texts import first_line, masked
 
 NOTES = "nodes"
 """Folder of storage with a file for each driver that is at work on a cluster."""
@@ -20,19 +21,23 @@ def examined(storage: str, address: str | None) -> Iterator[Mapping[str, str] | 
     """Within this context trials may run; to be entered within a `cluster.session`.
 
     Gives what nodes that join later are asked when they get a trial (`trainables.node.problem`); None where
-    the only node is this machine.
+    this machine and a folder on it are all that is used.
 
     Raises:
-        ClusterError: a node does not see the storage, or its code is another.
+        ClusterError: the storage cannot be written, a node does not see it, or its code is another.
     """
-    if is_own(address):
+    if is_own(address) and "://" not in storage:  # a folder, of which it is known that it can be written
         yield None
         return
     place, note = Storage(storage), f"{NOTES}/{uuid.uuid4().hex}"
     expected = {"storage": storage, "note": note, "code": source_digest()}
-    place.write(note, b"what a driver writes all nodes must see\n")
     try:
-        _examine(expected)
+        place.write(note, b"what a driver writes all nodes must see\n")
+    except OSError as error:
+        raise ClusterError(f"--storage: {masked(storage)} cannot be written ({first_line(error)})") from None
+    try:
+        if not is_own(address):
+            _examine(expected)
         yield expected
     finally:
         with contextlib.suppress(OSError):

@@ -237,16 +237,13 @@ def test_the_same_ledger_behind_a_server(
     assert "--no-report" not in arguments
     processes = ProcessList(secrets)
     processes.start()
-    began = time.monotonic()
     first = start(tmp_path, *arguments, environment=servers.environment)
     said = read_until(first, "[1/2]")
     kill_tree(first)
-    print("KILLED", time.monotonic() - began)
     second = start(tmp_path, *arguments, environment=servers.environment)
     out, err = second.communicate(timeout=300)
     assert second.returncode == 0, out + err
     assert "complete: 2 trials" in out
-    print("DONE", time.monotonic() - began, out)
     processes.stopped.set()
     processes.join()
 
@@ -285,9 +282,15 @@ def test_a_wrong_password_is_one_line(servers: Servers, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_key_of_the_object_store_is_one_line(servers: Servers, tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_written_is_one_line(
+    servers: Servers, ledger: Ledger, tmp_path: Path
+) -> None:
     nowhere = servers.storage.replace("s3://storage/", "s3://no-such-bucket/")
     process = start(tmp_path, *STUDY, "--storage", nowhere, environment=servers.environment)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out + err
+    assert "error: --storage: s3://no-such-bucket/study?" in err
+    assert "cannot be written (Bucket 'no-such-bucket' not found" in err
     assert "Traceback" not in err
+    of = Ledger(uri=servers.uri, experiment="siamese-barlow-twins", artifact_root=tmp_path)
+    assert not of.exists() or of.trials() == {}
