@@ -19,6 +19,8 @@ from trainables.trial import TrialConfig
 if TYPE_CHECKING:
     from trainables.checkpoint import Storage
 
+JOB_FILES = "/runtime_resources/working_dir_files/"
+"""Part of the path of what `ray job submit --working-dir` has sent to a cluster."""
 REPORTS = Path("reports")
 
 
@@ -127,6 +129,12 @@ def check_search_options(args: argparse.Namespace, search: Search | None) -> Non
 def check_before_anything_is_created(call: Call) -> None:
     """Raise LedgerError or ClusterError for what could never work."""
     folders = [("--output", call.args.output), ("reports", REPORTS)]
+    for option, folder in folders:
+        if JOB_FILES in str(folder.absolute()):
+            raise LedgerError(
+                f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
+                " folder elsewhere, and no --working-dir of `ray job submit`"
+            )
     if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
         folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
     if "://" not in call.storage_uri:

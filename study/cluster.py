@@ -192,13 +192,19 @@ def request(resources: Resources, address: str | None) -> dict[str, float]:
     """Ray's resource request of one trial, within a `session`.
 
     Raises:
-        ClusterError: a Ray of one's own could never grant it. A cluster may grow: there it waits.
+        ClusterError: a Ray of one's own could never grant it. A cluster may grow: there it waits, but it
+            must be said what for.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     gpus = resources.gpus if resources.gpus is not None else min(1.0, largest["GPU"])
+    if resources.gpus is None and not is_own(address) and largest["CPU"] < resources.cpus:
+        raise ClusterError(
+            "--gpus-per-trial: not given, and no node of the cluster can run a trial yet, so that nobody"
+            " knows whether they will have GPUs; allowed: 0, 1, or a share such as 0.25"
+        )
     for option, asked, kind in (("--cpus", resources.cpus, "CPU"), ("--gpus", gpus, "GPU")):
         if is_own(address) and asked > largest[kind]:
             raise ClusterError(f"{option}-per-trial: got {asked:g}; allowed: at most {largest[kind]:g} here")

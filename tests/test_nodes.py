@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from network import Host, network
+from network import RAY, Host, network
 from studies import (
     ROOT,
     STUDY,
@@ -138,3 +138,57 @@ def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
             host.enter("ls", lab.own / "data/prepared/digits"), check=True, capture_output=True, text=True
         )
         assert "train_images.npy" in listed.stdout
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[Lab]:
+    """A host with a head that takes jobs and trains, too."""
+    if os.geteuid() != 0:
+        assert "CI" not in os.environ, "these tests must be run as root"
+        pytest.skip("only root may make network namespaces")
+    with network(1) as addresses:
+        made = Lab(tmp_path, addresses)
+        (host,) = made.hosts
+        where = ("--head", "--port=6379", "--dashboard-host=127.0.0.1", "--num-cpus=1")
+        try:
+            host.start_ray(*where, log=made.logs / "head.log")
+            host.wait_for_ray()
+            yield made
+        finally:
+            host.kill()
+
+
+def test_a_job_is_taken_with_the_token_only(head: Lab) -> None:
+    """The dashboard takes whatever code it is sent: it listens on loopback and asks for the token."""
+    (host,) = head.hosts
+
+    def submit(words: Sequence[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
+        job = [RAY, "job", "submit", "--address=http://127.0.0.1:8265", "--", *words]
+        return subprocess.run(
+            host.enter(*job, folder=head.own),
+            env={**host.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    study = [sys.executable, ROOT / "study/run.py", *TINY, "--only", "arm=ce", "--seeds", "1"]
+    study += ["--output", head.own / "runs", "--data-dir", head.own / "data", "--no-report"]
+    refused = submit(study, RAY_AUTH_TOKEN="f" * 64)
+    assert refused.returncode != 0
+    assert "invalid" in (refused.stdout + refused.stderr).lower()
+    assert "f" * 64 not in refused.stdout + refused.stderr
+    without = submit(study, RAY_AUTH_MODE="disabled")
+    assert without.returncode != 0
+    assert not (head.own / "runs").exists()
+
+    done = submit(study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "complete: 1 trials" in done.stdout
+    (record,) = ledger(head.own).trials().values()
+    assert record.status == "FINISHED"
+    listening = subprocess.run(
+        host.enter("ss", "-tlnH"), check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    (dashboard,) = [line.split()[3] for line in listening if line.split()[3].endswith(":8265")]
+    assert dashboard == "127.0.0.1:8265"
