@@ -27,9 +27,8 @@ PARTS = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description="Is the driver of a long study on a cluster steady?")
     parser.add_argument("--trials", type=int, default=1600, help=f"a multiple of {ARMS}")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
