@@ -20,6 +20,7 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 from study import options, store
 from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
 from study.lock import LockHeld, driver_locks
+from study.nodes import NOTES
 from study.store import LedgerError
 from trainables.texts import masked, plain
 from trainables.trial import nearest
@@ -72,6 +73,8 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
         # A result that the ledger does not have is finished work: the next call of run.py logs it.
         if name not in whole or _is_logged(storage, name.removesuffix(".zip"), records):
             leftovers[f"results/{name}"] = size
+    # What drivers on clusters leave when they are killed: while the lock is ours none is at work.
+    leftovers |= {f"{NOTES}/{name}": size for name, size in storage.sizes(NOTES).items()}
     tune = output / "ray"
     files = [path for path in tune.rglob("*") if path.is_file()]
     stale = ledger.stale_runs()

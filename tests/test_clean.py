@@ -42,12 +42,13 @@ def output(empty_store: Path, tmp_path: Path) -> Path:
     for seed in (0, 2):
         storage.write(f"results/{trial(seed).key}.zip", b"a result")
     storage.write("ray/tune/tuner.pkl", b"Tune's")
+    storage.write("nodes/0123", b"of a driver that was killed")
     return output
 
 
 def files(output: Path) -> set[str]:
     found = (path.relative_to(output) for path in output.rglob("*") if path.is_file())
-    return {str(path) for path in found if path.parts[0] in ("checkpoints", "results", "ray")}
+    return {str(path) for path in found if path.parts[0] in ("checkpoints", "results", "ray", "nodes")}
 
 
 def call(output: Path, *kinds: str) -> int:
@@ -60,7 +61,7 @@ def test_without_a_name_nothing_is_deleted(output: Path, capsys: pytest.CaptureF
     assert files(output) == before
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[:4]]
     assert lines == [
-        ["leftovers", "4", "files,"],
+        ["leftovers", "5", "files,"],
         ["tune", "1", "files,"],
         ["stale", "1", "runs"],
         ["unfinished", "1", "files,"],
