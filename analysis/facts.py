@@ -21,7 +21,8 @@ def counts(trials: pd.DataFrame) -> dict[str, Any]:
     """What was planned and what is missing."""
     status = trials["status"].value_counts()
     open_trials = trials[trials["status"] != "FINISHED"]
-    shown = open_trials[["name", "status", "failure"]].head(SHOWN_OPEN_TRIALS).to_dict("records")
+    first = open_trials[["name", "status", "failure"]].head(SHOWN_OPEN_TRIALS)
+    shown = first.fillna({"failure": ""}).to_dict("records")
     return {
         "planned": len(trials),
         "finished": int(status.get("FINISHED", 0)),

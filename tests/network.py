@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class Host:
 @contextlib.contextmanager
 def network(count: int) -> Iterator[list[tuple[str, str]]]:
     """Names and addresses of `count` hosts that reach each other and nothing else. Takes root."""
-    prefix = f"study{os.getpid()}"
+    prefix = f"study{uuid.uuid4().hex[:6]}"
 
     def ip(*words: str) -> None:
         subprocess.run([IP, *words], check=True)

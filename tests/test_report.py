@@ -453,6 +453,10 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     assert "Left out, as not every arm has them: seed 1." in page
     markdown = (tmp_path / "out/report.md").read_text()
     assert markdown.startswith("# Study test\n\n**Incomplete: 3 of 6 trials have no result**")
+    assert r"`: loss is nan \<b\>at\</b\> epoch 2" in markdown
+    for text in (page, markdown):  # of those that were not begun no reason is known
+        assert ": nan\n" not in text
+        assert ": nan<" not in text
 
 
 def test_an_arm_without_any_result(tmp_path: Path, empty_store: Path) -> None:
