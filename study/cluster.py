@@ -211,6 +211,22 @@ def request(resources: Resources, address: str | None) -> dict[str, float]:
     return {"cpu": resources.cpus, "gpu": gpus}
 
 
+def on_cpus_instead(
+    request: Mapping[str, float], resources: Resources, address: str | None
+) -> tuple[dict[str, float], str | None]:
+    """The request, and a line for people where it asks for no GPU after all.
+
+    Nobody has said `--gpus-per-trial`, there is a GPU on this machine, and PyTorch cannot use it: its build
+    or the driver is another. On a cluster the first trial says so.
+    """
+    if not (is_own(address) and resources.gpus is None and request["gpu"]):
+        return dict(request), None
+    trouble = machine.gpu_trouble()
+    if trouble is None:
+        return dict(request), None
+    return {**request, "gpu": 0.0}, f"{trouble}: training on CPUs"
+
+
 def waits_for(request: Mapping[str, float]) -> str | None:
     """Why no trial can begin for now, within a `session`, in words for people; None: one can.
 

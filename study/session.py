@@ -194,6 +194,9 @@ def _ground(
 
     with cluster.session(call.args.address, meanwhile=errands):
         request = cluster.request(call.resources, call.args.address)
+        request, instead = cluster.on_cpus_instead(request, call.resources, call.args.address)
+        if instead:
+            note(instead)
         if waits := cluster.waits_for(request):
             note(waits)
         with examined(call.storage_uri, call.args.address) as node:

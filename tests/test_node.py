@@ -10,6 +10,7 @@ import pytest
 from studies import HAS_A_GPU, TINY, records, run, stand_in_for_train
 
 import trainables.node
+from study.cluster import Resources, on_cpus_instead
 from trainables import tune
 from trainables.machine import cap_gpu_memory
 from trainables.node import problem, source_digest
@@ -58,6 +59,23 @@ def test_a_gpu_that_pytorch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(tune.UnfitError, match=r"Ray granted 0.25 GPU, but PyTorch .* sees none; install a"):
         tune._granted_device(0.25)
     assert tune._kind(tune.UnfitError("no")) == "unfit"
+
+
+def test_where_nobody_asked_for_a_gpu_one_that_cannot_be_used_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A laptop with a GPU and a PyTorch without: its first study trains, on CPUs, and says so."""
+    import torch
+
+    asked = {"cpu": 1.0, "gpu": 1.0}
+    request, told = on_cpus_instead(asked, Resources(), None)
+    assert request == {"cpu": 1.0, "gpu": 0.0}
+    assert told is not None
+    assert told.endswith("sees no GPU here, though there seems to be one: training on CPUs")
+    assert on_cpus_instead(asked, Resources(gpus=1), None) == (asked, None)  # asked for: the trial says so
+    assert on_cpus_instead(asked, Resources(), "head:6379") == (asked, None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert on_cpus_instead(asked, Resources(), None) == (asked, None)
 
 
 def test_a_trial_that_was_granted_no_gpu_can_touch_none(monkeypatch: pytest.MonkeyPatch) -> None:

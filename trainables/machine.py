@@ -54,6 +54,15 @@ def cap_gpu_memory(share: float) -> float | None:
     return None if share >= 1 else float(fraction * total / 2**30)
 
 
+def gpu_trouble() -> str | None:
+    """Why PyTorch can use no GPU here, in words for people; None: it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return f"PyTorch {torch.__version__} sees no GPU here, though there seems to be one"
+
+
 def gpus() -> int:
     """How many GPUs there seem to be, by their device files; 0 where there are none."""
     return len(glob.glob("/dev/nvidia[0-9]*")) or sum(
