@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.formats import to_markdown
 from analysis.gallery import Figure
+from trainables.texts import plain
 
 MARKS = re.compile(r"([\\`<>\[\]!])")
 
@@ -30,7 +31,7 @@ def to_text(content: Mapping[str, Any], folder: Path) -> str:
     lines += _open(content)
     lines += ["## Held fixed\n", *_facts({**content["fixed"], **content["goes_with"]})]
     lines += ["\n## Where this comes from\n", f"- experiment: {content['experiment']}"]
-    lines += [*_facts(content["provenance"]), *(f"- {note}" for note in content["notes"])]
+    lines += [*_facts(content["provenance"]), *(f"- {inert(note)}" for note in content["notes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -53,7 +54,7 @@ def search_text(content: Mapping[str, Any], folder: Path) -> str:
     lines += [to_markdown(table) for table in content["searched"].values()]
     lines += ["## Held fixed\n", *_facts(content["fixed"])]
     lines += ["\n## Where this comes from\n", f"- experiment: {content['experiment']}"]
-    lines += [*_facts(content["provenance"]), *(f"- {note}" for note in content["notes"])]
+    lines += [*_facts(content["provenance"]), *(f"- {inert(note)}" for note in content["notes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -86,4 +87,4 @@ def _facts(facts: Mapping[str, str]) -> list[str]:
 
 def inert(text: str) -> str:
     """Text from the ledger, in which nothing is Markdown or HTML: others may have written it."""
-    return MARKS.sub(r"\\\1", " ".join(text.split()))
+    return MARKS.sub(r"\\\1", " ".join(plain(text).split()))

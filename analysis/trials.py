@@ -20,6 +20,7 @@ from search_spaces.names import arm_labels, arm_settings, name_cells, name_group
 from study import store
 from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
 from study.searched import Standing, standing
+from trainables.texts import masked, plain
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
@@ -133,7 +134,7 @@ def parse_command_line(
             elif not searches:
                 raise ValueError(f"--space {search.name}: the search has no finalists yet")
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(plain(masked(str(error))))
     return Inputs(args=args, selection=selection, ledger=ledger, found=found, trials=trials, folder=folder)
 
 

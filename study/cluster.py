@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study import credentials
+from study.garbage import collecting_later
 from trainables import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,7 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         settings |= {"address": resolve(address)}
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
         errands = [threads.submit(errand) for errand in meanwhile]
-        stack.callback(ray.shutdown)
+        stack.callback(_shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**settings)
@@ -170,6 +171,17 @@ def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ())
         for errand in errands:
             errand.result()
         yield
+
+
+def _shut_down() -> None:
+    """End the connection; no other thread is to clean up Ray's objects meanwhile.
+
+    One that reaches for Ray's core while it goes ends the whole process, with code 1 and no word of ours.
+    """
+    import ray
+
+    with collecting_later():
+        ray.shutdown()
 
 
 def places(request: Mapping[str, float], address: str | None) -> int:
@@ -214,12 +226,17 @@ def request(resources: Resources, address: str | None) -> dict[str, float]:
 def on_cpus_instead(
     request: Mapping[str, float], resources: Resources, address: str | None
 ) -> tuple[dict[str, float], str | None]:
-    """The request, and a line for people where it asks for no GPU after all.
+    """The request, and a line for people where it asks for no GPU and nobody has said so.
 
-    Nobody has said `--gpus-per-trial`, there is a GPU on this machine, and PyTorch cannot use it: its build
-    or the driver is another. On a cluster the first trial says so.
+    There is a GPU on this machine, and PyTorch cannot use it: its build or the driver is another. On a
+    cluster the first trial says that; but a cluster without a GPU may be one that is still to get some.
     """
-    if not (is_own(address) and resources.gpus is None and request["gpu"]):
+    if resources.gpus is not None:
+        return dict(request), None
+    if not is_own(address):
+        told = "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
+        return dict(request), None if request["gpu"] else told
+    if not request["gpu"]:
         return dict(request), None
     trouble = machine.gpu_trouble()
     if trouble is None:

@@ -6,6 +6,7 @@ import secrets
 import stat
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trainables.texts import masked
 
@@ -14,7 +15,12 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def has_secret(uri: str) -> bool:
     """Whether an address holds a password, or what looks like one."""
-    return masked(uri) != uri
+    if masked(uri) != uri:
+        return True
+    try:  # quotes and spaces, which end an address within a text, do not end one that stands for itself
+        return urlsplit(uri).password is not None
+    except ValueError:
+        return True
 
 
 def is_typed(value: str, variable: str) -> bool:
@@ -47,7 +53,7 @@ def check_tracking(uri: str) -> None:
 
 def check_storage(uri: str) -> None:
     """Raise ValueError for keys in the address: it goes into Ray's and Tune's files, on all nodes."""
-    if has_secret(uri):
+    if "://" in uri and has_secret(uri):
         raise ValueError(
             f"--storage: got {masked(uri)!r}, an address with a password or key; allowed: without, and"
             " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine"
@@ -72,9 +78,19 @@ def guard_ray_token(*, create: bool) -> None:
         if create and not named:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-            descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "w") as text:
-                text.write(secrets.token_hex(32))
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, file)  # whole or not at all, and only one of two drivers
-            draft.unlink()
+            try:
+                _write_secret(draft, secrets.token_hex(32))
+                try:
+                    os.link(draft, file)  # whole or not at all, and only one of two drivers
+                except FileExistsError:
+                    return
+                except OSError:  # a home without hard links
+                    _write_secret(file, secrets.token_hex(32))
+            finally:
+                draft.unlink(missing_ok=True)
+
+
+def _write_secret(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)

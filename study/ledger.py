@@ -7,7 +7,6 @@ MLflow, and it does so late: importing it takes seconds that `--help` has not go
 import argparse
 import atexit
 import contextlib
-import gc
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from study import credentials, quick, store
+from study.garbage import collecting_later
 from study.store import LedgerError
 from trainables.texts import first_line
 from trainables.trial import TrialConfig
@@ -476,7 +476,8 @@ class Ledger:
         view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
         token = None
         while True:
-            with self._asking(), _collecting_later():
+            # A search makes a million objects: looking for cycles among them doubles its time.
+            with self._asking(), collecting_later():
                 page = self.client.search_runs(
                     [self.experiment_id], condition, view, max_results=PAGE, page_token=token
                 )
@@ -527,18 +528,6 @@ def ledger_from(args: argparse.Namespace) -> Ledger:
     except ValueError as error:
         raise LedgerError(str(error)) from None
     return Ledger(uri=uri, experiment=args.experiment, artifact_root=output / "mlartifacts")
-
-
-@contextlib.contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Put off Python's garbage collection: it doubles the time of a search that makes a million objects."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _record(run: "Run") -> TrialRecord:

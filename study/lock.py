@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -90,8 +91,9 @@ def file_lock(path: Path, what: str, *, wait: Callable[[str], None] | None = Non
         wait(f"{held}: waiting")
         lock.acquire()
     try:
-        draft = about.with_name(f"{about.name}.{os.getpid()}")
-        draft.write_text(json.dumps(_myself()))
+        draft = about.with_name(f"{about.name}.{secrets.token_hex(4)}")
+        with draft.open("x") as text:
+            text.write(json.dumps(_myself()))
         os.replace(draft, about)  # whatever lies there, or is linked from there, is not written to
         yield
     finally:

@@ -55,7 +55,7 @@ def _examine(expected: Mapping[str, str]) -> None:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-            asked[ask.options(**options).remote(dict(expected), at_start=True)] = node["NodeManagerAddress"]
+            asked[ask.options(**options).remote(dict(expected))] = node["NodeManagerAddress"]
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
     for answer in late:
         ray.cancel(answer, force=True)
@@ -64,7 +64,7 @@ def _examine(expected: Mapping[str, str]) -> None:
             found = ray.get(answer)
         except ray.exceptions.RayTaskError as error:
             # Such as a module that it does not have.
-            line = str(error.cause).splitlines()[0]
+            line = first_line(error.cause)
             raise ClusterError(f"--address: node {asked[answer]} cannot run a trial: {line}") from None
         except ray.exceptions.RayError:
             continue  # just lost

@@ -11,6 +11,8 @@ from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study import credentials
 from study.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
 
+RESERVED = (".", "checkpoints", "nodes", "results")
+"""Names of folders that the default experiment has where others have theirs."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -115,8 +117,9 @@ def storage_uri(args: argparse.Namespace) -> str:
     """
     given = args.storage or str(args.output)
     credentials.check_storage(given)
-    if args.experiment in (".", ".."):
-        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name other than '.' and '..'")
+    if args.experiment in RESERVED or ".." in args.experiment.split("/"):
+        names = ", ".join(RESERVED)
+        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
     if "://" not in given:
         given = str(Path(given).absolute())
     root, mark, settings = given.partition("?") if "://" in given else (given, "", "")

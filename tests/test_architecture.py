@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "search_spaces": {"search_spaces", "trainables.trial"},
     "study": {"study", "search_spaces", "trainables"},
     "analysis": {
-        *("analysis", "search_spaces", "trainables.trial"),
+        *("analysis", "search_spaces", "trainables.trial", "trainables.texts"),
         *("study.ledger", "study.store", "study.searched", "study.optuna_study"),  # the reading side
     },
 }

@@ -19,23 +19,27 @@ from trainables.node import problem, source_digest
 def test_a_node_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "note").touch()
     expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
-    assert problem(expected, at_start=True) is None
+    assert problem(expected) is None
     found = problem({**expected, "code": "another"})
     assert found is not None
     assert found.endswith("has other code of this project; install the same on all nodes")
 
 
-def test_a_storage_that_does_not_answer_is_a_reason_at_the_start_only(
+def test_a_storage_that_does_not_answer_is_a_reason_until_it_has_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weeks later it is a fault that passes."""
+    """Of a node that may not read it, whenever it joins; later it is a fault that passes."""
+    (tmp_path / "note").touch()
+    monkeypatch.setattr(trainables.node, "PAUSE", 0.0)
+    expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
+    never = {**expected, "storage": str(tmp_path / "other")}
+    assert problem(expected) is None
 
     def fails(*_: object) -> bytes:
         raise OSError("AWS Error NETWORK_CONNECTION")
 
     monkeypatch.setattr(trainables.node.Storage, "read", fails)
-    expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
-    found = problem(expected, at_start=True)
+    found = problem(never)
     assert found is not None
     assert "cannot read it (AWS Error NETWORK_CONNECTION)" in found
     assert problem(expected) is None
@@ -74,6 +78,10 @@ def test_where_nobody_asked_for_a_gpu_one_that_cannot_be_used_is_none(
     assert told.endswith("sees no GPU here, though there seems to be one: training on CPUs")
     assert on_cpus_instead(asked, Resources(gpus=1), None) == (asked, None)  # asked for: the trial says so
     assert on_cpus_instead(asked, Resources(), "head:6379") == (asked, None)
+    without = {"cpu": 1.0, "gpu": 0.0}
+    _, told = on_cpus_instead(without, Resources(), "head:6379")
+    assert told == "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
+    assert on_cpus_instead(without, Resources(gpus=0), "head:6379") == (without, None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert on_cpus_instead(asked, Resources(), None) == (asked, None)
 

@@ -43,6 +43,8 @@ Trained = Callable[..., TrialResult]
         (f"postgresql+psycopg2://u:{PASSWORD}@h/d", "postgresql+psycopg2://u:***@h/d"),
         ("postgresql://db/mlflow?user=u&password=hunter2", "postgresql://db/mlflow?user=u&password=***"),
         ("https://ghp_hunter2@host/x", "https://***@host/x"),
+        ("postgresql://me@h/db?sslkey=/home/me/client.key&passfile=/home/me/.pgpass2", None),
+        ("https://b/x?X-Amz-Signature=hunter2&a=b", "https://b/x?X-Amz-Signature=***&a=b"),
         ("s3://AKIA:hunter2/key@bucket/x", "s3://AKIA:***@bucket/x"),
         ("s3://bucket?secret_key=hunter2&region=x", "s3://bucket?secret_key=***&region=x"),
         (
@@ -60,6 +62,11 @@ def test_masked(text: str, shown: str | None) -> None:
 def test_masking_long_texts_ends(text: str) -> None:
     """A pattern that goes back and forth would take minutes."""
     assert len(masked(text)) >= len(text)
+
+
+@pytest.mark.parametrize("password", ["pa'ss", 'pa"ss', "pa ss"])
+def test_a_password_with_quotes_is_one(password: str) -> None:
+    assert credentials.has_secret(f"postgresql://me:{password}@127.0.0.1/db")
 
 
 def test_what_an_exception_says_is_one_line_without_secrets() -> None:
@@ -90,7 +97,7 @@ def test_what_an_exception_says_is_one_line_without_secrets() -> None:
         (
             "study/run.py",
             ["--space", "quickstart", "--experiment", ".."],
-            "--experiment: got '..'; allowed: a name other than '.' and '..'",
+            "--experiment: got '..'; allowed: a name without '..', not ., checkpoints, nodes, results",
         ),
     ],
 )
@@ -236,7 +243,9 @@ def test_storage_of_each_experiment_stays_in_its_folder() -> None:
         words = ["--space", "quickstart", "--storage", storage, "--experiment", experiment]
         return options.storage_uri(options.parser().parse_args(words))
 
-    assert uri("../../etc") == "/shared/..%2F..%2Fetc"
+    for bad in ("../../etc", "nodes", "results"):
+        with pytest.raises(ValueError, match="--experiment: got"):
+            uri(bad)
     assert uri("mine") == "/shared/mine"
     assert uri("mine", "s3://bucket/a/?region=x&scheme=http") == "s3://bucket/a/mine?region=x&scheme=http"
     assert uri("two words", "s3://bucket") == "s3://bucket/two%20words"

@@ -128,6 +128,11 @@ class Servers:
         passfile = self.folder / "pgpass"
         passfile.touch(mode=0o600)
         passfile.write_text(f"127.0.0.1:{port}:*:mlflow:{self.passwords['database']}\n")
+        ready = [tool("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode:  # it listens before it answers
+            assert time.monotonic() < deadline, (self.logs / "postgres.log").read_text()
+            time.sleep(0.1)
         for name in ("ledger", "users"):
             command = [tool("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", name]
             subprocess.run(command, check=True, env={**os.environ, "PGPASSFILE": str(passfile)})

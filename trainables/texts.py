@@ -5,7 +5,9 @@ import re
 # Bounded, so that no text, however long and whoever wrote it, takes seconds.
 WITH_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?=[^/\s])([^\s'\"]{0,1000})@")
 WITH_SECRET = re.compile(
-    r"([?&;][^=&;\s'\"]{0,60}(?:pass|pwd|secret|token|key)[^=&;\s'\"]{0,60}=)[^&;\s'\"]+", re.IGNORECASE
+    r"([?&;](?!(?:sslkey|ssl_key|passfile)=)[^=&;\s'\"]{0,60}(?:pass|pwd|secret|token|key|signature)"
+    r"[^=&;\s'\"]{0,60}=)[^&;\s]+",
+    re.IGNORECASE,
 )
 NAMED_BY_TOKEN = ("http", "https", "s3")
 """Addresses whose user alone may be a secret: a token, or one of a pair of keys."""
