@@ -21,7 +21,7 @@ def examined(storage: str, address: str | None) -> Iterator[Mapping[str, str] | 
     """Within this context trials may run; to be entered within a `cluster.session`.
 
     Gives what nodes that join later are asked when they get a trial (`trainables.node.problem`); None where
-    this machine and a folder on it are all that is used.
+    this machine is the only one.
 
     Raises:
         ClusterError: the storage cannot be written, a node does not see it, or its code is another.
@@ -36,9 +36,11 @@ def examined(storage: str, address: str | None) -> Iterator[Mapping[str, str] | 
     except OSError as error:
         raise ClusterError(f"--storage: {masked(storage)} cannot be written ({first_line(error)})") from None
     try:
-        if not is_own(address):
+        if is_own(address):
+            yield None
+        else:
             _examine(expected)
-        yield expected
+            yield expected
     finally:
         with contextlib.suppress(OSError):
             place.delete(note)
