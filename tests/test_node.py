@@ -173,3 +173,13 @@ def test_shares_of_gpus_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         cap = float(share) * 80 - 600 / 1024
         assert {record.tags["gpus.memory_gib"] for record in mine} == {f"{cap:.1f}"}
         assert {record.tags["device"] for record in mine} == {"GPU that is none"}
+
+
+def test_a_folder_that_ray_deletes_after_a_job_is_no_output(tmp_path: Path) -> None:
+    """`ray job submit --working-dir` starts the study in one."""
+    folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0123"
+    folder.mkdir(parents=True)
+    done = run(folder, *TINY)
+    assert done.returncode == 2
+    assert f"error: --output: got '{folder}/runs', which Ray deletes after the job; allowed: a" in done.stderr
+    assert list(folder.iterdir()) == []
