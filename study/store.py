@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trainables.texts import masked as shown
+from trainables.texts import masked
 
 PROBE_SECONDS = 5
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -40,6 +40,16 @@ def probe(uri: str) -> None:
         ) from None
     except ValueError:  # what it says may hold a part of a password
         raise LedgerError(f"--tracking-uri: got {shown(uri)!r}; allowed: SCHEME://HOST:PORT/…") from None
+
+
+def shown(uri: str) -> str:
+    """The address without its password, for messages; a password may hold what ends an address in a text."""
+    text = masked(uri)
+    try:
+        password = urlsplit(uri).password
+    except ValueError:
+        return text
+    return text.replace(password, "***") if password else text
 
 
 def sqlite_file(uri: str) -> Path | None:

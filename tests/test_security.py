@@ -19,7 +19,7 @@ from studies import ROOT, start
 from analysis.gallery import Gallery
 from analysis.markdown import inert
 from analysis.tables import _write_single
-from study import credentials, options
+from study import credentials, options, store
 from study.lock import _described
 from study.writer import log_waiting_bundles
 from trainables.checkpoint import Bundle, Storage, read_bundle, saved_epoch, write_bundle
@@ -66,7 +66,9 @@ def test_masking_long_texts_ends(text: str) -> None:
 
 @pytest.mark.parametrize("password", ["pa'ss", 'pa"ss', "pa ss"])
 def test_a_password_with_quotes_is_one(password: str) -> None:
-    assert credentials.has_secret(f"postgresql://me:{password}@127.0.0.1/db")
+    uri = f"postgresql://me:{password}@127.0.0.1/db"
+    assert credentials.has_secret(uri)
+    assert store.shown(uri) == "postgresql://me:***@127.0.0.1/db"
 
 
 def test_what_an_exception_says_is_one_line_without_secrets() -> None:
