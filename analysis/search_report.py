@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.comparisons import claimed
 from analysis.facts import held_fixed, oddities, provenance
 from analysis.formats import Ui
 from analysis.gallery import Figure, Gallery, digest_of
@@ -20,7 +21,7 @@ from analysis.importances import importances
 from analysis.labels import interval, joined, number_of, points
 from analysis.markdown import search_text
 from analysis.pages import MARKDOWN, REPORT, STAMP, Rendered, before, html, replace
-from analysis.paired import FEWEST, LEVEL
+from analysis.paired import FEWEST
 from analysis.search_figures import METHOD_NAMES, OBJECTIVE_NAMES, history, pareto, shares, slices
 from analysis.search_tables import (
     SearchStudy,
@@ -272,11 +273,11 @@ def _compared_sentences(table: pd.DataFrame, baseline: str) -> list[str]:
         return [
             f"Against {baseline} nothing can be shown with {number_of(n, 'fresh seed')}; it takes {FEWEST}."
         ]
-    sure = there[there["p_holm"] <= LEVEL]
+    sure = there[claimed(there)]
     sentences = [
         f"{label} has a {'higher' if row['delta'] > 0 else 'lower'} test accuracy than {baseline}:"
         f" {points(row['delta'])} points (adjusted 95 % interval"
-        f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, n = {n} fresh seeds)."
+        f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, n = {int(row['n'])} fresh seeds)."
         for label, row in sure.to_dict("index").items()
     ]
     rest = [str(label) for label in there.index if label not in sure.index]

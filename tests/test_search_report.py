@@ -152,6 +152,18 @@ def test_no_difference_is_never_equal() -> None:
     assert sentence == "No difference in test accuracy to CE 1 is shown for Siamese 1 (n = 3 fresh seeds)."
 
 
+def test_a_finalist_is_claimed_to_differ_by_its_own_seeds_alone() -> None:
+    """One that has fewer seeds than others has their number in its sentence, and none with too few."""
+    values = pd.DataFrame(
+        {"delta": 0.05, "n": [5, 4, 2], "p_holm": 0.01, "delta_low_holm": 0.01, "delta_high_holm": 0.09},
+        index=["Siamese 1", "Siamese 2", "CE 2"],
+    )
+    sentences = _compared_sentences(values, "CE 1")
+    assert [sentence.partition(" has ")[0] for sentence in sentences[:2]] == ["Siamese 1", "Siamese 2"]
+    assert ["n = 5 fresh seeds" in sentences[0], "n = 4 fresh seeds" in sentences[1]] == [True, True]
+    assert "is shown for CE 2" in sentences[2]
+
+
 def test_arms_of_another_space_stand_beside_where_data_and_epochs_are_the_same() -> None:
     beside = {
         trial.key: record(trial, {"val_acc": 0.5 + 0.1 * trial.seed, "test_acc": 0.4})
