@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -233,7 +233,7 @@ class _Ground:
         """Tags that say what runs."""
         return code_tags()
 
-    def job(self, trial: TrialConfig, more: Mapping[str, str]) -> dict[str, Any]:
+    def job(self, trial: TrialConfig, more: Mapping[str, str], save_at: Iterable[int] = ()) -> dict[str, Any]:
         """The job of a trial whose run gets these tags beside the usual ones."""
         from trainables.tune import job
 
@@ -249,6 +249,7 @@ class _Ground:
             tags={**tags(call.selection.space, trial), **more, **self.code},
             request=self.request,
             node=self.node,
+            save_at=save_at,
         )
 
     def listed(self) -> "Jobs":
@@ -278,7 +279,7 @@ class _Ground:
         at_most = call.resources.max_concurrent
         jobs = Suggestions(
             standing,
-            self.job,
+            partial(self.job, save_at=scheduler.rungs if scheduler else ()),
             sampler=call.args.sampler,
             histories=histories,
             on_found=on_found,

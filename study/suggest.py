@@ -273,6 +273,9 @@ class Halving(FIFOScheduler):
     """ASHA for each method by itself: stops a trial after few epochs where others were better by then.
 
     A trial that comes to its last epoch is never stopped there: it is evaluated.
+
+    Attributes:
+        rungs: epochs at which trials are compared, hence where one may be stopped.
     """
 
     def __init__(self, search: Search) -> None:
@@ -280,13 +283,16 @@ class Halving(FIFOScheduler):
         super().__init__()
         epochs = max(config.epochs for config in search.draw())
         first = max(1, round(GRACE * epochs))
+        last = max(first, math.floor(LAST_RUNG * epochs))
+        powers = range(int(math.log(last / first, FACTOR)) + 1)
+        self.rungs = tuple(first * FACTOR**power for power in powers)
         self._of: dict[str, ASHAScheduler] = {
             method: ASHAScheduler(
                 time_attr="row/epoch",
                 metric=f"row/{MEASURED}",
                 mode="max",
                 grace_period=first,
-                max_t=max(first, math.floor(LAST_RUNG * epochs)),
+                max_t=last,
                 reduction_factor=FACTOR,
                 stop_last_trials=False,
             )

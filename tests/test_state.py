@@ -83,6 +83,20 @@ def test_an_interrupted_trial_ends_with_the_same_bits(
             np.testing.assert_array_equal(ours[array], theirs[array])
 
 
+def test_where_a_trial_may_be_stopped_its_state_is_saved_before_that_is_told(
+    tiny: Tiny, data_dir: Path, tmp_path: Path
+) -> None:
+    config = tiny(**LONG)
+    saved: list[list[int]] = []
+
+    def look(row: Mapping[str, float]) -> None:
+        saved.append(sorted(int(path.name.split("-")[0]) for path in tmp_path.glob("checkpoints/*/*")))
+
+    checkpoints = Checkpoints(Storage(tmp_path), config.key)
+    train(config, data_dir, checkpoints=checkpoints, on_epoch=look, save_at=[2, 4])
+    assert saved == [[], [2], [2], [2, 4], [2, 4]]
+
+
 def test_time_of_all_attempts_is_counted(tiny: Tiny, data_dir: Path, tmp_path: Path) -> None:
     config, storage = tiny(), Storage(tmp_path)
     interrupted_after(2, config, data_dir, storage)

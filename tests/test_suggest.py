@@ -299,6 +299,20 @@ def test_the_worse_half_is_stopped_and_methods_do_not_compete() -> None:
     assert outcome(halving, config(lr=0.3), flat(0.6)) is None
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 7, 20, 60, 100])
+def test_trials_are_stopped_at_rungs_and_nowhere_else(epochs: int) -> None:
+    halving = Halving(searching(fixed={**FIXED, "epochs": epochs}))
+    rungs = [epoch for epoch, _ in reversed(halving._of["ce"]._brackets[0]._rungs)]
+    assert rungs == [*halving.rungs]
+    # Each is worse from one epoch on than all before, so that the first rung after it stops it.
+    for last_good in range(epochs):
+        curve = {
+            epoch: 0.9 if epoch <= last_good else 0.5 / (last_good + 1) for epoch in range(1, epochs + 1)
+        }
+        stopped = outcome(halving, config(lr=0.1 + 0.001 * last_good, epochs=epochs), curve)
+        assert stopped in {None, *rungs}
+
+
 def test_a_trial_that_comes_to_its_last_epoch_is_evaluated() -> None:
     halving = Halving(searching())
     assert outcome(halving, config(lr=0.1), flat(0.9)) is None

@@ -95,10 +95,10 @@ class Saver:
         self._cost = 0.0
         self._last = time.monotonic()
 
-    def save_if_due(self, state: State) -> None:
+    def save_if_due(self, state: State, *, at_once: bool = False) -> None:
         """Save, unless the last save is so near that saving would take more than its share of the time."""
         pause = max(SHORTEST_PAUSE, self._cost / SHARE)
-        if time.monotonic() - self._last >= pause:
+        if at_once or time.monotonic() - self._last >= pause:
             self.save(state)
 
     def save(self, state: State) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_resume: Callable[[Sequence[Mapping[str, float]]], None] = lambda rows: None,
     on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    save_at: Container[int] = (),
 ) -> TrialResult:
     """Train and evaluate one trial.
 
@@ -57,6 +58,7 @@ def train(
         checkpoints: where the state is saved between epochs, and an earlier attempt's is gone on from.
         on_resume: called once, with the rows of the epochs that an earlier attempt has trained.
         on_epoch: called after each epoch with its row of the history. Where it raises, the state is saved.
+        save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
 
     Returns:
         Final metrics, history and artifacts.
@@ -112,7 +114,7 @@ def train(
             row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NOTHING).accuracy
         history.append(row)
         reached = _reached(state, history, started)
-        saver.save_if_due(reached)
+        saver.save_if_due(reached, at_once=epoch in save_at)
         try:
             on_epoch(row)
         except BaseException:  # this is where Tune ends a trial, with SystemExit

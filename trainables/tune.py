@@ -14,7 +14,7 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def job(
     tags: Mapping[str, str],
     request: Mapping[str, float],
     node: Mapping[str, str] | None = None,
+    save_at: Iterable[int] = (),
 ) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
@@ -59,9 +60,19 @@ def job(
         tags: what the driver knows of the run, such as the commit; they stay with the result.
         request: `cpu` and `gpu`, of Ray.
         node: what must hold on the node that runs it (`trainables.node.problem`); None: nothing.
+        save_at: epochs at which it may be stopped: its state is saved before they are reported, so that what
+            has stopped it can count on that.
     """
-    where = {"data_dir": str(data_dir), "storage": storage, "request": dict(request), "node": node}
-    return {"key": config.key, "params": config.to_params(), "tags": dict(tags), **where}
+    return {
+        "key": config.key,
+        "params": config.to_params(),
+        "tags": dict(tags),
+        "data_dir": str(data_dir),
+        "storage": storage,
+        "request": dict(request),
+        "node": node,
+        "save_at": sorted(save_at),
+    }
 
 
 def resources(job: Mapping[str, Any]) -> tune.PlacementGroupFactory:
@@ -122,6 +133,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         checkpoints=checkpoints,
         on_resume=lambda rows: _tell_resumed(rows, checkpoints.notes),
         on_epoch=lambda row: tune.report({"row": row}),
+        save_at=job["save_at"],
     )
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}
