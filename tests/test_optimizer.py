@@ -3,18 +3,24 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from trainables.optimizer import SGD
 
 
-def test_it_is_torch_optim_sgd_to_the_last_bit() -> None:
-    g = torch.Generator().manual_seed(0)
-    start = [torch.randn(4, 3, generator=g), torch.randn(5, generator=g), torch.randn(2, generator=g)]
-    ours = [p.clone().requires_grad_() for p in start]
-    theirs = [p.clone().requires_grad_() for p in start]
-    optimizer = SGD(ours, momentum=0.9, weight_decay=1e-2)
-    reference = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=1e-2)
+def start(seed: int = 0) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    maps = torch.randn(4, 3, 2, 2, generator=g, dtype=torch.float64).to(memory_format=torch.channels_last)
+    return [torch.randn(5, 3, generator=g, dtype=torch.float64), maps, torch.randn(2, generator=g).double()]
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_it_is_torch_optim_sgd(momentum: float) -> None:
+    ours, theirs = ([p.clone().requires_grad_() for p in start()] for _ in range(2))
+    optimizer = SGD(ours, momentum=momentum, weight_decay=1e-2)
+    reference = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, weight_decay=1e-2, foreach=False)
+    optimizer.step(0.1)  # there is nothing to do yet
     for step, lr in enumerate([0.1, 0.1, 0.05, 0.2, 0.0]):
         having = 2 if step < 2 else 3  # the last parameter has no gradient at first
         for parameters in (ours, theirs):
@@ -25,12 +31,30 @@ def test_it_is_torch_optim_sgd_to_the_last_bit() -> None:
         reference.step()
         optimizer.zero_grad()
         reference.zero_grad()
-        for p, q in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(p, q, rtol=0, atol=0)
+        torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
     assert all(p.grad is None for p in ours)
-    for buffer, q in zip(optimizer.momentum_buffers, theirs, strict=True):
-        assert buffer is not None
-        torch.testing.assert_close(buffer, reference.state[q]["momentum_buffer"], rtol=0, atol=0)
+    if momentum:
+        buffers = [reference.state[q]["momentum_buffer"] for q in theirs]
+        torch.testing.assert_close(optimizer.momentum_buffers, buffers, rtol=1e-14, atol=1e-14)
+    else:
+        assert optimizer.momentum_buffers == [None] * 3
+
+
+def test_gradients_and_momentum_in_another_memory_order_are_the_same() -> None:
+    """The fused kernel knows no strides."""
+    ours, others = ([p.clone().requires_grad_() for p in start()] for _ in range(2))
+    for parameters in (ours, others):
+        for parameter, gradient in zip(parameters, start(1), strict=True):
+            parameter.grad = gradient
+    others[0].grad = start(1)[0].T.contiguous().T
+    others[1].grad = start(1)[1].contiguous()
+    optimizers = [SGD(parameters, momentum=0.9, weight_decay=1e-2) for parameters in (ours, others)]
+    optimizers[0].load(start(2))
+    momentum = start(2)
+    optimizers[1].load([momentum[0].T.contiguous().T, momentum[1].contiguous(), momentum[2]])
+    for optimizer in optimizers:
+        optimizer.step(0.1)
+    torch.testing.assert_close(ours, others, rtol=0, atol=0)
 
 
 def test_training_does_not_import_the_compiler(tiny, data_dir):

@@ -68,7 +68,7 @@ def seen(nets: list[SiameseNet], tiny: Tiny, data_dir: Path, monkeypatch: pytest
         with torch.nn.modules.module.register_module_forward_pre_hook(note):
             train(tiny(**changes), data_dir)
         count = 1 if changes.get("method") == "ce" else 2
-        return [shown[i : i + count] for i in range(0, len(shown), count)]
+        return [list(batch.chunk(count)) for batch in shown]
 
     return views
 
@@ -219,9 +219,9 @@ def test_training_is_sgd_on_the_loss(
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.8, weight_decay=0.1)
     for views in steps:
         targets = labels[which(views[0], images)]
-        # Classifier and projector as one batch (the test before holds that against one view after the other):
-        # products of other shapes are rounded otherwise, and a few steps at this rate make 1e-5 of that.
-        h = torch.cat([net.backbone(view) for view in views])
+        # As one batch (the test before holds that against one view after the other): products of other shapes
+        # are rounded otherwise, and a few steps at this rate make 1e-5 of that.
+        h = net.features_of_views(views)
         ce1, ce2 = (torch.nn.functional.cross_entropy(y, targets) for y in net.classifier(h).chunk(2))
         bt = barlow_twins_loss(*net.projector(h).chunk(2), lambd=0.3, center=False)
         optimizer.zero_grad()

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables import measures
 from trainables.augment import Draws, Policy, augment, normalise, policy
 from trainables.data import Dataset, Split
 from trainables.models import SiameseNet
+from trainables.normalisation import NORMS
 from trainables.randomness import generator
 from trainables.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.trial import DEFAULTS, TRANSFORMS, TrialConfig
@@ -125,8 +126,7 @@ class Evaluator:
             train: (n,) the labelled training images, taken in batches as large as those of training; a
                 smaller last one is left out, as there.
         """
-        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-        norms = [module for module in self.net.modules() if isinstance(module, kinds)]
+        norms = [module for module in self.net.modules() if isinstance(module, NORMS)]
         before = [(norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
         try:
             if norms:

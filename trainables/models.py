@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.convolution import speed_up
+from trainables.normalisation import NORMS, ViewBatchNorm2d, by_views
 from trainables.randomness import stream_seed
 from trainables.trial import BACKBONES, TrialConfig, nearest
 
@@ -19,8 +20,8 @@ from trainables.trial import BACKBONES, TrialConfig, nearest
 class SiameseNet(nn.Module):
     """A backbone with a classifier and a projector, both of which read the features directly.
 
-    The two branches of the thesis share their weights: this one network sees the views one after the
-    other, so that batch norm meets one view at a time.
+    The two branches of the thesis share their weights: this one network sees all views in one batch, and only
+    batch norm meets one view at a time.
     """
 
     def __init__(self, backbone: nn.Module, classifier: nn.Module, projector: nn.Module) -> None:
@@ -32,7 +33,17 @@ class SiameseNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Features h, (B, D), of normalised images (B, 3, S, S)."""
-        h: Tensor = self.backbone(x)
+        return self.features_of_views([x])
+
+    def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Features (V·B, D) of V views (B, 3, S, S), view after view; batch norm meets each by itself."""
+        norms = [module for module in self.backbone.modules() if isinstance(module, NORMS)]
+        ours = [norm for norm in norms if isinstance(norm, ViewBatchNorm2d)]
+        if len(views) > 1 and len(ours) < len(norms):
+            return torch.cat([self.features(view) for view in views])
+        for norm in ours:
+            norm.views = len(views)
+        h: Tensor = self.backbone(views[0] if len(views) == 1 else torch.cat(list(views)))
         return h
 
     def logits(self, h: Tensor) -> Tensor:
@@ -60,7 +71,7 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
             return make()
 
     net = SiameseNet(
-        backbone=part("backbone", lambda: speed_up(backbone(config.backbone, width))),
+        backbone=part("backbone", lambda: by_views(speed_up(backbone(config.backbone, width)))),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
         projector=part(
             "projector",

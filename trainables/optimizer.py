@@ -30,7 +30,10 @@ class SGD:
         for parameter, buffer in zip(self._parameters, momentum_buffers, strict=True):
             if buffer is not None and buffer.shape != parameter.shape:
                 raise ValueError(f"momentum of shape {tuple(buffer.shape)} for {tuple(parameter.shape)}")
-        self.momentum_buffers = list(momentum_buffers)
+        self.momentum_buffers = [
+            None if buffer is None else _laid_out_as(parameter, buffer)
+            for parameter, buffer in zip(self._parameters, momentum_buffers, strict=True)
+        ]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -44,19 +47,34 @@ class SGD:
         parameters = [self._parameters[i] for i in having]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = [self.momentum_buffers[i] for i in having]
-        # One call for all tensors spares a GPU its launches; on a CPU each tensor should stay in the cache.
-        on_gpu = any(parameter.is_cuda for parameter in parameters)
+        if self._momentum:  # from zeros, the first momentum of a weight is its gradient, as PyTorch has it
+            buffers = [
+                torch.zeros_like(parameter) if buffer is None else buffer
+                for parameter, buffer in zip(parameters, buffers, strict=True)
+            ]
+        # The fused kernel reads and writes each weight once. It goes through memory and knows no strides.
+        gradients = [_laid_out_as(p, gradient) for p, gradient in zip(parameters, gradients, strict=True)]
         sgd(
             parameters,
             gradients,
             buffers,
-            foreach=on_gpu,
+            foreach=False,
+            fused=True,
             weight_decay=self._weight_decay,
             momentum=self._momentum,
             lr=lr,
             dampening=0.0,
             nesterov=False,
             maximize=False,
+            grad_scale=None,
+            found_inf=None,
         )
         for i, buffer in zip(having, buffers, strict=True):
             self.momentum_buffers[i] = buffer
+
+
+def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:
+    """The values in the memory order of the parameter: themselves where they are already."""
+    if values.stride() == parameter.stride():
+        return values
+    return torch.empty_like(parameter).copy_(values)

@@ -250,9 +250,8 @@ def _forward(
     config: TrialConfig, net: SiameseNet, views: list[Tensor], targets: Tensor
 ) -> tuple[SiameseLoss, list[Tensor]]:
     """The loss of a batch and the logits of each view."""
-    # Batch norm must meet one view at a time; classifier and projector have none, and see all views at once:
-    # their gradients are computed once, not once a view and added up.
-    h = torch.cat([net.features(view) for view in views])
+    # All views at once: the gradient of a weight is computed once, not once a view and added up.
+    h = net.features_of_views(views)
     logits = list(net.logits(h).chunk(len(views)))
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)
