@@ -69,6 +69,26 @@ def test_it_is_pytorchs_view_by_view(
     assert torch.equal(ours.eval()(x), plain.eval()(x))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_maps_and_gradients_with_gaps_in_memory(size: int) -> None:
+    torch.manual_seed(0)
+    plain, ours = nn.BatchNorm2d(6).double(), ViewBatchNorm2d(6).double()
+    ours.views = 2
+    whole = torch.randn(8, 6, 2 * size, 2 * size, dtype=torch.float64)
+    x, dy = (
+        whole[..., :size, :size],
+        torch.randn(6, dtype=torch.float64).view(1, 6, 1, 1).expand(8, 6, size, size),
+    )
+    found, expected = (
+        (
+            y := forward(leaf := x.detach().requires_grad_()),
+            *torch.autograd.grad(y, [leaf, *norm.parameters()], dy),
+        )
+        for norm, forward in ((ours, ours), (plain, lambda x: one_by_one(plain, x, 2)))
+    )
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("needed", ["images", "weights"])
 def test_only_gradients_that_are_asked_for(needed: str) -> None:
     norm = ViewBatchNorm2d(3)

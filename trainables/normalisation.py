@@ -56,6 +56,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, norm: ViewBatchNorm2d) -> Tensor:
+        x = _in_one_piece(x)
         y = torch.empty_like(x)
         mean, inverse = (weight.new_empty(norm.views, len(weight)) for _ in range(2))
         statistics = norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
@@ -74,6 +75,7 @@ class _BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
+        dy = _in_one_piece(dy)
         views, eps = ctx.layout
         wanted = list(ctx.needs_input_grad[:3])
         dx = torch.empty_like(x) if wanted[0] else None
@@ -91,9 +93,15 @@ class _BatchNorm(torch.autograd.Function):
         return dx, *sums, None
 
 
+def _in_one_piece(maps: Tensor) -> Tensor:
+    """Maps without gaps in memory: of others PyTorch's kernel writes wrong numbers into a given output."""
+    dense = maps.is_contiguous() or maps.is_contiguous(memory_format=torch.channels_last)
+    return maps if dense else maps.contiguous()
+
+
 def _parts(maps: Tensor, views: int) -> list[Tensor]:
     """Each view of maps (V·B, C, S, S), of one pixel as (1, C, B, 1): PyTorch is slow on 1 x 1 maps."""
     parts = maps.chunk(views)
-    if maps.shape[-2:] != (1, 1) or not maps.is_contiguous():
+    if maps.shape[-2:] != (1, 1):
         return list(parts)
     return [part.flatten(1).T[None, :, :, None] for part in parts]
