@@ -100,6 +100,13 @@ def test_only_gradients_that_are_asked_for(needed: str) -> None:
     assert (x.grad is None) == (needed == "weights")
 
 
+def test_one_value_a_channel_is_refused_as_by_pytorch() -> None:
+    norm = ViewBatchNorm2d(3)
+    norm.views = 2
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        norm(torch.randn(2, 3, 1, 1))
+
+
 def test_gradients_are_right() -> None:
     """Against finite differences."""
     norm = ViewBatchNorm2d(2, dtype=torch.float64)

@@ -32,7 +32,8 @@ class ViewBatchNorm2d(nn.BatchNorm2d):
         """Normalised maps (V·B, C, S, S) of maps of that shape."""
         if not self.training:
             return super().forward(input)
-        if input.device.type == "cpu" and input.ndim == 4 and self._is_common():
+        several = input.ndim == 4 and input[:, 0].numel() > self.views  # PyTorch refuses one value
+        if input.device.type == "cpu" and several and self._is_common():
             y: Tensor = _BatchNorm.apply(input, self.weight, self.bias, self)
             return y
         of_one = super().forward
