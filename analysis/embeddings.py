@@ -23,9 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from analysis.drawing import save
-from analysis.labels import MINUS, NO_VALUE, arm_text
-from analysis.projections import (
+from analysis.plots.projections import (
     KINDS,
     NEIGHBOURS,
     SPLITS,
@@ -40,8 +38,10 @@ from analysis.projections import (
     silhouette,
     tsne_layouts,
 )
+from analysis.plots.style import save
+from analysis.render.text import MINUS, NO_VALUE, arm_text
 from analysis.trials import parse_command_line
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 
 COLOURS = mpl.color_sequences["petroff10"]  # colour-blind readers can tell these apart
 MARKERS = ("o", "^", "s")

@@ -16,26 +16,13 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 
 import pandas as pd
 
-from analysis.cells import summarise
-from analysis.comparisons import comparisons
-from analysis.factors import Effects, effects_of
-from analysis.facts import counts, going_with, held_fixed, oddities, provenance
-from analysis.findings import cell_findings, findings
-from analysis.formats import Ui
-from analysis.gallery import Figure, Gallery, digest_of
-from analysis.markdown import to_text
-from analysis.overview import groups_of, overview
-from analysis.pages import MARKDOWN, REPORT, STAMP, Rendered, before, html, replace
-from analysis.published import (
-    Published,
-    add_published_argument,
-    hold,
-    published_findings,
-    published_tables,
-    read_published,
-)
-from analysis.search_report import render as render_search
-from analysis.sections import (
+from analysis.plots.cache import Figure, Gallery, digest_of
+from analysis.render.markdown import to_text
+from analysis.render.page import MARKDOWN, REPORT, STAMP, Rendered, before, html, replace
+from analysis.render.table import Ui
+from analysis.sections.caveats import counts, going_with, held_fixed, oddities, provenance
+from analysis.sections.cells import summarise
+from analysis.sections.figures import (
     CELLS_WITH_EMBEDDINGS,
     CELLS_WITH_FIGURES,
     PANELS,
@@ -43,11 +30,24 @@ from analysis.sections import (
     group_figures,
     study_figures,
 )
+from analysis.sections.findings import cell_findings, findings
+from analysis.sections.overview import groups_of, overview
+from analysis.sections.search_report import render as render_search
+from analysis.stats.comparisons import comparisons
+from analysis.stats.factors import Effects, effects_of
+from analysis.stats.published import (
+    Published,
+    add_published_argument,
+    hold,
+    published_findings,
+    published_tables,
+    read_published,
+)
 from analysis.tables import cell_tables, write_tables
 from analysis.trials import FRAME, cell_labels, finished, parse_command_line, write
 from search_spaces import Selection
-from study import store
-from study.ledger import Ledger
+from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger
 
 OPEN_CELLS = 2
 """Most cells whose details are unfolded from the start."""
@@ -80,7 +80,7 @@ def render(
     """
     report, stamp = folder / REPORT, folder / STAMP
     published = published or read_published()
-    ui = ui or (store.shown(ledger.uri) if ledger.uri.startswith("http") else None)
+    ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
     state = f"{digest_of(trials)} {published.name} {pd.util.hash_pandas_object(published.rows).sum()} {ui}"
     known = before(stamp)
     if not force and report.exists() and known.get("state") == state:

@@ -13,13 +13,13 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 import pandas as pd
 from rich.console import Console
 
-from analysis.cells import cell_table, summarise
-from analysis.comparisons import comparisons
-from analysis.differences import difference_table
-from analysis.formats import Table, to_latex, to_markdown, to_terminal
-from analysis.labels import is_plain
-from analysis.overview import overview
-from analysis.published import add_published_argument, hold, published_tables, read_published
+from analysis.render.table import Table, to_latex, to_markdown, to_terminal
+from analysis.render.text import is_plain
+from analysis.sections.cells import cell_table, summarise
+from analysis.sections.differences import difference_table
+from analysis.sections.overview import overview
+from analysis.stats.comparisons import comparisons
+from analysis.stats.published import add_published_argument, hold, published_tables, read_published
 from analysis.trials import cell_labels, parse_command_line
 
 LATEX_BLOCK = 8
@@ -32,8 +32,8 @@ def cell_tables(
     """The tables of one cell: its accuracies and, where anything is compared, the differences.
 
     Args:
-        summary: of `analysis.cells.summarise`.
-        compared: of `analysis.comparisons.comparisons`.
+        summary: of `analysis.sections.cells.summarise`.
+        compared: of `analysis.stats.comparisons.comparisons`.
         trials: of which both are.
         cell: its number.
     """
@@ -50,7 +50,7 @@ def write_tables(
 
     Args:
         summary: of `summarise`.
-        compared: of `analysis.comparisons.comparisons`.
+        compared: of `analysis.stats.comparisons.comparisons`.
         tables: in their order.
         folder: made where missing.
     """

@@ -17,10 +17,11 @@ import pandas as pd
 
 from search_spaces import Selection, add_selection_arguments, search_from, selection_from
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
-from study import store
-from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
-from study.searched import Standing, standing
-from trainables.texts import masked, plain
+from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger, add_ledger_arguments, ledger_from
+from study.ledger.records import DATA, TrialRecord
+from study.ledger.search_state import Standing, standing
+from trainables.redact import masked, plain
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value
 
 MISSING = "MISSING"
@@ -114,14 +115,14 @@ def parse_command_line(
         if check:
             check(args)
         ledger = ledger_from(args)
-        store.probe(ledger.uri)
+        tracking_uri.probe(ledger.uri)
         if not ledger.exists():
             raise ValueError(
-                f"--experiment: no experiment {ledger.experiment!r} at {store.shown(ledger.uri)}"
+                f"--experiment: no experiment {ledger.experiment!r} at {tracking_uri.redacted(ledger.uri)}"
             )
         report = args.out or Path("reports", args.space)
         folder = args.out or report / subfolder
-        store.check_writable("--out", folder)
+        tracking_uri.check_writable("--out", folder)
         found, trials = None, pd.DataFrame()
         if search is None:
             trials = read(selection, ledger, report / FRAME)
@@ -249,9 +250,8 @@ def write(trials: pd.DataFrame, ledger: Ledger, frame: Path, gone: Collection[st
 def _identity(ledger: Ledger) -> str:
     """Of the ledger and of the format, without the address: the file may be handed on."""
     made = ledger.created() if ledger.exists() else 0
-    text = (
-        f"{_FORMAT} {store.shown(ledger.uri)} {ledger.experiment} {made}"  # no password: it could be guessed
-    )
+    uri = tracking_uri.redacted(ledger.uri)  # no password: it could be guessed
+    text = f"{_FORMAT} {uri} {ledger.experiment} {made}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -43,7 +43,7 @@ def measure(rounds: int, batch: int) -> None:
     """Print seconds of compiling with the first step, and of a step without and with it."""
     import torch
 
-    from trainables.convolution import speed_up
+    from trainables.fast.convolution import speed_up
     from trainables.machine import keep_freed_memory
     from trainables.models import backbone
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor, nn
 
-from trainables.convolution import speed_up
+from trainables.fast.convolution import speed_up
 from trainables.machine import device_name, keep_freed_memory
 from trainables.models import backbone
 

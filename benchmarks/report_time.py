@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from search_spaces import Selection, select
-from study.ledger import DEFAULT_EXPERIMENT, Ledger
+from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
 
 ARMS_AND_CELLS = 320
 """Trials of a seed."""

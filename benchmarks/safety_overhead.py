@@ -19,7 +19,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from study.ledger import DEFAULT_EXPERIMENT, Ledger
+from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from scipy.stats import ttest_rel
 
 from search_spaces import Search
 from search_spaces.searches import SAMPLERS, Suggest
-from study.searched import Standing
-from study.suggest import Suggestions
-from study.writer import Succeeded
+from study.ledger.search_state import Standing
+from study.recording.events import Succeeded
+from study.search.optuna_queue import Suggestions
 from trainables.trial import TrialConfig
 
 FIXED = {

@@ -222,7 +222,7 @@ def outside(args: argparse.Namespace) -> float:
     import torch
 
     from trainables import train
-    from trainables.optimizer import SGD
+    from trainables.fast.optimizer import SGD
 
     inside = 0.0
 

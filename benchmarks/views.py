@@ -19,10 +19,10 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor
 
+from trainables.fast.optimizer import SGD
 from trainables.losses import siamese_loss
 from trainables.machine import device_name, keep_freed_memory
 from trainables.models import SiameseNet, build
-from trainables.optimizer import SGD
 from trainables.trial import TrialConfig
 
 WAYS: dict[str, Callable[[SiameseNet, list[Tensor]], Tensor]] = {

@@ -17,16 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # this project's packages, not this folder's modules
     sys.path[0] = str(ROOT)
 
-from study import options, store
-from study.ledger import DATA, Ledger, TrialRecord, add_ledger_arguments, ledger_from
-from study.lock import LockHeld, driver_locks
-from study.nodes import NOTES
-from study.store import LedgerError
-from trainables.texts import masked, plain
+from study.cli import options
+from study.cluster.nodes import NOTES
+from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger, add_ledger_arguments, ledger_from
+from study.ledger.records import DATA, TrialRecord
+from study.ledger.tracking_uri import LedgerError
+from study.recording.locks import LockHeld, driver_locks
+from trainables.redact import masked, plain
 from trainables.trial import nearest
 
 if TYPE_CHECKING:
-    from trainables.checkpoint import Storage
+    from trainables.storage.filesystem import Storage
 
 KINDS = {
     "leftovers": "what is left of trials that the ledger has finished; damaged and half-written files",
@@ -59,7 +61,8 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
         storage: of saved states and results.
         output: absolute folder with Tune's files.
     """
-    from trainables.checkpoint import DAMAGED, bundle_keys, checkpoint_keys
+    from trainables.storage.bundles import bundle_keys
+    from trainables.storage.checkpoints import DAMAGED, checkpoint_keys
 
     records = {key: record for key, record in ledger.trials().items() if record.status == "FINISHED"}
     leftovers: dict[str, int] = {}
@@ -92,7 +95,7 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
 
 def _is_logged(storage: "Storage", key: str, finished: Mapping[str, TrialRecord]) -> bool:
     """Whether the ledger has the result that waits under a key, and not one of other data."""
-    from trainables.checkpoint import read_bundle
+    from trainables.storage.bundles import read_bundle
 
     if key not in finished:
         return False
@@ -133,12 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not output.exists():
         parser.error(f"--output: {args.output} does not exist")
     try:
-        from trainables.checkpoint import Storage
+        from trainables.storage.filesystem import Storage
 
         ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
-        store.probe(ledger.uri)
+        tracking_uri.probe(ledger.uri)
         if not ledger.exists():
-            where = store.shown(ledger.uri)
+            where = tracking_uri.redacted(ledger.uri)
             raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {where}")
         if not args.kinds:
             for name, waste in find(ledger, storage, output).items():

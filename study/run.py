@@ -23,21 +23,25 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 from rich.console import Console
 
 from search_spaces import SEARCHES, SPACES
-from study import cluster, forecast, options, searching, session, store
-from study.call import REPORTS, Call, check_before_anything_is_created, check_storage, understood
-from study.closing import again, closing, search_closing
-from study.lock import LockHeld, driver_locks
-from study.plan import Plan, describe, make_plan
-from study.searched import Standing
-from study.searched import describe as describe_search
-from study.store import LedgerError
+from study import search_session, session
+from study.cli import options
+from study.cli.invocation import REPORTS, Call, check_before_anything_is_created, check_storage, understood
+from study.cli.summary import again, closing, search_closing
+from study.cluster import connection
+from study.ledger import tracking_uri
+from study.ledger.search_state import Standing
+from study.ledger.search_state import describe as describe_search
+from study.ledger.tracking_uri import LedgerError
+from study.planning import forecast
+from study.planning.plan import Plan, describe, make_plan
+from study.recording.locks import LockHeld, driver_locks
 from trainables import data
-from trainables.sources import DataError
-from trainables.texts import masked, plain
+from trainables.datasets.sources import DataError
+from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
-    from analysis.pages import Rendered
-    from study.execute import Ending
+    from analysis.render.page import Rendered
+    from study.cluster.execute import Ending
 
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
@@ -63,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, DataError) as error:
         parser.error(plain(masked(str(error))))
     try:
-        store.probe(call.ledger.uri)
+        tracking_uri.probe(call.ledger.uri)
         check_storage(call)
         if args.plan:
             if call.search is not None:
-                lines = searching.plan_lines(call, probe=args.probe)
+                lines = search_session.plan_lines(call, probe=args.probe)
             else:
                 lines = session.prospect(call, call.selection, probe=args.probe).lines
             print("\n".join(lines))
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_lost=partial(_end_without_lease, call),
         ):
             return _study(call)
-    except (cluster.ClusterError, DataError, LedgerError, LockHeld) as error:
+    except (connection.ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
@@ -104,21 +108,21 @@ def _end_without_lease(call: Call) -> None:
 
 def _study(call: Call) -> int:
     """Run what is missing, render the report, say what to type next; returns the exit code."""
-    from study.writer import log_waiting_bundles
+    from study.recording.writer import log_waiting_bundles
 
     began = time.time()
     log_waiting_bundles(call.ledger, call.storage, say=call.say)
     if call.search is None:
         return _selection(call, began)
     try:
-        found, ending = searching.run_search(call, began)
+        found, ending = search_session.run_search(call, began)
     except LedgerError as error:
         return _silent(call, error, None)
-    if not searching.searched(call, found):
+    if not search_session.searched(call, found):
         if found.all and not (ending and ending.received):
             _render(call, None, describe_search(found), found)
         return search_closing(call, found, ending)
-    return _selection(searching.finals(call, found), began, found)
+    return _selection(search_session.finals(call, found), began, found)
 
 
 def _selection(call: Call, began: float, found: Standing | None = None) -> int:
@@ -167,9 +171,9 @@ def _render(call: Call, plan: Plan | None, lines: Sequence[str], found: Standing
 
 def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
-    from analysis.cells import cell_table, summarise
-    from analysis.formats import to_terminal
+    from analysis.render.table import to_terminal
     from analysis.report import render
+    from analysis.sections.cells import cell_table, summarise
     from analysis.trials import cell_labels, load
 
     ledger, console = call.ledger, call.console
@@ -193,8 +197,8 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
 
 def _search_report(call: Call, lines: Sequence[str], found: Standing) -> None:
     """Print the finalists' table and render the report of a search, unless nothing has changed."""
-    from analysis.formats import to_terminal
-    from analysis.search_report import render
+    from analysis.render.table import to_terminal
+    from analysis.sections.search_report import render
 
     with call.console.status("rendering the report"):
         rendered = render(found, call.ledger, REPORTS / found.search.name)
@@ -206,7 +210,7 @@ def _search_report(call: Call, lines: Sequence[str], found: Standing) -> None:
 
 def _keep(call: Call, rendered: "Rendered", lines: Sequence[str]) -> None:
     """Log a report to the ledger, if it is new, and say where it is."""
-    from analysis.pages import forget
+    from analysis.render.page import forget
 
     if rendered.files:
         # Figures are in the report, and single tables in the file of them all.

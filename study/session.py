@@ -9,21 +9,23 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from search_spaces import Selection, tags
-from study import cluster, forecast, store
-from study.call import Call
-from study.forecast import Forecast
-from study.plan import Plan, describe, make_plan
-from study.searched import FINAL, STAGE, Standing
-from study.version import code_tags
+from study.cli.invocation import Call
+from study.cluster import connection
+from study.ledger import tracking_uri
+from study.ledger.search_state import FINAL, STAGE, Standing
+from study.planning import forecast
+from study.planning.forecast import Forecast
+from study.planning.plan import Plan, describe, make_plan
+from study.recording.version import code_tags
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from study.execute import Ending
-    from study.jobs import Budget, Jobs
-    from study.suggest import Halving
-    from study.writer import Found
-    from trainables.checkpoint import Bundle
+    from study.cluster.execute import Ending
+    from study.cluster.trial_queue import Budget, Jobs
+    from study.recording.events import Found
+    from study.search.optuna_queue import Halving
+    from trainables.storage.bundles import Bundle
 
 LOGGING_PATIENCE = 600.0
 """Seconds that a silent ledger is waited for when all trials have ended; Ctrl-C waits no longer."""
@@ -74,7 +76,7 @@ def prospect(call: Call, selection: Selection, *, refresh: bool = False, probe: 
 
 def trained_already(call: Call, trials: Sequence[TrialConfig]) -> dict[TrialConfig, int]:
     """Trials that are not finished, with the epochs of their newest saved state."""
-    from trainables.checkpoint import checkpoint_keys, saved_epoch
+    from trainables.storage.checkpoints import checkpoint_keys, saved_epoch
 
     saved = set(checkpoint_keys(call.storage))
     return {
@@ -112,8 +114,9 @@ def train(
         began: when the call's budget began to count, s since 1970.
         standing: of the search that finds more trials; None: these are all.
     """
-    from study.console import Progress
-    from study.writer import EpochDone, Event, LedgerWriter
+    from study.cli.progress import Progress
+    from study.recording.events import EpochDone, Event
+    from study.recording.writer import LedgerWriter
 
     if standing is None:
         total, epochs = len(to_run), sum(trial.epochs for trial in to_run)
@@ -148,13 +151,13 @@ def train(
     for name in datasets:
         if name not in data.EMBEDDED:
             data.prepare(name, call.data_dir, progress=True)
-    errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.execute")]
+    errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.cluster.execute")]
     errands += [partial(data.prepare, name, call.data_dir) for name in datasets if name in data.EMBEDDED]
     patience = 2.0  # where an error or a second Ctrl-C ends this at once
     with progress:
         try:
             with _ground(call, to_run, known, began, errands=errands, note=progress.note) as ground:
-                from study.execute import execute
+                from study.cluster.execute import execute
 
                 if standing is None:
                     jobs, scheduler = ground.listed(), None
@@ -172,7 +175,7 @@ def train(
         finally:
             writer.close(patience)
             if writer.lost and not call.lease_lost.is_set():
-                waiting = f"{store.shown(call.storage_uri)}/results"
+                waiting = f"{tracking_uri.redacted(call.storage_uri)}/results"
                 progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
     for method in getattr(jobs, "exhausted", ()):
         call.exhausted.add(method)
@@ -190,14 +193,14 @@ def _ground(
     note: Callable[[str], None],
 ) -> "Iterator[_Ground]":
     """A session of Ray's whose nodes can run trials."""
-    from study.nodes import examined
+    from study.cluster.nodes import examined
 
-    with cluster.session(call.args.address, meanwhile=errands):
-        request = cluster.request(call.resources, call.args.address)
-        request, instead = cluster.on_cpus_instead(request, call.resources, call.args.address)
+    with connection.session(call.args.address, meanwhile=errands):
+        request = connection.request(call.resources, call.args.address)
+        request, instead = connection.on_cpus_instead(request, call.resources, call.args.address)
         if instead:
             note(instead)
-        if waits := cluster.waits_for(request):
+        if waits := connection.waits_for(request):
             note(waits)
         with examined(call.storage_uri, call.args.address) as node:
             yield _Ground(call=call, to_run=to_run, forecast=known, request=request, node=node, began=began)
@@ -217,7 +220,7 @@ class _Ground:
     @cached_property
     def budget(self) -> "Budget | None":
         """How long the call may take."""
-        from study.jobs import Budget
+        from study.cluster.trial_queue import Budget
 
         seconds = self.call.args.budget
         if seconds is None:
@@ -254,7 +257,7 @@ class _Ground:
 
     def listed(self) -> "Jobs":
         """The trials that are to run, which are known."""
-        from study.jobs import Jobs
+        from study.cluster.trial_queue import Jobs
 
         stage = {STAGE: FINAL} if self.call.search else {}
         listed = [(trial, self.job(trial, stage)) for trial in self.to_run]
@@ -264,7 +267,7 @@ class _Ground:
         self, standing: Standing, on_found: "Callable[[Found], None]"
     ) -> "tuple[Jobs, Halving | None]":
         """The trials that a search will suggest, and what stops some of them early."""
-        from study.suggest import MEASURED, Halving, Suggestions
+        from study.search.optuna_queue import MEASURED, Halving, Suggestions
 
         call = self.call
         histories = {
@@ -284,7 +287,7 @@ class _Ground:
             histories=histories,
             on_found=on_found,
             budget=self.budget,
-            places=lambda: min(cluster.places(self.request, call.args.address), at_most or sys.maxsize),
+            places=lambda: min(connection.places(self.request, call.args.address), at_most or sys.maxsize),
             retry_failed=call.args.retry_failed,
         )
         return jobs, scheduler

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from studies import STUDY, run
 
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 from trainables import data
 from trainables.trial import TrialConfig, TrialResult
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.ledger import Ledger, TrialRecord
+from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.trials import load
 from search_spaces import Selection
-from study.ledger import TrialRecord
+from study.ledger.records import TrialRecord
 from trainables.trial import TrialConfig
 
 BEGAN = 1_700_000_000_000

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from synthetic import config, frame
 
-from analysis.cells import best_arms, cell_table, summarise
-from analysis.comparisons import comparisons
-from analysis.formats import Table
+from analysis.render.table import Table
+from analysis.sections.cells import best_arms, cell_table, summarise
+from analysis.stats.comparisons import comparisons
 from analysis.tables import cell_tables, write_tables
 from analysis.trials import cell_labels
 

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from trainables.checkpoint import (
+from trainables.storage.bundles import (
     Bundle,
-    Checkpoints,
-    Storage,
     bundle_keys,
-    checkpoint_keys,
     delete_bundle,
-    delete_checkpoints,
     read_bundle,
+    to_parquet,
     write_bundle,
 )
-from trainables.history import to_parquet
+from trainables.storage.checkpoints import Checkpoints, checkpoint_keys, delete_checkpoints
+from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]

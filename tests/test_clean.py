@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from study.clean import main
-from study.ledger import DEFAULT_EXPERIMENT, Ledger
-from trainables.checkpoint import Bundle, Checkpoints, Storage, write_bundle
-from trainables.history import to_parquet
+from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
+from trainables.storage.bundles import Bundle, to_parquet, write_bundle
+from trainables.storage.checkpoints import Checkpoints
+from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
 
 
@@ -94,7 +95,7 @@ def test_all_at_once_leaves_the_work(output: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from study.lock import file_lock
+    from study.recording.locks import file_lock
 
     before = files(output)
     with pytest.raises(SystemExit, match="2"):

@@ -25,7 +25,7 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.node_provider import NodeProvider
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
-from study import options
+from study.cli import options
 
 ROOT = Path(__file__).resolve().parents[1]
 AWS = "cluster.yaml"
@@ -269,7 +269,7 @@ def test_spot_first_then_on_demand_then_spot_again(aws: Config, monkeypatch: pyt
 
 
 def test_without_the_scorer_ray_asks_for_refused_spot_machines_again(aws: Config) -> None:
-    """Why there is study/spot_first.py: where this fails, Ray has learnt it."""
+    """Why there is study/cluster/spot_first.py: where this fails, Ray has learnt it."""
     usual = load_function_or_class(
         "ray.autoscaler._private.resource_demand_scheduler._default_utilization_scorer"
     )

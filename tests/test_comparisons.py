@@ -11,16 +11,10 @@ import pytest
 from scipy import stats
 from synthetic import config, frame
 
-from analysis.comparisons import (
-    claimed,
-    comparisons,
-    fields_by_arm,
-    pooled_comparisons,
-    values_of,
-)
-from analysis.differences import difference_table
-from analysis.findings import cell_findings, findings
-from analysis.formats import Table
+from analysis.render.table import Table
+from analysis.sections.differences import difference_table
+from analysis.sections.findings import cell_findings, findings
+from analysis.stats.comparisons import claimed, comparisons, fields_by_arm, pooled_comparisons, values_of
 from search_spaces.families import families
 from trainables.trial import TrialConfig
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables import convolution
-from trainables.convolution import SmallMapConv2d, speed_up
+from trainables.fast import convolution
+from trainables.fast.convolution import SmallMapConv2d, speed_up
 from trainables.models import backbone, build
 from trainables.trial import TrialConfig
 

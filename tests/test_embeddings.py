@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import Made, config, fill, frame
 
-from analysis import embeddings, projections
-from analysis.drawing import save
-from analysis.projections import Embedding
+from analysis import embeddings
+from analysis.plots import projections
+from analysis.plots.projections import Embedding
+from analysis.plots.style import save
 from analysis.trials import load
 from search_spaces import Selection
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
 A4 = (8.27, 11.69)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
 from trainables.augment import normalise
+from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
 from trainables.models import SiameseNet, build
-from trainables.splits import Indices, stratified_choice
 from trainables.trial import TRANSFORMS, TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]

@@ -2,9 +2,9 @@
 
 import time
 
-from study.execute import _Events, _Stop
-from study.jobs import Budget, Jobs
-from study.writer import Interrupted
+from study.cluster.execute import _Events, _Stop
+from study.cluster.trial_queue import Budget, Jobs
+from study.recording.events import Interrupted
 from trainables.trial import TrialConfig
 
 LONG = 1000.0

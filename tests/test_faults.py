@@ -30,7 +30,7 @@ from studies import (
     wait_for_a_saved_state,
 )
 
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
 AWAY = float(os.environ.get("AWAY", "60"))

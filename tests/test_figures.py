@@ -13,9 +13,9 @@ from scipy import stats
 from synthetic import config, frame, results
 from test_overview import model, powerset_study
 
-from analysis import drawing, effect_figures, figures
-from analysis.comparisons import comparisons, pooled_comparisons, values_of
-from analysis.factors import effects_of
+from analysis.plots import accuracy, effects, style
+from analysis.stats.comparisons import comparisons, pooled_comparisons, values_of
+from analysis.stats.factors import effects_of
 from analysis.trials import cell_labels
 
 ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}
@@ -27,7 +27,7 @@ def trials() -> pd.DataFrame:
 
 
 def test_every_seed_is_a_point_and_every_arm_a_mean(trials: pd.DataFrame) -> None:
-    figure = figures.accuracy_by_arm(trials, {"test_acc": "Test"})
+    figure = accuracy.accuracy_by_arm(trials, {"test_acc": "Test"})
     (axes,) = figure.axes
     *seeds, first, second, third = axes.lines
     np.testing.assert_allclose([line.get_ydata()[0] for line in seeds], ARMS["ce"])
@@ -48,7 +48,7 @@ def curves(**columns: float) -> pd.DataFrame:
 
 
 def test_learning_curves_have_the_range_of_the_seeds() -> None:
-    figure = figures.learning_curves(curves(**{"train/acc": 0.5, "val/acc": 0.4}), ["ce", "siamese-0"])
+    figure = accuracy.learning_curves(curves(**{"train/acc": 0.5, "val/acc": 0.4}), ["ce", "siamese-0"])
     assert figure
     train, validation = figure.axes
     assert (train.get_title(), validation.get_title()) == ("Training accuracy", "Validation accuracy")
@@ -59,15 +59,15 @@ def test_learning_curves_have_the_range_of_the_seeds() -> None:
 
 
 def test_without_a_validation_split_the_loss_is_shown() -> None:
-    figure = figures.learning_curves(curves(**{"train/acc": 0.5, "train/ce": 1.0}), ["ce", "siamese-0"])
+    figure = accuracy.learning_curves(curves(**{"train/acc": 0.5, "train/ce": 1.0}), ["ce", "siamese-0"])
     assert figure
     assert [axes.get_title() for axes in figure.axes] == ["Training accuracy", "Cross-entropy"]
-    assert figures.learning_curves(pd.DataFrame(columns=["arm_label", "seed", "epoch"]), ["ce"]) is None
+    assert accuracy.learning_curves(pd.DataFrame(columns=["arm_label", "seed", "epoch"]), ["ce"]) is None
 
 
 def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
     gammas = {"ce": np.nan, "siamese-0.01": 0.01, "siamese-0": 0.0}
-    figure = figures.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, gammas)
+    figure = accuracy.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, gammas)
     assert figure
     (axes,) = figure.axes
     bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
@@ -83,8 +83,8 @@ def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
 
 def test_one_gamma_or_two_arms_of_one_gamma_make_no_curve(trials: pd.DataFrame) -> None:
     values = {"a cell": values_of(trials, "test_acc")}
-    assert figures.accuracy_by_gamma(values, {"siamese-0": 0.0}) is None
-    assert figures.accuracy_by_gamma(values, {"siamese-0 a": 0.0, "siamese-0 b": 0.0}) is None
+    assert accuracy.accuracy_by_gamma(values, {"siamese-0": 0.0}) is None
+    assert accuracy.accuracy_by_gamma(values, {"siamese-0 a": 0.0, "siamese-0 b": 0.0}) is None
 
 
 def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
@@ -96,7 +96,7 @@ def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
     ]
     gammas = dict(zip(labels, [np.nan, 0.0, 0.001, 0.01, 0.001, 0.01], strict=True))
     values = pd.DataFrame({label: [0.5 + i / 10, 0.52 + i / 10] for i, label in enumerate(labels)})
-    figure = figures.accuracy_by_gamma({"a cell": values, "empty": values.iloc[:0]}, gammas)
+    figure = accuracy.accuracy_by_gamma({"a cell": values, "empty": values.iloc[:0]}, gammas)
     assert figure
     axes, empty = figure.axes
     lines = {line.get_label(): line for line in axes.lines if str(line.get_label()).startswith("lambd")}
@@ -115,7 +115,7 @@ def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
 def test_no_colour_comes_twice() -> None:
     for count in (3, 9, 10, 40):
         arms = ["ce", *(f"siamese-{i}" for i in range(count))]
-        colours = {to_hex(colour) for colour in drawing.arm_colours(arms).values()}
+        colours = {to_hex(colour) for colour in style.arm_colours(arms).values()}
         assert len(colours) == count + 1
 
 
@@ -130,7 +130,7 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     compared = comparisons(trials)
     tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
     (pooled,) = pooled_comparisons(trials)
-    figure = effect_figures.forest(tested, cell_labels(trials), pooled[pooled["baseline"] == "ce"])
+    figure = effects.forest(tested, cell_labels(trials), pooled[pooled["baseline"] == "ce"])
     assert figure
     (axes,) = figure.axes
     names = [text.get_text() for text in axes.get_yticklabels()]
@@ -138,12 +138,12 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     points = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() in ("o", "D")])
     expected = 100 * pd.concat([tested["delta"], pooled.loc[pooled["baseline"] == "ce", "delta"]])
     np.testing.assert_allclose(np.sort(points), np.sort(expected))
-    assert effect_figures.forest(tested.assign(n=0), {}) is None
+    assert effects.forest(tested.assign(n=0), {}) is None
 
 
 def test_effects_have_a_matrix_each() -> None:
     found = effects_of(frame(powerset_study(model)))
-    figure = effect_figures.effects_figure({title: table for title, (table, _) in found.items()})
+    figure = effects.effects_figure({title: table for title, (table, _) in found.items()})
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
     matrix = next(axes for axes in figure.axes if axes.get_title() == "CE")
@@ -155,8 +155,8 @@ def test_effects_have_a_matrix_each() -> None:
 def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
     configs = [config(arm, seed) for arm in ("ce", "0.01") for seed in range(4)]
     trials = frame({c: results(c) for c in configs[:-1]} | {configs[-1]: None})
-    trade = figures.trade_offs(trials)
-    cost = figures.cost(trials)
+    trade = accuracy.trade_offs(trials)
+    cost = accuracy.cost(trials)
     assert trade
     assert cost
     assert [axes.get_xlabel() for axes in trade.axes] == ["View agreement", "Calibration error (ECE)"]
@@ -164,24 +164,24 @@ def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
     dots = sum(len(line.get_xdata()) for line in cost.axes[0].lines if line.get_marker() == "o")
     assert dots == 7
     nothing = frame(dict.fromkeys(configs, None))
-    assert figures.trade_offs(nothing) is None
-    assert figures.cost(nothing) is None
+    assert accuracy.trade_offs(nothing) is None
+    assert accuracy.cost(nothing) is None
 
 
 def test_arms_are_told_apart_and_the_baseline_is_grey() -> None:
     arms = ["ce", *(f"siamese-{i}" for i in range(9))]
-    colours = drawing.arm_colours(arms)
-    assert colours["ce"] == drawing.BASELINE_COLOUR
+    colours = style.arm_colours(arms)
+    assert colours["ce"] == style.BASELINE_COLOUR
     assert len({str(colour) for colour in colours.values()}) == 10
     # A colour belongs to an arm, not to its place: without the baseline they are the same.
-    assert drawing.arm_colours(arms[1:])["siamese-3"] == colours["siamese-3"]
+    assert style.arm_colours(arms[1:])["siamese-3"] == colours["siamese-3"]
 
 
 def test_files_have_type_that_can_be_searched_and_no_date(trials: pd.DataFrame, tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):
-        figure = figures.accuracy_by_arm(trials, {"test_acc": "Test"})
-        written.append(drawing.save(figure, tmp_path, name))
+        figure = accuracy.accuracy_by_arm(trials, {"test_acc": "Test"})
+        written.append(style.save(figure, tmp_path, name))
     (png, pdf), (other_png, other_pdf) = written
     assert png.read_bytes() == other_png.read_bytes()
     content = pdf.read_bytes()
@@ -204,13 +204,13 @@ def test_nine_long_names_stay_within_the_page() -> None:
     trials = frame({c: results(c) for c in configs})
     compared = comparisons(trials)
     tested = compared[(compared["metric"] == "test_acc") & (compared["baseline"] == "ce")]
-    figure = effect_figures.forest(tested, cell_labels(trials))
+    figure = effects.forest(tested, cell_labels(trials))
     assert figure
     figure.draw_without_rendering()
     page, legend = figure.bbox, figure.legends[0].get_window_extent()
     assert page.x0 <= legend.x0
     assert legend.x1 <= page.x1
-    cost = figures.cost(trials)
+    cost = accuracy.cost(trials)
     assert cost
     cost.draw_without_rendering()
     # Slanted names begin apart: their right ends are a tick from each other.

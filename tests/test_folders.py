@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables import data, sources
-from trainables.sources import DataError
-from trainables.splits import UNLABELLED
+from trainables import data
+from trainables.datasets import sources
+from trainables.datasets.sources import DataError
+from trainables.datasets.splits import UNLABELLED
 
 CLASSES = ("cat", "dog")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from search_spaces import select
-from study import forecast
-from study.cluster import Grant
-from study.forecast import Forecast, compare, describe, fitting, shown, wall_seconds
-from study.ledger import TrialRecord
-from study.options import duration
+from study.cli.options import duration
+from study.cluster.connection import Grant
+from study.ledger.records import TrialRecord
+from study.planning import forecast
+from study.planning.forecast import Forecast, compare, describe, fitting, shown, wall_seconds
 from trainables import data
 from trainables.data import Sizes
 from trainables.trial import TrialConfig

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.formats import Entry, Table, Ui, texts, to_html, to_latex, to_markdown, to_terminal
-from analysis.labels import arm_text, difference_text, interval, latex, p_value, points
+from analysis.render.table import Entry, Table, Ui, texts, to_html, to_latex, to_markdown, to_terminal
+from analysis.render.text import arm_text, difference_text, interval, latex, p_value, points
 
 TABLE = Table(
     name="a-table",

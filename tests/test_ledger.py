@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger import Ledger, TrialRecord
-from study.store import LedgerError, check_writable, probe, shown, sqlite_file
+from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
+from study.ledger.tracking_uri import LedgerError, check_writable, probe, shown, sqlite_file
 from trainables.trial import TrialConfig
 
 
@@ -276,7 +277,7 @@ def test_an_epoch_is_logged_in_one_request(
 def through_mlflow(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> dict[str, TrialRecord]:
     """The trials as MLflow's client gives them."""
     with monkeypatch.context() as patch:
-        patch.setattr("study.quick.SCHEMA", "of another version")
+        patch.setattr("study.ledger.sqlite_reader.SCHEMA", "of another version")
         return ledger.trials()
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from study import lock
-from study.ledger import Ledger
-from study.lock import LockHeld, driver_locks, lease
-from study.store import LedgerError
+from study.ledger.ledger import Ledger
+from study.ledger.records import Lock
+from study.ledger.tracking_uri import LedgerError
+from study.recording import locks
+from study.recording.locks import LockHeld, driver_locks, lease
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("HEARTBEAT", 0.1), ("DEAD_AFTER", 5.0), ("SETTLE", 0.1)):
-        monkeypatch.setattr(lock, name, seconds)
+        monkeypatch.setattr(locks, name, seconds)
 
 
 @pytest.fixture
@@ -109,15 +110,15 @@ def test_a_dead_driver_on_another_machine_is_waited_for_and_removed(ledger: Ledg
     left_behind(ledger)
     began = time.monotonic()
     with lease(ledger):
-        assert time.monotonic() - began >= lock.DEAD_AFTER
+        assert time.monotonic() - began >= locks.DEAD_AFTER
         assert len(ledger.locks()) == 1
 
 
 def test_a_dead_driver_on_this_machine_is_removed_at_once(ledger: Ledger) -> None:
-    left_behind(ledger, pid=2**22 + 1, namespace=lock._myself()["namespace"])  # beyond Linux's largest
+    left_behind(ledger, pid=2**22 + 1, namespace=locks._myself()["namespace"])  # beyond Linux's largest
     began = time.monotonic()
     with lease(ledger):
-        assert time.monotonic() - began < lock.DEAD_AFTER
+        assert time.monotonic() - began < locks.DEAD_AFTER
 
 
 def test_who_was_taken_for_dead_is_told(ledger: Ledger) -> None:
@@ -206,17 +207,17 @@ def test_two_that_hold_it_by_mistake_do_not_both_go_on(ledger: Ledger) -> None:
 def test_a_store_that_answers_slowly_kills_nobody(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "SLOW", 0.5)
-    monkeypatch.setattr(lock, "DEAD_AFTER", 1.0)
+    monkeypatch.setattr(locks, "SLOW", 0.5)
+    monkeypatch.setattr(locks, "DEAD_AFTER", 1.0)
     rival = left_behind(ledger)
     answers = iter([2.0, 2.0])  # longer than it takes to count as dead
     straight = ledger.locks
 
-    def locks() -> list[lock.Lock]:
+    def slowly() -> list[Lock]:
         time.sleep(next(answers, 0.0))
         return straight()
 
-    monkeypatch.setattr(Ledger, "locks", lambda self: locks())
+    monkeypatch.setattr(Ledger, "locks", lambda self: slowly())
     (seen,) = straight()
 
     def comes_back() -> None:
@@ -225,5 +226,5 @@ def test_a_store_that_answers_slowly_kills_nobody(
 
     thread = threading.Thread(target=comes_back)
     thread.start()
-    assert lock._lives(ledger, seen) is True
+    assert locks._lives(ledger, seen) is True
     thread.join()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.fast.optimizer import SGD
 from trainables.losses import EPS, barlow_twins_loss, cross_correlation, cross_entropy, siamese_loss
-from trainables.optimizer import SGD
 
 
 def embeddings(batch: int = 6, m: int = 4, *, dtype: torch.dtype = torch.float64) -> list[Tensor]:

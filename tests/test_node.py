@@ -10,7 +10,7 @@ import pytest
 from studies import HAS_A_GPU, TINY, records, run, stand_in_for_train
 
 import trainables.node
-from study.cluster import Resources, on_cpus_instead
+from study.cluster.connection import Resources, on_cpus_instead
 from trainables import tune
 from trainables.machine import cap_gpu_memory
 from trainables.node import problem, source_digest

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables.fast.normalisation import ViewBatchNorm2d, by_views
 from trainables.models import SiameseNet, build
-from trainables.normalisation import ViewBatchNorm2d, by_views
 from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]

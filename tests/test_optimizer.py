@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from trainables.optimizer import SGD
+from trainables.fast.optimizer import SGD
 
 
 def start(seed: int = 0) -> list[torch.Tensor]:

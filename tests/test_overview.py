@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from synthetic import config, frame
 
-from analysis.cells import summarise
-from analysis.comparisons import comparisons
-from analysis.factors import effects_of
-from analysis.formats import Table
-from analysis.overview import overview
+from analysis.render.table import Table
+from analysis.sections.cells import summarise
+from analysis.sections.overview import overview
+from analysis.stats.comparisons import comparisons
+from analysis.stats.factors import effects_of
 from trainables.trial import TRANSFORMS, TrialConfig
 
 NOISE = np.random.default_rng(5).normal(scale=0.001, size=4096)

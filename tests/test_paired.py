@@ -9,18 +9,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis import paired
-from analysis.factors import effects
-from analysis.paired import (
-    MissingSeeds,
-    best,
-    common_seeds,
-    compare,
-    holm,
-    pool,
-    select,
-    sign_flip,
-)
+from analysis.stats import paired
+from analysis.stats.factors import effects
+from analysis.stats.paired import MissingSeeds, best, common_seeds, compare, holm, pool, select, sign_flip
 
 
 def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import pytest
 
 from search_spaces import Selection, select
-from study.plan import Plan, describe, make_plan
+from study.planning.plan import Plan, describe, make_plan
 
 
 def planned(space: str, **selection: object) -> list[str]:

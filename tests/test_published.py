@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from synthetic import config, frame
 
-from analysis.cells import summarise
-from analysis.formats import Table
-from analysis.published import (
+from analysis.render.table import Table
+from analysis.sections.cells import summarise
+from analysis.stats.published import (
     REQUIRED,
     THESIS,
     Published,

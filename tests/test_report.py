@@ -19,13 +19,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
-from analysis import pages
-from analysis.facts import provenance
-from analysis.published import THESIS
+from analysis.render import page
 from analysis.report import main, render
+from analysis.sections.caveats import provenance
+from analysis.stats.published import THESIS
 from analysis.trials import load
 from search_spaces import Selection, select
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -628,7 +628,7 @@ def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_sto
     selection = Selection(space="test", trials=tuple(configs), steps=("a test",))
     trials = load(selection, ledger.trials())
     assert render(selection, trials, ledger, tmp_path / "out").files == ()
-    pages.forget(tmp_path / "out")
+    page.forget(tmp_path / "out")
     assert render(selection, trials, ledger, tmp_path / "out").files
     (tmp_path / "out/.rendered").write_text("damaged")
     assert render(selection, trials, ledger, tmp_path / "out").files

@@ -134,7 +134,7 @@ def test_analysis_scripts_answer_alone(study: Path) -> None:
 
 
 def test_a_second_driver_is_told_who_works(study: Path) -> None:
-    from study.lock import file_lock
+    from study.recording.locks import file_lock
 
     with file_lock(study / "runs/.driver.lock", "--output: runs"):
         second = run(study, *TINY, *ARMS)
@@ -144,7 +144,7 @@ def test_a_second_driver_is_told_who_works(study: Path) -> None:
 
 
 def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
-    from study.lock import file_lock
+    from study.recording.locks import file_lock
 
     with file_lock(study / "runs/.driver.lock", "--output: runs"):
         second = start(study, *TINY, *ARMS, "--seeds", "2", "--wait")

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from studies import ROOT, kill_tree, ledger, outcome, read_until, run, saved_states, start
 
-from study.ledger import PRUNED, TrialRecord
+from study.ledger.records import PRUNED, TrialRecord
 from trainables import tune
-from trainables.checkpoint import Storage, read_bundle
+from trainables.storage.bundles import read_bundle
+from trainables.storage.filesystem import Storage
 from trainables.trial import OBJECTIVES, TrialConfig
 
 SETTINGS = ("epochs=20", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")

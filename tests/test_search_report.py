@@ -9,15 +9,15 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-from analysis.importances import importances
-from analysis.search_figures import history, pareto, shares, slices
-from analysis.search_report import _compared_sentences, _findings, render
-from analysis.search_tables import SearchStudy, baseline_of, compared, final_tables, searched_table
+from analysis.plots.search import history, pareto, shares, slices
+from analysis.sections.search_report import _compared_sentences, _findings, render
+from analysis.sections.search_tables import SearchStudy, baseline_of, compared, final_tables, searched_table
+from analysis.stats.importances import importances
 from analysis.trials import MixedData
 from search_spaces import SPACES, Search
 from search_spaces.searches import Range, Suggest
-from study.ledger import PRUNED, TrialRecord
-from study.searched import Member, Standing, standing
+from study.ledger.records import PRUNED, TrialRecord
+from study.ledger.search_state import Member, Standing, standing
 from trainables.trial import TrialConfig
 
 FIXED = {

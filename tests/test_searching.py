@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from study import options
-from study.call import Call, understood
-from study.ledger import Ledger, TrialRecord
-from study.searching import outlook, plan_lines
+from study.cli import options
+from study.cli.invocation import Call, understood
+from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
+from study.search_session import outlook, plan_lines
 from trainables.trial import TrialConfig
 
 

@@ -16,14 +16,17 @@ import pytest
 from rich.console import Console
 from studies import ROOT, start
 
-from analysis.gallery import Gallery
-from analysis.markdown import inert
+from analysis.plots.cache import Gallery
+from analysis.render.markdown import inert
 from analysis.tables import _write_single
-from study import credentials, options, store
-from study.lock import _described
-from study.writer import log_waiting_bundles
-from trainables.checkpoint import Bundle, Storage, read_bundle, saved_epoch, write_bundle
-from trainables.texts import first_line, masked, plain
+from study.cli import options
+from study.ledger import credentials, tracking_uri
+from study.recording.locks import _described
+from study.recording.writer import log_waiting_bundles
+from trainables.redact import first_line, masked, plain
+from trainables.storage.bundles import Bundle, read_bundle, write_bundle
+from trainables.storage.checkpoints import saved_epoch
+from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
 
 PASSWORD = "hunter2/and@more"  # noqa: S105  # both are allowed where SQLAlchemy reads it
@@ -68,7 +71,7 @@ def test_masking_long_texts_ends(text: str) -> None:
 def test_a_password_with_quotes_is_one(password: str) -> None:
     uri = f"postgresql://me:{password}@127.0.0.1/db"
     assert credentials.has_secret(uri)
-    assert store.shown(uri) == "postgresql://me:***@127.0.0.1/db"
+    assert tracking_uri.redacted(uri) == "postgresql://me:***@127.0.0.1/db"
 
 
 def test_what_an_exception_says_is_one_line_without_secrets() -> None:
@@ -255,8 +258,8 @@ def test_storage_of_each_experiment_stays_in_its_folder() -> None:
 
 
 def test_lines_for_people_command_no_terminal(tmp_path: Path) -> None:
-    from study.call import Call
-    from study.console import Progress
+    from study.cli.invocation import Call
+    from study.cli.progress import Progress
 
     console = Console(file=io.StringIO(), width=200)
     Progress(1, 1, console).note(f"\x1b]52;c;Zm9v\x07 http://u:{PASSWORD}@h")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from studies import HALF_STUDY, STUDY, check_equal, kill_tree, read_until, start
 
-from study import options
-from study.ledger import Ledger
-from trainables.checkpoint import Storage
+from study.cli import options
+from study.ledger.ledger import Ledger
+from trainables.storage.filesystem import Storage
 
 EXPERIMENT = "behind a server"
 

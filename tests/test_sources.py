@@ -20,8 +20,8 @@ from archives import archive, cifar10_archive, md5, stl10_archive, tell_torchvis
 from torchvision.datasets import CIFAR10, STL10
 
 from trainables import data
-from trainables.sources import DataError
-from trainables.splits import UNLABELLED
+from trainables.datasets.sources import DataError
+from trainables.datasets.splits import UNLABELLED
 
 RANDOM = np.random.RandomState(0)
 CIFAR_TRAIN = RANDOM.randint(0, 256, (40, 3, 32, 32), dtype=np.uint8)
@@ -146,7 +146,7 @@ def test_a_download_that_is_cut_short(serve: Any, data_dir: Path, monkeypatch: p
 def test_a_server_that_falls_silent(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz")
-        monkeypatch.setattr("trainables.sources.STALLED_SECONDS", 0.2)
+        monkeypatch.setattr("trainables.datasets.sources.STALLED_SECONDS", 0.2)
         with pytest.raises(DataError, match=r"failed: .*timed out"):
             data.prepare("cifar10", data_dir)
     assert socket.getdefaulttimeout() is None

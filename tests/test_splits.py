@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.splits import UNLABELLED, Choice, Labels, stratified_choice, training_indices
+from trainables.datasets.splits import UNLABELLED, Choice, Labels, stratified_choice, training_indices
 from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]

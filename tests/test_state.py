@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from trainables import data
-from trainables import state as state_module
-from trainables.checkpoint import Checkpoints, Storage
-from trainables.history import from_parquet
+from trainables.fast.optimizer import SGD
 from trainables.models import build
-from trainables.optimizer import SGD
-from trainables.state import DamagedState, Saver, State, pack, unpack
+from trainables.storage import state as state_module
+from trainables.storage.bundles import from_parquet
+from trainables.storage.checkpoints import Checkpoints
+from trainables.storage.filesystem import Storage
+from trainables.storage.state import DamagedState, Saver, State, pack, unpack
 from trainables.train import train
 from trainables.trial import TrialConfig, TrialResult
 

@@ -10,12 +10,12 @@ from optuna.trial import TrialState
 
 from search_spaces import Search
 from search_spaces.searches import Suggest
-from study.jobs import Budget
-from study.ledger import PRUNED, TrialRecord
-from study.optuna_study import make_study
-from study.searched import Standing, describe, standing
-from study.suggest import MEASURED, Halving, Suggestions
-from study.writer import Failed, Found, Interrupted, Pruned, Succeeded
+from study.cluster.trial_queue import Budget
+from study.ledger.optuna_study import make_study
+from study.ledger.records import PRUNED, TrialRecord
+from study.ledger.search_state import Standing, describe, standing
+from study.recording.events import Failed, Found, Interrupted, Pruned, Succeeded
+from study.search.optuna_queue import MEASURED, Halving, Suggestions
 from trainables.trial import TrialConfig
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 20}

@@ -16,10 +16,10 @@ from torchvision.datasets import STL10
 from trainables import data
 from trainables import train as train_module
 from trainables.data import Dataset
-from trainables.history import from_parquet
+from trainables.datasets.splits import UNLABELLED, training_indices
 from trainables.losses import SiameseLoss, barlow_twins_loss, siamese_loss
 from trainables.models import SiameseNet, build
-from trainables.splits import UNLABELLED, training_indices
+from trainables.storage.bundles import from_parquet
 from trainables.train import NonFiniteLoss, train
 from trainables.trial import TrialConfig, TrialResult
 

@@ -11,7 +11,7 @@ from synthetic import BEGAN, TAGS, Made, config, fill, frame, results
 from analysis import trials as room
 from analysis.trials import MixedData, load, read
 from search_spaces import Selection
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 
 CONFIGS = tuple(config(arm, seed) for seed in range(2) for arm in ("ce", "0.01"))
 SELECTION = Selection(space="test", trials=CONFIGS, steps=("four trials",))

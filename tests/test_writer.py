@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from study import writer as writer_module
-from study.ledger import Ledger
-from study.writer import EpochDone, Failed, Interrupted, LedgerWriter, Started, Succeeded
-from trainables.checkpoint import Bundle, Storage, bundle_keys, write_bundle
-from trainables.history import to_parquet
+from study.ledger.ledger import Ledger
+from study.recording import writer as writer_module
+from study.recording.events import EpochDone, Failed, Interrupted, Started, Succeeded
+from study.recording.writer import LedgerWriter
+from trainables.storage.bundles import Bundle, bundle_keys, to_parquet, write_bundle
+from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
 
 

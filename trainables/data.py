@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from trainables import sources
-from trainables.folders import folder as folder_of_images
-from trainables.sources import Contents, DataError, Images, Part, Source
-from trainables.splits import UNLABELLED, Labels, training_indices
+from trainables.datasets import sources
+from trainables.datasets.folders import folder as folder_of_images
+from trainables.datasets.sources import Contents, DataError, Images, Part, Source
+from trainables.datasets.splits import UNLABELLED, Labels, training_indices
 from trainables.trial import DATASETS, FOLDER, TrialConfig, nearest
 
 LAYOUT = 2

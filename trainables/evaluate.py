@@ -21,10 +21,10 @@ from torch import Tensor
 from trainables import measures
 from trainables.augment import Draws, Policy, augment, normalise, policy
 from trainables.data import Dataset, Split
+from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratified_choice
+from trainables.fast.normalisation import NORMS
 from trainables.models import SiameseNet
-from trainables.normalisation import NORMS
 from trainables.randomness import generator
-from trainables.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.trial import DEFAULTS, TRANSFORMS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32

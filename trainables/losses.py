@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.splits import UNLABELLED
+from trainables.datasets.splits import UNLABELLED
 
 HALF = (torch.bfloat16, torch.float16)
 """Types in which sums lose their small terms: losses are computed in at least fp32."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.convolution import speed_up
-from trainables.normalisation import NORMS, ViewBatchNorm2d, by_views
+from trainables.fast.convolution import speed_up
+from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
 from trainables.randomness import stream_seed
 from trainables.trial import BACKBONES, TrialConfig, nearest
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainables.checkpoint import Storage
-from trainables.texts import first_line
+from trainables.redact import first_line
+from trainables.storage.filesystem import Storage
 
 ATTEMPTS, PAUSE = 3, 1.0
 """How often a node looks for the driver's note, and the seconds between: network folders may lag behind."""
@@ -20,7 +20,7 @@ _read_before: set[tuple[str, str]] = set()
 def source_digest() -> str:
     """SHA-256 of the code that trains, as it lies on this machine."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

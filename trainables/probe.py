@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from trainables import data
+from trainables.datasets.splits import stratified_choice, training_indices
 from trainables.evaluate import NOTHING, Evaluator, evaluate
 from trainables.machine import device_name
 from trainables.models import build
-from trainables.splits import stratified_choice, training_indices
 from trainables.train import EpochRow, train
 from trainables.trial import TrialConfig
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
-from trainables.checkpoint import Checkpoints
+from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
 from trainables.evaluate import NOTHING, Evaluator, evaluate
-from trainables.history import to_parquet
+from trainables.fast.optimizer import SGD
 from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
 from trainables.machine import keep_freed_memory
 from trainables.models import SiameseNet, build
-from trainables.optimizer import SGD
 from trainables.randomness import generator, stream_seed
-from trainables.splits import UNLABELLED, Choice, Indices, training_indices
-from trainables.state import DamagedState, Saver, State, unpack
+from trainables.storage.bundles import to_parquet
+from trainables.storage.checkpoints import Checkpoints
+from trainables.storage.state import DamagedState, Saver, State, unpack
 from trainables.trial import TrialConfig, TrialResult
 
 EpochRow = dict[str, float]

@@ -22,10 +22,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.checkpoint import Bundle, Checkpoints, Storage, saved_epoch, write_bundle
 from trainables.machine import cap_gpu_memory, device_name
 from trainables.node import problem
-from trainables.texts import masked
+from trainables.redact import masked
+from trainables.storage.bundles import Bundle, write_bundle
+from trainables.storage.checkpoints import Checkpoints, saved_epoch
+from trainables.storage.filesystem import Storage
 from trainables.trial import OBJECTIVES, TrialConfig
 
 ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")

@@ -1,0 +1,1 @@
+"""Drawing: frames in, matplotlib figures out."""

@@ -1,0 +1,29 @@
+"""The curves that trials kept: one row an epoch of each finished trial."""
+
+import pandas as pd
+
+from analysis.trials import finished
+from study.ledger.ledger import Ledger
+
+
+def read_curves(trials: pd.DataFrame, ledger: Ledger) -> tuple[pd.DataFrame, int]:
+    """The histories of the finished trials, which a trial keeps as `history.parquet`.
+
+    Args:
+        trials: of `analysis.trials.load`.
+        ledger: where their artifacts are.
+
+    Returns:
+        Columns `arm_label`, `seed`, `epoch` and the metrics of each epoch, empty where nothing was kept; and
+        of how many trials the history is not there, or damaged.
+    """
+    tables, lacking = [], 0
+    for trial in finished(trials)[["run_id", "arm_label", "seed"]].to_dict("records"):
+        try:  # a run whose artifacts were deleted has its metrics still
+            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+        except (OSError, ValueError):
+            lacking += 1
+            continue
+        tables.append(history.assign(arm_label=trial["arm_label"], seed=trial["seed"]))
+    nothing = pd.DataFrame(columns=["arm_label", "seed", "epoch"])
+    return (pd.concat(tables, ignore_index=True) if tables else nothing), lacking

@@ -1,0 +1,236 @@
+"""What trials kept of their images: read, laid out in two dimensions, and how well classes are told apart.
+
+Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
+"""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.linalg import orthogonal_procrustes
+
+from analysis.trials import finished
+from study.ledger.ledger import Ledger
+
+Points = npt.NDArray[np.float64]
+
+
+PERPLEXITY = 30.0
+
+
+NEIGHBOURS = 20
+
+
+ROUNDING = 1e-12
+"""Cosine distances below this are 0: what rounding leaves in double precision is far smaller."""
+
+
+SPLITS = {"train": "augmented training images", "test": "clean test images"}
+"""Kept splits with what a caption calls them."""
+
+
+KINDS = {"h": "features h", "z": "embeddings z (kept where γ > 0)"}
+"""What can be shown of an image, with what a caption calls it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedding:
+    """What one trial kept of one split.
+
+    Attributes:
+        arm: label of the trial's arm.
+        values: (N, D) features or embeddings, in the half precision in which they are kept: a page of small
+            multiples holds gigabytes of them otherwise.
+        labels: (N,) classes.
+        index: (N,) positions in the split, equal for all trials that are compared.
+    """
+
+    arm: str
+    values: npt.NDArray[np.floating]
+    labels: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+
+    @property
+    def flaw(self) -> str | None:
+        """Why there is nothing to lay out in two dimensions, or None."""
+        if not np.isfinite(self.values).all():
+            return "features are not finite"
+        if self.values.shape[0] < 4 or self.values.shape[1] < 2:
+            return "too few images or features"
+        return "collapsed: all features alike" if (self.values == self.values[0]).all() else None
+
+
+def shown_seed(trials: pd.DataFrame) -> int | None:
+    """The lowest seed that every arm has finished, never one chosen by eye; None where there is none.
+
+    Args:
+        trials: of one cell, or of several that are shown on one page. Arms of a cell without any finished
+            trial are passed over.
+    """
+    seeds = [set(arm["seed"]) for _, arm in finished(trials).groupby(["cell", "arm_label"])]
+    common = set.intersection(*seeds) if seeds else set()
+    return min(common, default=None)
+
+
+def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str = "h") -> list[Embedding]:
+    """What each arm of a cell kept for one seed: the baseline first, else in the order of the space.
+
+    Args:
+        cell: the trials of one cell.
+        seed: of the trials that are read.
+        split: one of `SPLITS`.
+        ledger: where their artifacts are.
+        what: one of `KINDS`; trials that keep no z are left out for it.
+
+    Raises:
+        ValueError: `what` is none of these, or the trials kept different images.
+        OSError: what a trial kept is not there any more.
+    """
+    if what not in KINDS:
+        raise ValueError(f"what: got {what!r}; allowed: {', '.join(KINDS)}")
+    panels = []
+    for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
+        with _kept(ledger.artifact(trial["run_id"], "embeddings.npz")) as kept:
+            if what == "z" and f"{split}_z" not in kept:
+                continue
+            panels.append(
+                Embedding(
+                    arm=trial["arm_label"],
+                    values=kept[f"{split}_{what}"],
+                    labels=kept[f"{split}_labels"],
+                    index=kept[f"{split}_index"],
+                )
+            )
+    if any(not np.array_equal(panel.index, panels[0].index) for panel in panels):
+        raise ValueError("embeddings: the trials of a cell kept different images")
+    order = baseline_first([panel.arm for panel in panels])
+    return sorted(panels, key=lambda panel: order.index(panel.arm))
+
+
+@contextlib.contextmanager
+def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """The arrays of a file; OSError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise OSError(f"{path} is damaged: {error}") from error
+
+
+def baseline_first(arms: Sequence[str]) -> list[str]:
+    """Labels of arms, cross-entropy alone first; where there is none, γ = 0."""
+    names = [label.partition(" ")[0] for label in arms]
+    baseline = "ce" if "ce" in names else "siamese-0"
+    return sorted(arms, key=lambda label: label.partition(" ")[0] != baseline)
+
+
+def silhouette(panel: Embedding) -> float | None:
+    """Mean silhouette (Rousseeuw 1987) of the classes over all D dimensions, cosine distance.
+
+    None where there is a flaw, one class only, or no two images of a class.
+    """
+    from sklearn.metrics import silhouette_score
+
+    if panel.flaw or not 1 < len(np.unique(panel.labels)) < len(panel.labels):
+        return None
+    distance = 1 - _cosines(panel.values)
+    np.fill_diagonal(distance, 0)
+    # What is left by rounding, and below 0 at times, is no distance between equal directions.
+    distance[distance < ROUNDING] = 0
+    return float(silhouette_score(distance, panel.labels, metric="precomputed"))
+
+
+def knn_accuracy(panel: Embedding) -> float | None:
+    """Share of images whose nearest others among those shown vote for the right class; None at a flaw.
+
+    The `NEIGHBOURS` nearest by cosine over all D dimensions (all others where there are fewer) have one
+    vote each; of classes with equal votes the lowest wins.
+    """
+    if panel.flaw:
+        return None
+    cosines = _cosines(panel.values)
+    np.fill_diagonal(cosines, -np.inf)
+    k = min(NEIGHBOURS, len(cosines) - 1)
+    nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+    votes = np.zeros((len(cosines), panel.labels.max() + 1), dtype=np.int64)
+    np.add.at(votes, (np.arange(len(cosines))[:, None], panel.labels[nearest]), 1)
+    return float((votes.argmax(1) == panel.labels).mean())  # the first of equal maxima: the lowest class
+
+
+def _cosines(values: npt.NDArray[np.floating]) -> Points:
+    """(N, N) cosines between the rows; 0 for a row of zeros, which has no direction."""
+    values = values.astype(np.float64)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    directions = values / np.where(lengths > 0, lengths, 1)
+    cosines: Points = directions @ directions.T
+    return cosines
+
+
+def pca_layouts(panels: Sequence[Embedding], onto: Points | None = None) -> list[tuple[Points, float]]:
+    """Two principal components of each panel, turned onto those of the first; explained variance.
+
+    Args:
+        panels: without flaws, of the same images.
+        onto: (N, 2) layout of these images that the first panel is turned onto; None: it stays.
+
+    Returns:
+        For each panel (N, 2) and the share of the variance that the two components explain.
+    """
+    layouts: list[tuple[Points, float]] = []
+    for panel in panels:
+        points, variance = _principal_components(panel.values)
+        if onto is not None:
+            # Axes of a PCA have no sign and no order that means anything across panels.
+            turn, _ = orthogonal_procrustes(points, onto)
+            points = points @ turn
+        layouts.append((points, variance))
+        onto = layouts[0][0]
+    return layouts
+
+
+def _principal_components(values: npt.NDArray[np.floating]) -> tuple[Points, float]:
+    """The first two, (N, 2), and the share of the variance that they explain."""
+    from sklearn.decomposition import PCA
+
+    # All components of 2,000 x 2,048 features take half a minute. ARPACK finds two of them to the same
+    # digits in less than a second, where there are more than two.
+    solver = "arpack" if min(values.shape) > 2 else "full"
+    pca = PCA(n_components=2, svd_solver=solver, random_state=0)
+    points: Points = pca.fit_transform(values.astype(np.float64))
+    return points, float(pca.explained_variance_ratio_.sum())
+
+
+def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
+    """t-SNE of each panel, (N, 2): one perplexity and seed, the others begun from the first's layout."""
+    if not panels:
+        return []
+    first, *others = panels
+    start = _tsne(first.values, _principal_components(first.values)[0])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return [start, *threads.map(lambda panel: _tsne(panel.values, start), others)]
+
+
+def _tsne(values: npt.NDArray[np.floating], start: Points) -> Points:
+    """Layout (N, 2) of values (N, D), begun from a layout (N, 2) of any scale."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    tsne = TSNE(perplexity=perplexity_for(len(values)), init=start / start.std() * 1e-4, random_state=0)
+    # One thread a panel: OpenMP's threads wait for each other at every step, and where anything else runs
+    # beside them that made one layout twenty times slower.
+    with threadpool_limits(1):
+        layout: Points = tsne.fit_transform(values.astype(np.float64)).astype(np.float64)
+    return layout
+
+
+def perplexity_for(images: int) -> float:
+    """The usual one, or what so few images allow."""
+    return min(PERPLEXITY, (images - 1) / 3)

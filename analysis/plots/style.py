@@ -1,0 +1,92 @@
+"""What figures have in common: colours of arms, panels, legends, and how they are written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import ColorType
+
+from analysis.render.text import MINUS, arm_text
+
+BASELINE_COLOUR = "0.35"
+
+
+GREY = 3
+"""Its place in the cycle `petroff10`."""
+
+
+DENSITY = 160
+"""Pixels an inch of figures, and of what is rasterised in a PDF."""
+
+
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""Left out, so that the same results give the same files."""
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, ColorType]:
+    """A colour for each arm, told apart by colour-blind readers; cross-entropy alone is grey."""
+    others = [arm for arm in arms if arm != "ce"]
+    # Without its grey: that is the baseline's.
+    cycle = [colour for i, colour in enumerate(mpl.color_sequences["petroff10"]) if i != GREY]
+    if len(others) > len(cycle):  # nobody tells so many apart by colour alone, but none may come twice
+        cycle = list(mpl.colormaps["turbo"](np.linspace(0.03, 0.97, len(others))))
+    colours = dict(zip(others, cycle, strict=False))
+    return {arm: colours.get(arm, BASELINE_COLOUR) for arm in arms}
+
+
+def panels_of(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of panels side by side, in rows of at most three."""
+    columns = min(count, 3) if count != 4 else 2
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    for axes in grid[:count]:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, list(grid[:count])
+
+
+def name_arms(axes: Axes, arms: Sequence[str]) -> None:
+    """The arms along the x-axis, slanted where they would not stand beside each other."""
+    names = [arm_text(arm) for arm in arms]
+    long = sum(map(len, names)) > 36
+    axes.set_xticks(range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center")
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Below the panels, in as many columns as fit."""
+    handles, names = axes.get_legend_handles_labels()
+    longest = max(map(len, names), default=1)
+    fitting = int(figure.get_figwidth() / (0.075 * longest + 0.5))  # inches of a name at this size
+    columns = max(1, min(len(names), 5, fitting))
+    legend = figure.legend(
+        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([28])
+
+
+def per_cent(axis: "mpl.axis.Axis") -> None:
+    """Ticks in per cent, few enough to stand beside each other."""
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda value, _: f"{100 * value:g} %".replace("-", MINUS))
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write the figure as PNG and PDF (type that can be searched and edited); returns both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    # Laid out once: that takes longer than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        for path in (png, pdf):
+            figure.savefig(path, dpi=DENSITY, metadata=METADATA[path.suffix.removeprefix(".")])
+    return png, pdf

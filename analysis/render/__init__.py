@@ -1,0 +1,1 @@
+"""From sections to HTML, Markdown, LaTeX and the terminal."""

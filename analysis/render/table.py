@@ -1,0 +1,169 @@
+"""One table, five ways to read it: in a terminal, Markdown, LaTeX, CSV and HTML."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import pandas as pd
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from analysis.render.text import latex
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What stands in one place of a table.
+
+    Attributes:
+        text: as people read it.
+        bold: whether it is set off.
+        runs: MLflow runs that it was computed from.
+    """
+
+    text: str
+    bold: bool = False
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A table as people read it.
+
+    Attributes:
+        name: of its LaTeX label, unique in a study.
+        title: what it shows.
+        corner: what the first column holds.
+        columns: titles of the others.
+        rows: title and entries of each.
+        caption: what the numbers are, with n.
+    """
+
+    name: str
+    title: str
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
+    caption: str
+
+    def frame(self) -> pd.DataFrame:
+        """The texts alone."""
+        return pd.DataFrame(
+            [[entry.text for entry in entries] for _, entries in self.rows],
+            index=pd.Index([title for title, _ in self.rows], name=self.corner),
+            columns=list(self.columns),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ui:
+    """Where MLflow's pages are.
+
+    Attributes:
+        address: of the server, without a closing slash.
+        experiment_id: of the experiment.
+    """
+
+    address: str
+    experiment_id: str
+
+    def link(self, runs: Sequence[str]) -> str:
+        """The page of a run, or the comparison of several."""
+        if len(runs) == 1:
+            return f"{self.address}/#/experiments/{self.experiment_id}/runs/{runs[0]}"
+        ids, experiments = (quote(json.dumps(list(names))) for names in (runs, [self.experiment_id]))
+        return f"{self.address}/#/compare-runs?runs={ids}&experiments={experiments}"
+
+
+def texts(*entries: str) -> tuple[Entry, ...]:
+    """Entries of plain text."""
+    return tuple(Entry(text=text) for text in entries)
+
+
+def to_terminal(table: Table) -> RichTable:
+    """The table for rich."""
+    # As Text, in which brackets command nothing.
+    view = RichTable(
+        title=Text(table.title, style="table.title"),
+        caption=Text(table.caption, style="table.caption"),
+        title_justify="left",
+        caption_justify="left",
+    )
+    view.add_column(Text(table.corner))
+    for column in table.columns:
+        view.add_column(Text(column), justify="right")
+    for title, entries in table.rows:
+        cells = (Text(entry.text, style="bold" if entry.bold else "") for entry in entries)
+        view.add_row(Text(title), *cells)
+    return view
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, under a heading."""
+    marked = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
+    frame = table.frame()
+    frame = pd.DataFrame(marked, index=frame.index, columns=frame.columns)
+    align = ("left", *("right" for _ in table.columns))
+    text = frame.to_markdown(colalign=align, disable_numparse=True)
+    return f"### {table.title}\n\n{text}\n\n{table.caption}\n"
+
+
+def to_latex(table: Table) -> str:
+    r"""The table for `\input` (package booktabs), with `\label{tab:<name>}`."""
+
+    def set_off(entry: Entry) -> str:
+        return rf"\textbf{{{latex(entry.text)}}}" if entry.bold else latex(entry.text)
+
+    frame = pd.DataFrame(
+        [[set_off(entry) for entry in entries] for _, entries in table.rows],
+        index=[latex(title) for title, _ in table.rows],
+        columns=[latex(column) for column in table.columns],
+    )
+    # Titles may repeat, which Styler does not take: numbers stand for them until the text is there.
+    numbered = frame.set_axis(range(len(frame)), axis=0).set_axis(range(len(frame.columns)), axis=1)
+    styler = numbered.rename_axis(columns=latex(table.corner)).style
+    rows, columns = list(frame.index), list(frame.columns)
+    styler = styler.format_index(lambda row: rows[row], axis=0)  # type: ignore[call-overload]
+    styler = styler.format_index(lambda column: columns[column], axis=1)  # type: ignore[call-overload]
+    text: str = styler.to_latex(
+        hrules=True,
+        column_format="l" + "r" * len(table.columns),
+        caption=latex(f"{table.title}. {table.caption}"),
+        label=f"tab:{table.name}",
+        position="htbp",
+        position_float="centering",
+    )
+    return text
+
+
+def to_html(table: Table, ui: Ui | None = None) -> str:
+    """The table as an HTML element; entries lead to their runs where MLflow's pages are known."""
+
+    def cell(entry: Entry) -> str:
+        # Where a line has to break, as on paper, it does so before an interval, not in it.
+        text = html.escape(entry.text).replace(" to ", "&nbsp;to&nbsp;").replace(" ± ", "&nbsp;±&nbsp;")
+        if entry.bold:
+            text = f"<strong>{text}</strong>"
+        if ui and entry.runs:
+            what = "run" if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
+            address = html.escape(ui.link(entry.runs))
+            text = f'<a href="{address}" title="{what} in MLflow">{text}</a>'
+        return f"<td>{text}</td>"
+
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in (table.corner, *table.columns))
+    body = "\n".join(
+        f'<tr><th scope="row">{_breakable(title)}</th>{"".join(map(cell, entries))}</tr>'
+        for title, entries in table.rows
+    )
+    return (
+        f'<div class="wide"><table class="results">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>\n"
+        f'<p class="caption">{html.escape(table.caption)}</p>'
+    )
+
+
+def _breakable(title: str) -> str:
+    """Escaped, with places where a narrow screen may break `rrc+hflip+grayscale`."""
+    return html.escape(title).replace("+", "+<wbr>")

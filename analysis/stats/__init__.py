@@ -1,0 +1,1 @@
+"""Statistics: arrays and frames in, frames out; no text, no drawing."""

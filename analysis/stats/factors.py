@@ -1,0 +1,156 @@
+"""What each augmentation does, and how augmentations change each other's effects."""
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.render.table import Table, texts
+from analysis.render.text import (
+    CLAIMED,
+    MINUS,
+    TIMES,
+    arm_text,
+    difference_text,
+    interval,
+    points,
+    seeds_text,
+)
+from analysis.stats.comparisons import TESTED, fields_by_arm, values_of
+from analysis.stats.paired import holm
+from search_spaces.families import CONTROL, LEVEL, families
+from trainables.trial import ARM_FIELDS, TRANSFORMS
+
+_MAKING = [name for name in ARM_FIELDS if name != "views"]
+"""Views are reset where they do not differ, in some subsets of any study."""
+Effects = dict[str, tuple[pd.DataFrame, list[int]]]
+"""By column of a table: effects of the augmentations, and seeds that are left out."""
+
+
+def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
+    """Main effects of switches and how they change each other, with a block a seed.
+
+    Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
+    change when it is switched on; an interaction, how much larger that change is with the other on than off.
+
+    Args:
+        values: one row a trial: `seed`, `value`, and a bool column for each factor; every combination of
+            switches for every seed.
+        factors: names of the switches.
+
+    Returns:
+        One row a term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
+        terms.
+
+    Raises:
+        ValueError: combinations are missing or doubled: unbalanced effects would depend on each other.
+    """
+    import statsmodels.api as sm
+
+    cells = values.groupby(["seed", *factors])["value"].count()
+    expected = values["seed"].nunique() * 2 ** len(factors)
+    if len(cells) != expected or (cells != 1).any() or values["value"].isna().any():
+        raise ValueError(
+            f"effects take every combination of {', '.join(factors)} once for every seed: {expected} trials,"
+            f" got {int(values['value'].notna().sum())}"
+        )
+    switches = values[list(factors)].astype(float) - 0.5
+    terms = [(name,) for name in factors] + list(itertools.combinations(factors, 2))
+    design = pd.DataFrame({":".join(term): switches[list(term)].prod(axis="columns") for term in terms})
+    blocks = pd.get_dummies(values["seed"], prefix="seed", dtype=float)
+    names = list(design.columns)
+    if len(values) <= len(names) + blocks.shape[1]:
+        raise ValueError(f"{len(values)} trials are too few for {len(names)} terms: take more seeds")
+    fit = sm.OLS(values["value"], design.join(blocks)).fit()
+    bounds = fit.conf_int(alpha=LEVEL)
+    table = pd.DataFrame(
+        {
+            "effect": fit.params[names],
+            "low": bounds.loc[names, 0],
+            "high": bounds.loc[names, 1],
+            "p": fit.pvalues[names],
+        }
+    )
+    table["p_holm"] = holm(table["p"].to_numpy(float))
+    return table.rename_axis("term")
+
+
+def effects_of(group: pd.DataFrame) -> Effects:
+    """Main effects and interactions of the augmentations on test accuracy, where every combination was run.
+
+    Args:
+        group: trials of cells that differ in their augmentations alone.
+
+    Returns:
+        For each arm, and for each γ > 0 minus its control: the table of `effects`, and the
+        seeds that are left out because a trial of them is missing. Empty where combinations were not planned.
+    """
+    subsets = [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
+    used = frozenset().union(*subsets)
+    factors = [name for name in TRANSFORMS if name in used]
+    if len(factors) < 2 or len(subsets) != 2 ** len(factors) or TESTED not in group:
+        return {}
+    values = {
+        subset: values_of(cell, TESTED)
+        for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets, strict=True)
+    }
+    about = fields_by_arm(group)
+    kinds = group.drop_duplicates([*_MAKING, "arm_label"]).groupby("arm_label").size()
+    about = {arm: row for arm, row in about.items() if kinds[arm] == 1}  # one arm, not several of one name
+    columns = {arm_text(arm): {s: v[arm] for s, v in values.items() if arm in v} for arm in about}
+    for arm, control in families(about).get(CONTROL, {}).items():
+        both = {s: v[arm] - v[control] for s, v in values.items() if arm in v and control in v}
+        columns[difference_text(arm, control)] = both
+    found = {}
+    for title, by_subset in columns.items():
+        if len(by_subset) == len(subsets) and (fitted := _fitted(by_subset, factors)):
+            found[title] = fitted
+    return found
+
+
+def _fitted(
+    by_subset: dict[frozenset[str], pd.Series], factors: list[str]
+) -> tuple[pd.DataFrame, list[int]] | None:
+    wide = pd.DataFrame(by_subset)
+    whole = wide.dropna()
+    terms = len(factors) + len(list(itertools.combinations(factors, 2)))
+    if len(whole) < 2 or len(whole) * (wide.shape[1] - 1) <= terms:
+        return None  # too few trials for so many terms
+    rows = [
+        {"seed": seed, "value": value, **{name: name in subset for name in factors}}
+        for subset, column in zip(by_subset, whole.to_numpy().T, strict=True)
+        for seed, value in zip(whole.index, column, strict=True)
+    ]
+    dropped = [int(seed) for seed in wide.index if seed not in whole.index]
+    return effects(pd.DataFrame(rows), factors), dropped
+
+
+def effects_tables(group: pd.DataFrame, number: int, found: Effects) -> list[Table]:
+    """The table of `effects_of` for the group of that number, if there is anything to show."""
+    if not found:
+        return []
+    terms = list(next(iter(found.values()))[0].index)
+    rows = []
+    for term in terms:
+        entries = []
+        for table, _ in found.values():
+            row = table.loc[term]
+            mark = CLAIMED if row["p_holm"] <= LEVEL else ""
+            entries.append(f"{points(row['effect'])} ({interval(row['low'], row['high'])}){mark}")
+        rows.append((term.replace(":", f" {TIMES} "), texts(*entries)))
+    dropped = sorted(set().union(*(seeds for _, seeds in found.values())))
+    left_out = f" Left out, as a trial of them is missing: {seeds_text(dropped)}." if dropped else ""
+    return [
+        Table(
+            name=f"effects-{number}",
+            title=f"{group['group_label'].iloc[0]}: what each augmentation does",
+            corner="Term",
+            columns=tuple(found),
+            rows=tuple(rows),
+            caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
+            " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
+            f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
+            f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the"
+            f" {len(rows)} terms of its column; intervals are not adjusted.{left_out}",
+        )
+    ]

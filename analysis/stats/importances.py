@@ -1,0 +1,63 @@
+"""Which parameters of a search matter: functional ANOVA (Hutter et al. 2014) over the trials that ended."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from search_spaces import Search
+from study.ledger.optuna_study import make_study
+from study.ledger.search_state import Member
+
+FEWEST = 4
+"""Finished trials that it takes."""
+FORESTS, TREES = 16, 32
+"""Forests that are grown on trials drawn with replacement, and trees in each."""
+ENDS = (0.1, 0.9)
+"""Quantiles over these forests between which a share is shown."""
+
+
+def importances(search: Search, members: Sequence[Member]) -> pd.DataFrame | None:
+    """The share of the variance of the first objective that each parameter explains by itself.
+
+    Args:
+        search: that the members are of.
+        members: of one method; those without a value do not count.
+
+    Returns:
+        One row a parameter, the most important first: `share`, and `low` and `high` over forests on trials
+        drawn with replacement. Parameters that only some trials have (conditionals) are not there. None
+        where fewer than `FEWEST` trials, or no differing values, are known.
+    """
+    single = search.replace(objectives=search.objectives[:1])
+    done = [
+        dataclasses.replace(member, objectives=member.objectives[:1])
+        for member in members
+        if member.objectives is not None
+    ]
+    if len(done) < FEWEST or len({member.objectives for member in done}) < 2:
+        return None
+    share = _shares(single, done, 0)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for forest in range(FORESTS):
+        sample = [done[i] for i in rng.integers(len(done), size=len(done))]
+        if len({member.objectives for member in sample}) > 1:
+            drawn.append(_shares(single, sample, forest))
+    spread = pd.DataFrame(drawn).reindex(columns=share.index).fillna(0.0)
+    low, high = spread.quantile(ENDS[0]), spread.quantile(ENDS[1])
+    return pd.DataFrame({"share": share, "low": low, "high": high}).sort_values(
+        "share", ascending=False, kind="stable"
+    )
+
+
+def _shares(search: Search, members: Sequence[Member], seed: int) -> pd.Series:
+    study = make_study(search, "shares", members, {})
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forests on few trials
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return pd.Series(found, dtype=float)

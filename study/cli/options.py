@@ -1,0 +1,129 @@
+"""The options of `study/run.py`."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from search_spaces import add_selection_arguments
+from search_spaces.searches import SAMPLERS, SCHEDULERS
+from study.ledger import credentials
+from study.ledger.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
+
+RESERVED = (".", "checkpoints", "nodes", "results")
+"""Names of folders that the default experiment has where others have theirs."""
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        prog="study/run.py",
+        description="Train what is missing of a space, then render its report.",
+        allow_abbrev=False,
+    )
+    add_selection_arguments(options)
+    options.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")
+    options.add_argument("--plan", action="store_true", help="say what would run, create nothing, exit")
+    options.add_argument(
+        "--probe", action="store_true", help="with --plan: measure for seconds what no trial tells yet"
+    )
+    options.add_argument(
+        "--budget",
+        metavar="TIME",
+        type=duration,
+        help="2h, 30m, 1h30m: begin no trial that would not fit, end then; the next call goes on",
+    )
+    options.add_argument(
+        "--sampler", choices=SAMPLERS, help="who suggests the configurations of a search (default: tpe)"
+    )
+    options.add_argument(
+        "--scheduler",
+        choices=SCHEDULERS,
+        help="what stops trials of a search early (default: asha; none with several objectives)",
+    )
+    options.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    options.add_argument(
+        "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
+    )
+    options.add_argument(
+        "--no-report", action="store_true", help="train only; analysis/report.py renders the report later"
+    )
+    options.add_argument(
+        "--wait",
+        action="store_true",
+        help="where another driver works on the same output or experiment, wait until it has ended",
+    )
+    add_ledger_arguments(options)
+    add_storage_argument(options)
+    options.add_argument(
+        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+    )
+    group = options.add_argument_group("where it runs")
+    group.add_argument(
+        "--address",
+        metavar="ADDR",
+        default=os.environ.get("RAY_ADDRESS"),
+        help="Ray cluster (default: RAY_ADDRESS, else a Ray of its own on this machine)",
+    )
+    group.add_argument(
+        "--cpus-per-trial", metavar="F", type=float, default=1.0, help="CPUs and threads a trial (default: 1)"
+    )
+    group.add_argument(
+        "--gpus-per-trial", metavar="F", type=float, help="GPUs a trial, 0.25 packs four (default: 1 if any)"
+    )
+    group.add_argument(
+        "--max-failures",
+        metavar="N",
+        type=int,
+        default=2,
+        help="how often a trial whose process is lost is started again (default: 2)",
+    )
+    group.add_argument("--max-concurrent", metavar="N", type=int, help="trials at once (default: what fits)")
+    return options
+
+
+def add_storage_argument(options: argparse.ArgumentParser) -> None:
+    """`--storage`, which `storage_uri` reads."""
+    options.add_argument(
+        "--storage",
+        metavar="URI",
+        help="saved states and results on their way to the ledger: a folder that all nodes see, or a URI"
+        " such as s3://bucket/folder (default: --output)",
+    )
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else, and for no time at all.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or not seconds:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a time such as 90s, 30m, 2h, 1h30m or 1d")
+    return seconds
+
+
+def storage_uri(args: argparse.Namespace) -> str:
+    """Where saved states and bundles go: an absolute path or a URI.
+
+    Those of each experiment apart: a trial is the same in two of them, but its result belongs to one.
+
+    Raises:
+        ValueError: the address holds a password, or the experiment's name is that of another folder.
+    """
+    given = args.storage or str(args.output)
+    credentials.check_storage(given)
+    if args.experiment in RESERVED or ".." in args.experiment.split("/"):
+        names = ", ".join(RESERVED)
+        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
+    if "://" not in given:
+        given = str(Path(given).absolute())
+    root, mark, settings = given.partition("?") if "://" in given else (given, "", "")
+    root = root.rstrip("/")
+    if args.experiment != DEFAULT_EXPERIMENT:
+        root = f"{root}/{quote(args.experiment, safe='' if '://' in root else ' ')}"
+    return f"{root}{mark}{settings}"

@@ -1,0 +1,1 @@
+"""Ray: the connection, its nodes, the queue of trials, and running them."""

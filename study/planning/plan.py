@@ -1,0 +1,195 @@
+"""What would run: the trials of a selection against what the ledger has."""
+
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from search_spaces import Selection
+from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, fields_of, smallest_p
+from search_spaces.names import arm_labels, arm_settings, varying_fields
+from study.ledger.records import DATA, TrialRecord
+from trainables.trial import TrialConfig, format_value
+
+NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
+SHOWN_SUBSETS = 8
+"""Subsets of augmentations that a line of the plan names one by one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The trials of a selection by what the ledger says of them; each is in one of five groups.
+
+    Attributes:
+        selection: what was asked for.
+        done: finished, with all metrics and artifacts.
+        stale: finished, but on data that have changed since; run again on request only.
+        failed: failed for good; run again on request only.
+        half_done: begun, then interrupted.
+        new: not begun.
+        records: what the ledger has of these trials, by key.
+    """
+
+    selection: Selection
+    done: tuple[TrialConfig, ...]
+    stale: tuple[TrialConfig, ...]
+    failed: tuple[TrialConfig, ...]
+    half_done: tuple[TrialConfig, ...]
+    new: tuple[TrialConfig, ...]
+    records: dict[str, TrialRecord]
+
+    def to_run(self, *, retry_failed: bool = False, rerun_stale: bool = False) -> tuple[TrialConfig, ...]:
+        """The trials that a run would train, in the selection's order, half-done ones first."""
+        wanted = {*self.new, *(self.failed if retry_failed else ()), *(self.stale if rerun_stale else ())}
+        return self.half_done + tuple(trial for trial in self.selection.trials if trial in wanted)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial is finished."""
+        return len(self.done) == len(self.selection.trials)
+
+
+def make_plan(
+    selection: Selection,
+    ledger: Mapping[str, TrialRecord],
+    digests: Mapping[str, str | None] = NO_DIGESTS,
+) -> Plan:
+    """Hold a selection against the ledger.
+
+    Args:
+        selection: the trials.
+        ledger: what it has, by key; of these trials, or of more.
+        digests: SHA-256 of each dataset as it is at hand; of others nothing is stale.
+    """
+    keys = (trial.key for trial in selection.trials)
+    records = {key: ledger[key] for key in keys if key in ledger}
+
+    def having(*statuses: str | None) -> tuple[TrialConfig, ...]:
+        status = {key: record.status for key, record in records.items()}
+        return tuple(trial for trial in selection.trials if status.get(trial.key) in statuses)
+
+    finished = having("FINISHED")
+    stale = tuple(t for t in finished if _is_stale(records[t.key], digests.get(t.dataset)))
+    return Plan(
+        selection=selection,
+        done=tuple(trial for trial in finished if trial not in set(stale)),
+        stale=stale,
+        failed=having("FAILED"),
+        half_done=having("RUNNING", "SCHEDULED", "KILLED"),
+        new=having(None),
+        records=records,
+    )
+
+
+def _is_stale(record: TrialRecord, digest: str | None) -> bool:
+    return digest is not None and record.tags.get(DATA, digest) != digest
+
+
+def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = False) -> list[str]:
+    """The plan in a few lines for people."""
+    trials = plan.selection.trials
+    to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
+    lines = [*plan.selection.steps, *_cells(plan, to_run)]
+    lines += _smallest_p(trials)
+    stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
+    lines.append(
+        f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
+        f" failed{stale}, {len(plan.new)} new; to run: {len(to_run)}"
+    )
+    return lines
+
+
+def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
+    """A line for all cells that differ in their augmentations alone and have the same arms, seeds and state.
+
+    Besides dataset, backbone and epochs a line names the fields in which the cells of the selection differ.
+    """
+    trials = plan.selection.trials
+    states = {
+        "planned": set(trials),
+        "done": set(plan.done),
+        "half-done": set(plan.half_done),
+        "failed": set(plan.failed),
+        "stale": set(plan.stale),
+        "to run": set(to_run),
+    }
+    cells: dict[tuple[object, ...], list[TrialConfig]] = {}
+    for trial in trials:
+        cells.setdefault(trial.cell, []).append(trial)
+    always = ("dataset", "backbone", "augmentations", "epochs")
+    varying = varying_fields(trials, besides=always)
+    labels = arm_labels(trials)
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for members in cells.values():
+        first = members[0]
+        arms = ", ".join(_distinct(labels[trial] for trial in members))
+        settings = [f"{first.epochs} epochs"]
+        settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
+        settings += arm_settings(members)
+        what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
+        where = f"{first.dataset}/{first.backbone}"
+        counts = {name: sum(trial in having for trial in members) for name, having in states.items()}
+        state = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        groups.setdefault((where, what, state), []).append(format_value(first.augmentations))
+    lines = [f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"]
+    for (where, what, state), subsets in groups.items():
+        each = "each " if len(subsets) > 1 else ""
+        lines.append(f"  {where}/{_subsets(subsets)}: {what}: {each}{state}")
+    return lines
+
+
+def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
+    """How small a p-value the seeds allow in the largest family of comparisons, and how many allow 0.05.
+
+    Of the sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
+    times that after Holm over the m comparisons of a family.
+    """
+    labels = arm_labels(trials)
+    cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
+    for trial in trials:
+        cells.setdefault(trial.cell, {}).setdefault(labels[trial], []).append(trial)
+    about = {
+        cell: {label: fields_of(members[0]) for label, members in arms.items()}
+        for cell, arms in cells.items()
+    }
+    elsewhere = controls_elsewhere(about)
+    found: list[tuple[int, int]] = []  # comparisons and seeds of each family
+    for cell, arms in cells.items():
+        # Compared are the seeds that every arm has.
+        seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
+        found += [(len(held), len(seeds)) for held in families(about[cell]).values()]
+        two_views = sum(arm["method"] == "siamese" for arm in about[cell].values())
+        for other in elsewhere.get(cell, {}).values():
+            found.append((two_views, len(seeds & {trial.seed for trial in cells[other]["ce"]})))
+    found = [(m, n) for m, n in found if n]
+    if not found:
+        return []
+    m, n = max(found, key=lambda family: (family[0], -family[1]))  # the largest; of equals the fewest seeds
+    enough = next((count for count in range(1, EXACT + 1) if m * smallest_p(count) <= LEVEL), EXACT + 1)
+    floor = f"{min(1, m * smallest_p(n)):.2g}"
+    exact = "an exact" if n <= EXACT else "a"
+    holm = f" after Holm over {m} comparisons" if m > 1 else ""
+    needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
+    allow = "1 seed allows" if n == 1 else f"{n} seeds allow"
+    return [f"{allow} {exact} sign-flip p of {floor} at best{holm}{needed}"]
+
+
+def _subsets(texts: Sequence[str]) -> str:
+    """`rrc`, or `{none, rrc, rrc+hflip}`, or how many."""
+    if len(texts) == 1:
+        return texts[0]
+    return f"{{{', '.join(texts)}}}" if len(texts) <= SHOWN_SUBSETS else f"{{{len(texts)} subsets}}"
+
+
+def _ranges(seeds: set[int]) -> str:
+    """`0`, `0-4`, `0, 2-3`."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,1 @@
+"""Writing the ledger: events, the one writer, locks."""

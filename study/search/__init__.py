@@ -1,0 +1,1 @@
+"""Optuna suggests configurations, ASHA stops trials early."""

@@ -1,0 +1,1 @@
+"""The datasets: where images come from, and which of them a trial sees."""

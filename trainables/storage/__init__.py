@@ -1,0 +1,1 @@
+"""What a trial leaves on storage: saved states and result bundles."""
