@@ -8,9 +8,10 @@ import argparse
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from study.ledger.ledger import Ledger, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA, TrialRecord
 from study.ledger.search_state import Standing, standing
 from trainables.redact import masked, plain
-from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value
+from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
 MISSING = "MISSING"
 """Status of a trial that the ledger does not have."""
@@ -316,6 +317,13 @@ def _named(run_ids: Sequence[str]) -> str:
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
     """The finished trials alone: the only ones that have results."""
     return trials[trials["status"] == "FINISHED"]
+
+
+def config_of(row: Mapping[Hashable, Any]) -> TrialConfig:
+    """The trial of a row of a frame, where None has become NaN and integers beside it floats."""
+    values: dict[str, Any] = {name: None if pd.isna(row[name]) else row[name] for name in FIELDS}
+    whole = [name for name, value in values.items() if value is not None and field_type(name)[0] is int]
+    return TrialConfig(**{**values, **{name: int(values[name]) for name in whole}})
 
 
 def metric_names(trials: pd.DataFrame) -> list[str]:

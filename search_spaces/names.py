@@ -4,6 +4,9 @@ from collections.abc import Collection, Sequence
 
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, TrialConfig, format_value
 
+_NAMED = ("method", "gamma", "term", "hidden_dim", "embedding_dim")
+"""Fields of arms that their names tell, and those of the architecture: a report lists these as held fixed."""
+
 
 def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
     """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
@@ -69,10 +72,9 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
 def arm_settings(members: Sequence[TrialConfig]) -> list[str]:
     """What all arms of a cell that use it have in common and is not the default: `views asymmetric`."""
     settings = []
-    for name in ("views", "unlabeled_size", "lambd", "center"):
-        of_term = name in ("lambd", "center")  # which only gamma > 0 has
-        values = {getattr(t, name) for t in members if t.method == "siamese" and (t.gamma or not of_term)}
-        if len(values) == 1 and values != {DEFAULTS[name]}:
+    for name in ARM_FIELDS:
+        values = {getattr(trial, name) for trial in members if trial.uses(name)}
+        if name not in _NAMED and len(values) == 1 and values != {DEFAULTS[name]}:
             settings.append(f"{name} {format_value(values.pop())}")
     return settings
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from search_spaces.design import Row, powerset
+from trainables.metrics import OBJECTIVES
 from trainables.trial import (
     FIELDS,
     METHODS,
-    OBJECTIVES,
     TRANSFORMS,
     FieldValue,
     TrialConfig,

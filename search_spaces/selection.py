@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from search_spaces.searches import SEARCHES, Search
 from search_spaces.spaces import SPACES
-from trainables.trial import FIELDS, OBJECTIVES, FieldValue, TrialConfig, format_value, nearest, parse_value
+from trainables.metrics import OBJECTIVES
+from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value, nearest, parse_value
 
 T = TypeVar("T")
 

@@ -11,9 +11,10 @@ from studies import ROOT, kill_tree, ledger, outcome, read_until, run, saved_sta
 
 from study.ledger.records import PRUNED, TrialRecord
 from trainables import tune
+from trainables.metrics import OBJECTIVES
 from trainables.storage.bundles import read_bundle
 from trainables.storage.filesystem import Storage
-from trainables.trial import OBJECTIVES, TrialConfig
+from trainables.trial import TrialConfig
 
 SETTINGS = ("epochs=20", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]

@@ -3,14 +3,18 @@
 Shapes: B images a batch, 3 channels, S pixels height and width.
 """
 
+import dataclasses
+import itertools
 import math
-from dataclasses import dataclass
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.trial import AUGMENTATIONS, TARGETED, TrialConfig, two_views
 
 RATIO = (3 / 4, 4 / 3)
 """Range of a random crop's aspect ratio, as torchvision's default."""
@@ -18,44 +22,88 @@ ATTEMPTS = 10
 """Crops tried before the central one is taken, as in torchvision."""
 SOLARIZE_THRESHOLD = 128 / 255
 LUMA = (0.299, 0.587, 0.114)
+HFLIP_P = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """An augmentation beyond the thesis's four; `<name>_p` of `TrialConfig` says how often it happens.
+
+    Attributes:
+        apply: maps images (B, 3, S, S) fp32 in 0–1 and random numbers (B, `numbers`) to augmented images.
+        numbers: uniform random numbers in [0, 1) that it takes for an image.
+    """
+
+    apply: Callable[[Tensor, Tensor], Tensor]
+    numbers: int = 0
+
+
+ADDED: Mapping[str, Augmentation] = types.MappingProxyType({})
+"""Augmentations beyond `TRANSFORMS`, by name. Each draws from a random stream of its own, so that adding one
+changes no draw of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Which transforms a view gets, and how often."""
+    """Which augmentations a view gets, in their order, and how often.
+
+    Attributes:
+        transforms: names in `AUGMENTATIONS`.
+        crop_scale_min: smallest share of the area that a crop keeps.
+        p: the probability of each that does not always happen.
+    """
 
     transforms: tuple[str, ...]
     crop_scale_min: float
-    grayscale_p: float
-    solarize_p: float
+    p: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Uniform random numbers in [0, 1) for all four transforms of B images, whatever the subset.
+    """Uniform random numbers in [0, 1) for the augmentations of B images.
 
-    All are always drawn: subsets of transforms then share the parameters of those that they have in
-    common, and trials differ in nothing else.
+    Those of the thesis's four are always drawn, whatever the subset: subsets then share the parameters of
+    the augmentations that they have in common, and trials differ in nothing else.
 
     Attributes:
         u: (B, 2 * ATTEMPTS + 5). Areas and aspect ratios of the crops tried, then the crop's top and
             left, flip, grayscale, solarize.
+        added: (B, 1 + numbers) of each added augmentation: whether it happens, then its own.
     """
 
     u: Tensor
+    added: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def sample(cls, count: int, generator: torch.Generator) -> "Draws":
-        """Draws for `count` images."""
-        return cls(torch.rand(count, 2 * ATTEMPTS + 5, generator=generator))
+    def sample(
+        cls, count: int, stream: Callable[[str], torch.Generator], transforms: Iterable[str] = ()
+    ) -> "Draws":
+        """Draws for `count` images.
+
+        Args:
+            count: of images.
+            stream: the generator at the start of a random stream; the name ends with what is passed:
+                nothing for the thesis's four, a space and the name of an added one.
+            transforms: the augmentations that will be applied.
+        """
+        u = torch.rand(count, 2 * ATTEMPTS + 5, generator=stream(""))
+        added = {
+            name: torch.rand(count, 1 + ADDED[name].numbers, generator=stream(f" {name}"))
+            for name in transforms
+            if name in ADDED
+        }
+        return cls(u, added)
 
     def to(self, device: torch.device) -> "Draws":
         """The same on another device."""
-        return Draws(self.u.to(device, non_blocking=True))
+        return self._each(lambda numbers: numbers.to(device, non_blocking=True))
 
     def __getitem__(self, index: Tensor) -> "Draws":
         """The draws of some of the images."""
-        return Draws(self.u[index])
+        return self._each(lambda numbers: numbers[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
+        return Draws(change(self.u), {name: change(numbers) for name, numbers in self.added.items()})
 
     @property
     def area(self) -> Tensor:
@@ -78,32 +126,27 @@ class Draws:
         return self.u[:, -4]
 
     def happens(self, transform: str, p: float) -> Tensor:
-        """(B, 1, 1, 1) bool: which images get a transform of probability `p`."""
-        column = {"hflip": -3, "grayscale": -2, "solarize": -1}[transform]
-        return (self.u[:, column] < p).view(-1, 1, 1, 1)
+        """(B, 1, 1, 1) bool: which images get an augmentation of probability `p`."""
+        column = {"hflip": -3, "grayscale": -2, "solarize": -1}
+        u = self.u[:, column[transform]] if transform in column else self.added[transform][:, 0]
+        return (u < p).view(-1, 1, 1, 1)
 
 
 def policies(config: TrialConfig) -> tuple[Policy, ...]:
-    """The training policy of each view: one for `ce`, two for `siamese`."""
+    """The training policy of each view: of one, or of two."""
     view2 = policy(config, config.augmentations)
-    if config.method == "ce":
+    if not two_views(config):
         return (view2,)
     if config.views == "symmetric":
         return (view2, view2)
-    view1 = Policy(
-        transforms=view2.transforms, crop_scale_min=config.crop_scale_min, grayscale_p=1, solarize_p=1
-    )
-    return (view1, view2)
+    return (dataclasses.replace(view2, p={**view2.p, **dict.fromkeys(TARGETED, 1.0)}), view2)
 
 
 def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
     """`transforms` with the config's probabilities."""
-    return Policy(
-        transforms=tuple(name for name in TRANSFORMS if name in transforms),
-        crop_scale_min=config.crop_scale_min,
-        grayscale_p=config.grayscale_p,
-        solarize_p=config.solarize_p,
-    )
+    ordered = tuple(name for name in AUGMENTATIONS if name in transforms)
+    p = {name: getattr(config, f"{name}_p") for name in AUGMENTATIONS if name not in ("rrc", "hflip")}
+    return Policy(transforms=ordered, crop_scale_min=config.crop_scale_min, p={"hflip": HFLIP_P, **p})
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
@@ -111,26 +154,33 @@ def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
 
     Args:
         images: (B, 3, S, S) uint8.
-        policy: which transforms, and how often.
+        policy: which augmentations, and how often.
         draws: of B images, on the same device.
 
     Returns:
         (B, 3, S, S) fp32 in 0–1.
     """
     x = images.float().div_(255)
-    flipped = draws.happens("hflip", 0.5) if "hflip" in policy.transforms else None
-    if "rrc" in policy.transforms:
-        # A mirrored grid samples the same points: flipping costs nothing here.
-        x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min), flipped)
-    elif flipped is not None:
-        x = torch.where(flipped, x.flip(-1), x)
-    if "grayscale" in policy.transforms:
-        grey = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        x = torch.where(draws.happens("grayscale", policy.grayscale_p), grey, x)
-    if "solarize" in policy.transforms:
-        inverted = draws.happens("solarize", policy.solarize_p) & (x >= SOLARIZE_THRESHOLD)
-        x = torch.where(inverted, 1 - x, x)
+    for before, name in zip((None, *policy.transforms), policy.transforms, strict=False):
+        if name == "rrc":
+            # A mirrored grid samples the same points: a flip that follows costs nothing here.
+            followed = ("rrc", "hflip") in itertools.pairwise(policy.transforms)
+            flipped = draws.happens("hflip", policy.p["hflip"]) if followed else None
+            x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min), flipped)
+        elif not (name == "hflip" and before == "rrc"):
+            x = torch.where(draws.happens(name, policy.p[name]), _applied(name, x, draws), x)
     return x
+
+
+def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
+    """What an augmentation makes of all images (B, 3, S, S)."""
+    if name == "hflip":
+        return x.flip(-1)
+    if name == "grayscale":
+        return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    if name == "solarize":
+        return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
+    return ADDED[name].apply(x, draws.added[name][:, 1:])
 
 
 def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:

@@ -25,7 +25,7 @@ from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratif
 from trainables.fast.normalisation import NORMS
 from trainables.models import SiameseNet
 from trainables.randomness import generator
-from trainables.trial import DEFAULTS, TRANSFORMS, TrialConfig
+from trainables.trial import AUGMENTATIONS, DEFAULTS, TRANSFORMS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32
 """Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
@@ -167,8 +167,10 @@ class Evaluator:
         labelled = int((source.labels != UNLABELLED).sum())
         # Drawn for the whole split and then picked, so that an image's draw does not depend on who else is
         # evaluated.
-        stream = generator(0, f"evaluation of {self.dataset.name}/{split}/view {view}")
-        draws = Draws.sample(labelled, stream) if of and of.transforms else None
+        purpose = f"evaluation of {self.dataset.name}/{split}/view {view}"
+        draws = None
+        if of and of.transforms:
+            draws = Draws.sample(labelled, lambda name: generator(0, purpose + name), of.transforms)
         for start in range(0, len(indices), size):
             rows = indices[start : start + size]
             images = torch.from_numpy(source.images[rows]).to(self.device)
@@ -206,7 +208,7 @@ def evaluate(
     train_clean = outputs("train", train, None, keep=bank)
     train_aug = outputs("train", train, subset, keep=shown)
     test = outputs("test", every, None)
-    cropped = tuple(name for name in TRANSFORMS if name in ("rrc", *subset))
+    cropped = tuple(name for name in AUGMENTATIONS if name in ("rrc", *subset))
     augmented = {
         transforms: outputs("test", every, transforms, keep=NOTHING)
         for transforms in dict.fromkeys((subset, cropped))
@@ -247,7 +249,7 @@ def evaluate(
         **_embeddings("train", dataset.train, train[shown], train_aug.h),
         **_embeddings("test", dataset.test, measured, h),
     }
-    if evaluator.config.gamma:
+    if evaluator.config.uses("embedding_dim"):
         z = evaluator.embedding(h)
         metrics["z_effective_rank"] = measures.effective_rank(z)
         embeddings["train_z"] = evaluator.embedding(train_aug.h).half().numpy()

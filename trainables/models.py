@@ -3,6 +3,7 @@
 Shapes: B images, D = feature_dim, M = embedding_dim, K classes.
 """
 
+import copy
 import json
 import sys
 import warnings
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
+from trainables.methods import Term, term_of
+from trainables.methods.term import Branches, Pair
 from trainables.randomness import stream_seed
 from trainables.trial import BACKBONES, TrialConfig, nearest
 
@@ -22,14 +25,29 @@ class SiameseNet(nn.Module):
 
     The two branches of the thesis share their weights: this one network sees all views in one batch, and only
     batch norm meets one view at a time.
+
+    Attributes:
+        backbone: images (B, 3, S, S) to features h (B, D).
+        classifier: features to scores of the classes (B, K).
+        projector: features to embeddings z (B, M).
+        predictor: embeddings to predictions of them (B, M); None unless the trial's term has one.
+        target: the network that follows this one without being trained; None unless the term has one.
     """
 
-    def __init__(self, backbone: nn.Module, classifier: nn.Module, projector: nn.Module) -> None:
-        """Take the three parts as they are."""
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classifier: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module | None = None,
+    ) -> None:
+        """Take the parts as they are."""
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
         self.projector = projector
+        self.predictor = predictor
+        self.target: SiameseNet | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """Features h, (B, D), of normalised images (B, 3, S, S)."""
@@ -56,6 +74,46 @@ class SiameseNet(nn.Module):
         z: Tensor = self.projector(h)
         return z
 
+    def branches(
+        self, term: Term, h: Tensor, views: Sequence[Tensor], logits: Pair, targets: Tensor
+    ) -> Branches:
+        """What a term looks at in a batch of two views.
+
+        Args:
+            term: says what it needs.
+            h: (2·B, D) features of both views.
+            views: (B, 3, S, S) each.
+            logits: (B, K) each.
+            targets: (B,) classes.
+        """
+        z = self.embedding(h) if term.projector else None
+        predictions = self.predictor(z) if self.predictor is not None else None
+        target_z = None
+        if self.target is not None:
+            with torch.no_grad():
+                target_z = self.target.embedding(self.target.features_of_views(views))
+        return Branches(targets, logits, *map(_pair, (z, predictions, target_z)))
+
+    def follow(self) -> None:
+        """Take a copy of backbone and projector as the target network."""
+        self.target = SiameseNet(
+            copy.deepcopy(self.backbone), nn.Identity(), copy.deepcopy(self.projector)
+        ).requires_grad_(False)
+
+    @torch.no_grad()
+    def move_target(self, momentum: float) -> None:
+        """Let the target network keep a share `momentum` of its weights and take the rest from this one's."""
+        if self.target is not None:
+            for part in ("backbone", "projector"):
+                ours = getattr(self, part).parameters()
+                for theirs, weight in zip(getattr(self.target, part).parameters(), ours, strict=True):
+                    theirs.lerp_(weight, 1 - momentum)
+
+
+def _pair(both: Tensor | None) -> Pair | None:
+    """Each view's half of a batch of both."""
+    return None if both is None else (both[: len(both) // 2], both[len(both) // 2 :])
+
 
 def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     """The network of a trial, with its initial weights.
@@ -63,7 +121,8 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     Each part draws its weights from a stream of its own, so that all arms of a seed start from the same
     backbone and classifier.
     """
-    width, hidden = config.feature_dim, config.hidden_dim
+    width, hidden, embedding = config.feature_dim, config.hidden_dim, config.embedding_dim
+    term = term_of(config)
 
     def part(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -73,14 +132,20 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     net = SiameseNet(
         backbone=part("backbone", lambda: by_views(speed_up(backbone(config.backbone, width)))),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
-        projector=part(
-            "projector",
-            lambda: nn.Sequential(
-                nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, config.embedding_dim)
-            ),
-        ),
+        projector=part("projector", lambda: _mlp(width, hidden, embedding)),
+        predictor=part("predictor", lambda: _mlp(embedding, hidden, embedding))
+        if term and term.predictor
+        else None,
     )
+    if term and term.target_momentum:
+        net.follow()
     return net.to(memory_format=torch.channels_last)
+
+
+def _mlp(*widths: int) -> nn.Module:
+    """Linear, ReLU, linear."""
+    first, hidden, last = widths
+    return nn.Sequential(nn.Linear(first, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, last))
 
 
 def backbone(name: str, feature_dim: int) -> nn.Module:

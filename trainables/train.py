@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from trainables.augment import Draws, Policy, augment, normalise, policies
 from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
 from trainables.evaluate import NOTHING, Evaluator, evaluate
 from trainables.fast.optimizer import SGD
-from trainables.losses import SiameseLoss, cross_entropy, siamese_loss
+from trainables.losses import Loss, cross_entropy, siamese_loss
 from trainables.machine import keep_freed_memory
+from trainables.methods import Term, term_of
 from trainables.models import SiameseNet, build
 from trainables.randomness import generator, stream_seed
 from trainables.storage.bundles import to_parquet
@@ -78,7 +80,7 @@ def train(
     where = f"{device.type}, {threads} threads"
     net, optimizer, state = _begun(config, dataset, device, where, checkpoints)
     saver = Saver(checkpoints, net, optimizer)
-    view_policies = policies(config)
+    view_policies, term = policies(config), term_of(config)
     steps = len(trained_on) // config.batch_size
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
     history = [dict(row) for row in state.history]
@@ -87,20 +89,23 @@ def train(
     for epoch in range(state.epoch + 1, config.epochs + 1):
         epoch_started = time.perf_counter()
         net.train()
-        sums = torch.zeros(5, device=device)  # loss, ce, bt, labelled views predicted right, labelled views
+        sums = torch.zeros(5, device=device)  # of `_step_sums`
         for step, batch in enumerate(_shuffled_batches(config, len(trained_on), epoch)):
             lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
             x, targets = images(batch), labels[batch.to(device)]
             views = list(_views(config, dataset, x, view_policies, epoch=epoch, step=step))
             torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, logits = _forward(config, net, views, targets)
+                loss, logits = _forward(config, term, net, views, targets)
             optimizer.zero_grad()
             loss.total.backward()
             optimizer.step(lr)
+            if term and term.target_momentum:
+                done = ((epoch - 1) * steps + step + 1) / (config.epochs * steps)
+                net.move_target(term.target_momentum(config, done))
             sums += _step_sums(loss, logits, targets)
         # Read once an epoch: reading a number from a GPU waits for all the work queued on it.
-        train_row = _train_row(config, sums.tolist(), steps, epoch)
+        train_row = _train_row(config, term, sums.tolist(), steps, epoch)
         epoch_seconds = time.perf_counter() - epoch_started
         row = {
             "epoch": epoch,
@@ -236,8 +241,13 @@ def _views(
 ) -> Iterator[Tensor]:
     """The augmented and normalised views (B, 3, S, S) of a batch of images (B, 3, S, S) uint8."""
     for number, view_policy in enumerate(view_policies, 1):
-        draws = Draws.sample(len(x), generator(config.seed, f"view {number}", epoch, step))
+        stream = partial(_stream, config.seed, f"view {number}", epoch, step)
+        draws = Draws.sample(len(x), stream, view_policy.transforms)
         yield normalise(augment(x, view_policy, draws.to(x.device)), dataset.mean, dataset.std)
+
+
+def _stream(seed: int, purpose: str, epoch: int, step: int, name: str) -> torch.Generator:
+    return generator(seed, purpose + name, epoch, step)
 
 
 def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
@@ -247,37 +257,34 @@ def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
 
 
 def _forward(
-    config: TrialConfig, net: SiameseNet, views: list[Tensor], targets: Tensor
-) -> tuple[SiameseLoss, list[Tensor]]:
+    config: TrialConfig, term: Term | None, net: SiameseNet, views: list[Tensor], targets: Tensor
+) -> tuple[Loss, list[Tensor]]:
     """The loss of a batch and the logits of each view."""
     # All views at once: the gradient of a weight is computed once, not once a view and added up.
     h = net.features_of_views(views)
     logits = list(net.logits(h).chunk(len(views)))
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)
-        return SiameseLoss(ce, ce, None), logits
-    z1, z2 = net.embedding(h).chunk(2) if config.gamma else (None, None)
-    loss = siamese_loss(
-        logits[0], logits[1], targets, z1, z2, gamma=config.gamma, lambd=config.lambd, center=config.center
-    )
-    return loss, logits
+        return Loss(ce, ce, None), logits
+    value = term.loss(net.branches(term, h, views, (logits[0], logits[1]), targets), config) if term else None
+    return siamese_loss(logits[0], logits[1], targets, value, gamma=config.gamma), logits
 
 
 @torch.no_grad()
-def _step_sums(loss: SiameseLoss, logits: list[Tensor], targets: Tensor) -> Tensor:
-    """(5,) loss, ce, bt, labelled views predicted right, labelled views."""
+def _step_sums(loss: Loss, logits: list[Tensor], targets: Tensor) -> Tensor:
+    """(5,) loss, ce, term, labelled views predicted right, labelled views."""
     labelled = targets != UNLABELLED
     right = torch.stack([((view.argmax(1) == targets) & labelled).sum() for view in logits]).sum()
-    bt = torch.zeros_like(loss.ce) if loss.bt is None else loss.bt
-    return torch.stack([loss.total, loss.ce, bt, right.float(), labelled.sum().float() * len(logits)])
+    term = torch.zeros_like(loss.ce) if loss.term is None else loss.term
+    return torch.stack([loss.total, loss.ce, term, right.float(), labelled.sum().float() * len(logits)])
 
 
-def _train_row(config: TrialConfig, sums: list[float], steps: int, epoch: int) -> EpochRow:
-    """Means of an epoch from `_step_sums` added up; `train/bt` only where the term is trained."""
-    total, ce, bt, right, labelled = sums
-    terms = {"train/ce": ce, **({"train/bt": bt} if config.gamma else {})}
-    for name, value in {**terms, "train/loss": total}.items():
+def _train_row(config: TrialConfig, term: Term | None, sums: list[float], steps: int, epoch: int) -> EpochRow:
+    """Means of an epoch from `_step_sums` added up; a term has a column where it is trained."""
+    total, ce, of_term, right, labelled = sums
+    parts = {"train/ce": ce, **({f"train/{term.column}": of_term} if term else {})}
+    for name, value in {**parts, "train/loss": total}.items():
         if not math.isfinite(value):
             raise NonFiniteLoss(f"{name} is {value} in epoch {epoch} of {config.epochs}")
-    means = {"train/loss": total / steps, **{name: value / steps for name, value in terms.items()}}
+    means = {"train/loss": total / steps, **{name: value / steps for name, value in parts.items()}}
     return {**means, "train/acc": right / max(labelled, 1)}

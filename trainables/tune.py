@@ -23,12 +23,13 @@ import ray
 from ray import tune
 
 from trainables.machine import cap_gpu_memory, device_name
+from trainables.metrics import OBJECTIVES
 from trainables.node import problem
 from trainables.redact import masked
 from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints, saved_epoch
 from trainables.storage.filesystem import Storage
-from trainables.trial import OBJECTIVES, TrialConfig
+from trainables.trial import TrialConfig
 
 ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")
 """How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as

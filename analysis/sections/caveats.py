@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.trials import TAGS, finished
 from search_spaces import Selection
 from study.ledger import tracking_uri
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, FieldValue, TrialConfig, format_value
+from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
 
 SHOWN_OPEN_TRIALS = 200
 """Trials without a result that a report lists one by one."""
@@ -47,41 +47,27 @@ def counts(trials: pd.DataFrame) -> dict[str, Any]:
 
 def held_fixed(trials: Sequence[TrialConfig]) -> dict[str, str]:
     """The fields that have one value in all trials that use them."""
-    found = _fixed(CELL_FIELDS, trials)
-    for which, names, using in _users(trials):
-        found |= {f"{name} ({which})": value for name, value in _fixed(names, using).items()}
-    return found
-
-
-def _users(
-    trials: Sequence[TrialConfig],
-) -> list[tuple[str, tuple[str, ...], list[TrialConfig]]]:
-    """Fields of arms by the trials that use them: of both views, and of the term alone."""
-    options = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma", "views", "unlabeled_size"))
-    two_views = [trial for trial in trials if trial.method == "siamese"]
-    differing = [trial for trial in two_views if {"grayscale", "solarize"} & set(trial.augmentations)]
-    return [
-        ("two views, with grayscale or solarize", ("views",), differing),
-        ("two views", ("unlabeled_size",), two_views),
-        ("γ > 0", options, [trial for trial in two_views if trial.gamma]),
-    ]
-
-
-def _fixed(names: Sequence[str], trials: Sequence[TrialConfig]) -> dict[str, str]:
     return {
-        name: format_value(getattr(trials[0], name))
-        for name in names
-        if len({getattr(trial, name) for trial in trials}) == 1
+        title: format_value(getattr(using[0], name))
+        for name, title, using in _users(trials)
+        if len({getattr(trial, name) for trial in using}) == 1
     }
+
+
+def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConfig]]]:
+    """Each field that names neither arm nor seed, what people call it, and the trials that use it."""
+    users = []
+    for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
+        using = [trial for trial in trials if trial.uses(name)]
+        title = SETTINGS[name].used_by.title
+        if using:
+            users.append((name, f"{name} ({title})" if title else name, using))
+    return users
 
 
 def going_with(trials: Sequence[TrialConfig]) -> dict[str, str]:
     """The fields that vary with the dataset or the backbone alone: `batch_size` -> `512 with vgg16, …`."""
-    varying: list[tuple[str, str, Sequence[TrialConfig]]] = [
-        (name, name, trials) for name in CELL_FIELDS if name not in ("dataset", "backbone")
-    ]
-    for which, names, users in _users(trials):
-        varying += [(name, f"{name} ({which})", users) for name in names]
+    varying = [of for of in _users(trials) if of[0] not in ("dataset", "backbone")]
     found = {}
     for name, title, using in varying:
         for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):

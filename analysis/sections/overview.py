@@ -26,6 +26,7 @@ from analysis.sections.cells import bold_caption, entry
 from analysis.sections.differences import difference_table
 from analysis.stats.comparisons import (
     TESTED,
+    arm_configs,
     claimed,
     pooled_comparisons,
     settings_note,
@@ -35,7 +36,8 @@ from analysis.stats.comparisons import (
 from analysis.stats.factors import Effects, effects_of, effects_tables
 from analysis.stats.paired import FEWEST, Selected, best, pool, select
 from search_spaces.families import LEVEL
-from trainables.trial import ARM_FIELDS
+from trainables.arms import Arm, weight_text
+from trainables.trial import TrialConfig
 
 
 def overview(
@@ -236,19 +238,18 @@ def choices(trials: pd.DataFrame) -> Iterator[Choice]:
     """What choosing γ gives, for each cell where there is a choice; arms differ in γ alone."""
     if "val_acc" not in trials or TESTED not in trials:
         return
-    others = [name for name in ARM_FIELDS if name not in ("method", "gamma")]
     for label, cell in trials.groupby("cell_label", sort=False):
         validation, test = (values_of(cell, metric) for metric in ("val_acc", TESTED))
-        kinds: dict[tuple[object, ...], list[str]] = {}
-        for arm in cell[cell["gamma"] > 0].drop_duplicates("arm_label").to_dict("records"):
-            if validation[arm["arm_label"]].notna().any() and test[arm["arm_label"]].notna().any():
-                kinds.setdefault(tuple(arm[name] for name in others), []).append(arm["arm_label"])
+        kinds: dict[TrialConfig, list[str]] = {}
+        for arm, trial in arm_configs(cell[cell["gamma"] > 0]).items():
+            if validation[arm].notna().any() and test[arm].notna().any():
+                kinds.setdefault(trial.replace(gamma=1.0, seed=0), []).append(arm)
         for arms in kinds.values():
             there = (validation[arms].notna() & test[arms].notna()).all(axis=1)
             if len(arms) > 1 and there.sum() > 1:
-                rest = arms[0].partition(" ")[2]
+                setting = Arm.parse(arms[0]).setting
                 yield Choice(
-                    label=f"{label}{f' ({rest})' if rest else ''}",
+                    label=f"{label}{f' ({setting})' if setting else ''}",
                     found=select(validation.loc[there, arms], test.loc[there, arms]),
                     dropped=tuple(int(seed) for seed in there.index[~there]),
                 )
@@ -281,4 +282,4 @@ def _selected(trials: pd.DataFrame) -> Table | None:
 
 
 def _gamma(arm: str) -> str:
-    return arm_text(arm.partition(" ")[0]).removeprefix("γ = ")
+    return weight_text(Arm.parse(arm).gamma or 0.0)

@@ -38,7 +38,7 @@ from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.records import DATA
 from study.ledger.search_state import Member, Standing
-from trainables.trial import OBJECTIVES
+from trainables.metrics import OBJECTIVES
 
 CURVE = "val/acc"
 

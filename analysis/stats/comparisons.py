@@ -2,22 +2,22 @@
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.render.text import METRICS, arm_text, joined
 from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, compare, describe_differences, pool
-from search_spaces.families import CE, controls_elsewhere, families
-from trainables.trial import ARM_FIELDS, CELL_FIELDS, format_value
+from analysis.trials import config_of
+from search_spaces.families import controls_elsewhere, families
+from trainables.arms import CE
+from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
 
 TESTED = "test_acc"
 """The one metric that has p-values; the others describe."""
 _ADJUSTED = ("p_t", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
-_MAKING = ["cell", "arm_label", "arm", *CELL_FIELDS, *ARM_FIELDS]
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
 
 
@@ -29,14 +29,14 @@ class Compared:
         cell: its number.
         trials: of the cell, and of a control elsewhere with its label here.
         arms: labels in their order.
-        fields: what makes each of them.
+        configs: a trial of each.
         families: `{baseline: {arm: its baseline}}`.
     """
 
     cell: int
     trials: pd.DataFrame
     arms: tuple[str, ...]
-    fields: Mapping[str, Mapping[str, Any]]
+    configs: Mapping[str, TrialConfig]
     families: Mapping[str, Mapping[str, str]]
 
 
@@ -47,28 +47,25 @@ def compared_arms(trials: pd.DataFrame) -> Iterator[Compared]:
     that it lacks takes nothing from the comparisons within the cell.
     """
     cells = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
-    fields: dict[int, dict[str, dict[str, Any]]] = {}
-    for row in trials[_MAKING].drop_duplicates(["cell", "arm_label"]).to_dict("records"):
-        fields.setdefault(row["cell"], {})[row["arm_label"]] = {str(name): row[name] for name in row}
-    elsewhere = controls_elsewhere(fields)
+    configs = {number: arm_configs(cell) for number, cell in cells.items()}
+    elsewhere = controls_elsewhere(configs)
     for number, cell in cells.items():
-        arms = fields[number]
-        yield Compared(cell=number, trials=cell, arms=tuple(arms), fields=arms, families=families(arms))
-        two_views = [label for label, arm in arms.items() if arm["method"] == "siamese"]
+        arms = configs[number]
+        yield Compared(cell=number, trials=cell, arms=tuple(arms), configs=arms, families=families(arms))
         for label, other in elsewhere.get(number, {}).items():
             yield Compared(
                 cell=number,
                 trials=pd.concat([cell, cells[other].assign(arm_label=label)]),
                 arms=(*arms, label),
-                fields={**arms, label: fields[other][CE]},
-                families={label: dict.fromkeys(two_views, label)},
+                configs={**arms, label: configs[other][CE]},
+                families={label: {arm: label for arm, trial in arms.items() if two_views(trial)}},
             )
 
 
-def fields_by_arm(cell: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """What makes each arm of a cell, by label."""
-    rows = cell[_MAKING].drop_duplicates("arm_label").to_dict("records")
-    return {row["arm_label"]: {str(name): value for name, value in row.items()} for row in rows}
+def arm_configs(cell: pd.DataFrame) -> dict[str, TrialConfig]:
+    """A trial of each arm of a cell, by label."""
+    rows = cell.drop_duplicates("arm_label").to_dict("records")
+    return {row["arm_label"]: config_of(row) for row in rows}
 
 
 def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -118,7 +115,9 @@ def comparisons(trials: pd.DataFrame) -> pd.DataFrame:
                 if metric != TESTED:
                     found |= {name: np.full(len(held), np.nan) for name in _ADJUSTED}
                 for i, (arm, against) in enumerate(held.items()):
-                    row: dict[str, object] = {name: of.fields[arm][name] for name in _ABOUT}
+                    trial = of.configs[arm]
+                    row: dict[str, object] = {name: getattr(trial, name) for name in _ABOUT}
+                    row["augmentations"] = format_value(trial.augmentations)
                     row |= {name: column[i] for name, column in found.items()}
                     row |= {"cell": of.cell, "arm_label": arm, "metric": metric, "dropped": dropped}
                     row |= {"baseline": baseline, "baseline_label": against}
@@ -197,17 +196,10 @@ def _kinds(sets: Sequence[Sequence[Compared]]) -> list[str]:
 def _used_values(members: Sequence[Compared]) -> dict[str, str]:
     """The values that each field has in the arms of these cells that use it, as text; not method and γ."""
     values: dict[str, dict[str, None]] = {}
-    for of in members:
-        for arm in of.fields.values():
-            names = [name for name in ARM_FIELDS if name not in ("method", "gamma", "views")]
-            if arm["method"] != "siamese":
-                names = []
-            elif not arm["gamma"]:
-                names = ["unlabeled_size"]
-            if names and {"grayscale", "solarize"} & {*arm["augmentations"].split("+")}:
-                names = [*names, "views"]  # elsewhere views do not differ
-            for name in names:
-                values.setdefault(name, {})[format_value(arm[name])] = None
+    for trial in (trial for of in members for trial in of.configs.values()):
+        for name in ARM_FIELDS:
+            if name not in ("method", "gamma") and trial.uses(name):
+                values.setdefault(name, {})[format_value(getattr(trial, name))] = None
     return {name: "/".join(sorted(having)) for name, having in values.items()}
 
 
@@ -227,17 +219,17 @@ def _pooled(members: Sequence[Compared], baseline: str) -> pd.DataFrame:
 def _same_arms(sources: Sequence[Compared]) -> dict[int, object]:
     """For each cell what is equal for cells of the same arms.
 
-    Views are alike by definition where neither grayscale nor solarize is applied: such a cell goes with the
-    others, unless these have views of several kinds themselves.
+    Where no arm uses `views`, they are alike by definition: such a cell goes with the others, unless these
+    have views of several kinds themselves.
     """
     others = [name for name in ARM_FIELDS if name != "views"]
     kinds: dict[int, tuple[Hashable, Hashable]] = {}
     for of in sources:
         if of.cell not in kinds:  # the first is of the cell's own arms
-            names = {"grayscale", "solarize"} & set(of.fields[of.arms[0]]["augmentations"].split("+"))
-            arms = tuple((arm, *(str(of.fields[arm][name]) for name in others)) for arm in sorted(of.arms))
-            views = tuple(of.fields[arm]["views"] for arm in sorted(of.arms)) if names else None
-            kinds[of.cell] = arms, views
+            configs = [of.configs[arm] for arm in sorted(of.arms)]
+            arms = tuple((trial.arm, *(getattr(trial, name) for name in others)) for trial in configs)
+            differing = any(trial.uses("views") for trial in configs)
+            kinds[of.cell] = arms, tuple(trial.views for trial in configs) if differing else None
     views_of: dict[Hashable, set[Hashable]] = {}
     for kind in kinds.values():
         views_of.setdefault(kind[0], set()).update([kind[1]] if kind[1] else [])

@@ -16,13 +16,12 @@ from analysis.render.text import (
     points,
     seeds_text,
 )
-from analysis.stats.comparisons import TESTED, fields_by_arm, values_of
+from analysis.stats.comparisons import TESTED, arm_configs, values_of
 from analysis.stats.paired import holm
-from search_spaces.families import CONTROL, LEVEL, families
-from trainables.trial import ARM_FIELDS, TRANSFORMS
+from search_spaces.families import LEVEL, families
+from trainables.arms import CONTROL
+from trainables.trial import ARM_FIELDS, AUGMENTATIONS, TrialConfig
 
-_MAKING = [name for name in ARM_FIELDS if name != "views"]
-"""Views are reset where they do not differ, in some subsets of any study."""
 Effects = dict[str, tuple[pd.DataFrame, list[int]]]
 """By column of a table: effects of the augmentations, and seeds that are left out."""
 
@@ -87,16 +86,14 @@ def effects_of(group: pd.DataFrame) -> Effects:
     """
     subsets = [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
     used = frozenset().union(*subsets)
-    factors = [name for name in TRANSFORMS if name in used]
+    factors = [name for name in AUGMENTATIONS if name in used]
     if len(factors) < 2 or len(subsets) != 2 ** len(factors) or TESTED not in group:
         return {}
     values = {
         subset: values_of(cell, TESTED)
         for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets, strict=True)
     }
-    about = fields_by_arm(group)
-    kinds = group.drop_duplicates([*_MAKING, "arm_label"]).groupby("arm_label").size()
-    about = {arm: row for arm, row in about.items() if kinds[arm] == 1}  # one arm, not several of one name
+    about = _arms_of_one_kind(group)
     columns = {arm_text(arm): {s: v[arm] for s, v in values.items() if arm in v} for arm in about}
     for arm, control in families(about).get(CONTROL, {}).items():
         both = {s: v[arm] - v[control] for s, v in values.items() if arm in v and control in v}
@@ -106,6 +103,17 @@ def effects_of(group: pd.DataFrame) -> Effects:
         if len(by_subset) == len(subsets) and (fitted := _fitted(by_subset, factors)):
             found[title] = fitted
     return found
+
+
+def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
+    """A trial of each arm that is the same in all cells, not several of one name."""
+    kinds: dict[str, dict[object, TrialConfig]] = {}
+    for _, cell in group.groupby("cell", sort=False):
+        for arm, trial in arm_configs(cell).items():
+            # Views are reset where they do not matter, in some subsets of any study.
+            values = tuple(getattr(trial, name) for name in ARM_FIELDS if name != "views")
+            kinds.setdefault(arm, {}).setdefault(values, trial)
+    return {arm: next(iter(trials.values())) for arm, trials in kinds.items() if len(trials) == 1}
 
 
 def _fitted(

@@ -17,6 +17,7 @@ from analysis.render.table import Entry, Table
 from analysis.render.text import METRICS, NO_VALUE, arm_text, joined, points, slug
 from analysis.sections.cells import entry
 from analysis.stats.paired import FEWEST, prediction_interval
+from trainables.arms import Arm
 from trainables.trial import FIELDS, TrialConfig, format_value, nearest, parse_value
 
 THESIS = Path(__file__).parents[1] / "published" / "thesis.csv"
@@ -94,11 +95,7 @@ def _check(row: Mapping[Hashable, Any]) -> None:
     if row["metric"] not in METRICS:
         hint = nearest(row["metric"], METRICS)
         raise ValueError(f"metric: got {row['metric']!r}{hint}; allowed: {', '.join(METRICS)}")
-    if row["arm"] != "ce":
-        weight = row["arm"].removeprefix("siamese-")
-        canonical = "siamese-" + repr(float(weight)).removesuffix(".0") if _is_number(weight) else ""
-        if row["arm"] != canonical:
-            raise ValueError(f"arm: got {row['arm']!r}; allowed: ce, siamese-0, siamese-0.001, …")
+    Arm.parse(row["arm"])
     _config(row)
     for name, optional, high in (("mean", False, 100.0), ("std", True, 100.0), ("runs", True, np.inf)):
         text = row[name]
@@ -171,12 +168,7 @@ def hold(summary: pd.DataFrame, trials: pd.DataFrame, published: Published) -> l
 def _config(row: Mapping[Hashable, Any]) -> TrialConfig:
     """What was trained, with fields that do not matter for the arm at their defaults."""
     fields = {str(name): parse_value(str(name), row[name]) for name in row if name in FIELDS}
-    method = {"method": "ce"} if row["arm"] == "ce" else {"method": "siamese", "gamma": _weight(row["arm"])}
-    return TrialConfig(**{**fields, **method, "seed": 0})
-
-
-def _weight(arm: str) -> float:
-    return float(arm.removeprefix("siamese-"))
+    return TrialConfig(**{**fields, **Arm.parse(row["arm"]).fields, "seed": 0})
 
 
 def _prediction(row: Mapping[Hashable, Any], place: pd.Series) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from search_spaces import Search
 from search_spaces.searches import Range
 from study.ledger.search_state import Member
-from trainables.trial import OBJECTIVES
+from trainables.metrics import OBJECTIVES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

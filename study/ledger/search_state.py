@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from search_spaces import Search, Selection
 from search_spaces.searches import SEED
 from study.ledger.records import DATA, PRUNED, TrialRecord
-from trainables.trial import ARM_FIELDS, OBJECTIVES, TrialConfig, coerce, format_value
+from trainables.metrics import OBJECTIVES
+from trainables.trial import ARM_FIELDS, TrialConfig, coerce, format_value
 
 STAGE = "stage"
 SEARCHED, FINAL = "search", "final"

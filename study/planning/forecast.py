@@ -25,7 +25,8 @@ from study.ledger.records import TrialRecord
 from trainables import data
 from trainables.data import Sizes
 from trainables.datasets.sources import DataError
-from trainables.trial import FIELDS, TrialConfig
+from trainables.metrics import TEST_PASSES, TRAIN_PASSES
+from trainables.trial import FIELDS, TrialConfig, two_views
 
 SAME = ("dataset", "backbone", "precision")
 """Fields in which a trial must equal the one that it is compared with."""
@@ -33,8 +34,7 @@ STARTUP = 12.0
 """Seconds until Ray has started and its workers have imported PyTorch (two cores of an AMD EPYC)."""
 BETWEEN = 0.3
 """Seconds between two trials of a worker (likewise)."""
-CLEAN, TESTED = 3, 5
-"""Passes over training and test images that the final metrics take."""
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -179,7 +179,7 @@ def probe(forecast: Forecast, trials: Sequence[TrialConfig], grant: Grant, data_
             lines.append(f"not probed: {name}: {answer['error']}")
             continue
         sizes = data.check([trial], data_dir)[trial]
-        evaluated = CLEAN * answer["labelled"] + TESTED * answer["test"]
+        evaluated = TRAIN_PASSES * answer["labelled"] + TEST_PASSES * answer["test"]
         validation = sizes.validation * answer["evaluate_seconds"] / evaluated
         epoch = sizes.epoch / answer["images_per_second"] + validation
         evaluate_seconds = answer["evaluate_seconds"] * _evaluated(sizes) / evaluated
@@ -308,15 +308,16 @@ def _group(trial: TrialConfig) -> tuple[object, ...]:
 
 
 def _kind(trial: TrialConfig) -> str:
-    return trial.method if not trial.gamma else "siamese with the term"
+    """What sets apart trials that take different time an image."""
+    return f"siamese with {trial.term}" if trial.uses("term") else trial.method
 
 
 def _views(trial: TrialConfig) -> int:
-    return 1 if trial.method == "ce" else 2
+    return 2 if two_views(trial) else 1
 
 
 def _evaluated(sizes: Sizes) -> int:
-    return CLEAN * sizes.train + TESTED * sizes.test
+    return TRAIN_PASSES * sizes.train + TEST_PASSES * sizes.test
 
 
 def _similarity(trial: TrialConfig, other: TrialConfig) -> tuple[bool, int]:

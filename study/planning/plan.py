@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
-from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, fields_of, smallest_p
+from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, smallest_p
 from search_spaces.names import arm_labels, arm_settings, varying_fields
 from study.ledger.records import DATA, TrialRecord
-from trainables.trial import TrialConfig, format_value
+from trainables.arms import CE
+from trainables.trial import TrialConfig, format_value, two_views
 
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
 SHOWN_SUBSETS = 8
@@ -147,19 +148,16 @@ def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
     cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
     for trial in trials:
         cells.setdefault(trial.cell, {}).setdefault(labels[trial], []).append(trial)
-    about = {
-        cell: {label: fields_of(members[0]) for label, members in arms.items()}
-        for cell, arms in cells.items()
-    }
+    about = {cell: {label: members[0] for label, members in arms.items()} for cell, arms in cells.items()}
     elsewhere = controls_elsewhere(about)
     found: list[tuple[int, int]] = []  # comparisons and seeds of each family
     for cell, arms in cells.items():
         # Compared are the seeds that every arm has.
         seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
         found += [(len(held), len(seeds)) for held in families(about[cell]).values()]
-        two_views = sum(arm["method"] == "siamese" for arm in about[cell].values())
+        with_two_views = sum(map(two_views, about[cell].values()))
         for other in elsewhere.get(cell, {}).values():
-            found.append((two_views, len(seeds & {trial.seed for trial in cells[other]["ce"]})))
+            found.append((with_two_views, len(seeds & {trial.seed for trial in cells[other][CE]})))
     found = [(m, n) for m, n in found if n]
     if not found:
         return []

@@ -23,7 +23,8 @@ from study.cluster.trial_queue import Budget, Jobs
 from study.ledger.optuna_study import make_study
 from study.ledger.search_state import SEARCHED, STAGE, Member, Standing, failure_state, objectives_of, tag_of
 from study.recording.events import Event, Failed, Found, Pruned, Succeeded
-from trainables.trial import OBJECTIVES, TrialConfig
+from trainables.metrics import OBJECTIVES
+from trainables.trial import TrialConfig
 
 MEASURED = "val/acc"
 """What each epoch tells a scheduler, and Optuna of a trial that was stopped early."""

@@ -1,0 +1,123 @@
+"""What is compared within a cell, as a value: an arm is parsed, printed, titled and ordered here alone.
+
+As text an arm is `ce`, or the method and the weight of its consistency term: `siamese-0`, `siamese-0.001`.
+A label adds the fields that tell apart arms of one name within a cell: `siamese-0.001 views=asymmetric`.
+Standard library only.
+"""
+
+import math
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+CE = "ce"
+"""Cross-entropy on one view: the baseline of the thesis's claim."""
+CONTROL = "siamese-0"
+"""Two views without a consistency term: the baseline of the effect of the term itself."""
+
+TERMS: Mapping[str, str] = types.MappingProxyType({"barlow_twins": "Barlow Twins"})
+"""Consistency terms with their titles. Each is a module of this name in `trainables.methods`."""
+FIRST_TERM = "barlow_twins"
+"""The term of the thesis: its arms are called `siamese-…`, those of another one by the term's own name."""
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        gamma: weight of the consistency term; None: one view, cross-entropy alone.
+        term: one of `TERMS`; the first where gamma is None or 0.
+        options: `field=value` of the fields that set it apart from arms of the same name.
+    """
+
+    gamma: float | None = None
+    term: str = FIRST_TERM
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, label: str) -> "Arm":
+        """The arm of a label; the inverse of `str`.
+
+        Raises:
+            ValueError: no arm is called so.
+        """
+        name, *options = label.split(" ")
+        if name == CE:
+            return cls(options=tuple(options))
+        method, _, weight = name.partition("-")
+        term = FIRST_TERM if method == "siamese" else method
+        allowed = "siamese" if term == FIRST_TERM else term
+        if term in TERMS and method == allowed and _is_weight(weight):
+            arm = cls(float(weight), term, tuple(options))
+            if arm.name == name:  # not siamese-0.10: one arm has one name
+                return arm
+        raise ValueError(f"arm: got {name!r}; allowed: ce, siamese-0, siamese-0.001, …")
+
+    def __str__(self) -> str:
+        """The label."""
+        return " ".join([self.name, *self.options])
+
+    @property
+    def name(self) -> str:
+        """The label without its options."""
+        if self.gamma is None:
+            return CE
+        method = "siamese" if self.term == FIRST_TERM else self.term
+        return f"{method}-{repr(self.gamma).removesuffix('.0')}"
+
+    @property
+    def title(self) -> str:
+        """What people read: `CE`, `γ = 0`, `γ = 10⁻³ (views=asymmetric)`."""
+        if self.gamma is None:
+            text = "CE"
+        else:
+            weight = f"γ = {weight_text(self.gamma)}"
+            text = weight if self.term == FIRST_TERM else f"{TERMS[self.term]}, {weight}"
+        return f"{text} ({', '.join(self.options)})" if self.options else text
+
+    @property
+    def fields(self) -> dict[str, str | float]:
+        """The fields of a trial that its name tells."""
+        if self.gamma is None:
+            return {"method": CE}
+        return {"method": "siamese", "gamma": self.gamma, "term": self.term}
+
+    @property
+    def is_ce(self) -> bool:
+        """Whether it is the baseline of one view itself, not a variant of it."""
+        return self.gamma is None and not self.options
+
+    @property
+    def setting(self) -> str:
+        """What arms that differ in γ alone have in common; empty for the first term without options."""
+        term = "" if self.term == FIRST_TERM else TERMS[self.term]
+        return " ".join(filter(None, [term, *self.options]))
+
+    @property
+    def baseline(self) -> "Arm | None":
+        """What its effect is measured against: `ce` for the control, the control for a term; else None."""
+        if self.gamma is None:
+            return None
+        return Arm() if self.gamma == 0 else replace(self, gamma=0.0, term=FIRST_TERM)
+
+    @property
+    def order(self) -> tuple[bool, bool, int, float, tuple[str, ...]]:
+        """Sorts arms as tables list them: `ce`, the control, then term by term with growing γ."""
+        gamma = -math.inf if self.gamma is None else self.gamma
+        return self.gamma is not None, gamma > 0, list(TERMS).index(self.term), gamma, self.options
+
+
+def weight_text(gamma: float) -> str:
+    """`0`, `10⁻³`: a power of ten where the number is one and not between 0.1 and 10, which read better."""
+    text = repr(float(gamma)).removesuffix(".0")
+    mantissa, _, exponent = f"{float(text):e}".partition("e")
+    power = int(exponent)
+    return f"10{str(power).translate(_RAISED)}" if float(mantissa) == 1 and abs(power) > 1 else text
+
+
+def _is_weight(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", text) is not None and math.isfinite(float(text))

@@ -1,0 +1,80 @@
+"""The final metrics: what each is called, in which unit people read it, where it is shown.
+
+Standard library only. Their formulas are in `trainables.measures`, the images they are applied to in
+`trainables.evaluate`.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A final metric.
+
+    Attributes:
+        title: in tables.
+        unit: `%`: a fraction, shown in per cent; `s`: seconds; empty: a plain number.
+        better: `higher` or `lower`; empty where neither is.
+        table: `accuracy`, `diagnostics` or `cost`: the table of a report that shows it.
+        objective: whether a search may optimise it: no test image has a part in it.
+    """
+
+    title: str
+    unit: str = "%"
+    better: str = "higher"
+    table: str = "diagnostics"
+    objective: bool = False
+
+    @property
+    def axis(self) -> str:
+        """The title on its own, as on the axis of a figure."""
+        if self.table == "accuracy":
+            return f"{self.title} accuracy"
+        return f"{self.title} (s)" if self.unit == "s" else self.title
+
+
+METRICS: Mapping[str, Metric] = types.MappingProxyType(
+    {
+        "train_aug_acc": Metric(title="Train (augmented)", table="accuracy"),
+        "train_acc": Metric(title="Train (clean)", table="accuracy"),
+        "val_acc": Metric(title="Validation", table="accuracy", objective=True),
+        "test_acc": Metric(title="Test", table="accuracy"),
+        "test_aug_acc": Metric(title="Test (augmented)", table="accuracy"),
+        "test_augcrop_acc": Metric(title="Test (augmented and cropped)", table="accuracy"),
+        "test_augfull_acc": Metric(title="Test (all augmentations)", table="accuracy"),
+        "test_acc_bnrecal": Metric(title="Test, batch norm re-estimated"),
+        "knn_acc": Metric(title="kNN on h"),
+        "test_ce": Metric(title="Test cross-entropy", unit="", better="lower"),
+        "test_ece": Metric(title="Calibration error (ECE)", better="lower"),
+        "val_ece": Metric(title="Validation calibration error (ECE)", better="lower", objective=True),
+        "view_agreement": Metric(title="View agreement"),
+        "view_cosine": Metric(title="View cosine", unit=""),
+        "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
+        "z_effective_rank": Metric(title="Effective rank of z", unit="", better=""),
+        "silhouette": Metric(title="Silhouette of h", unit=""),
+        "train_seconds": Metric(
+            title="Training time", unit="s", better="lower", table="cost", objective=True
+        ),
+        "evaluate_seconds": Metric(title="Evaluation time", unit="s", better="lower", table="cost"),
+    }
+)
+"""Every final metric by its name in the ledger (there with the prefix `final/`), in the order of tables."""
+
+ACCURACIES: Mapping[str, str] = types.MappingProxyType(
+    {name: metric.title for name, metric in METRICS.items() if metric.table == "accuracy"}
+)
+"""The accuracies with their titles."""
+
+OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
+    {
+        name: "maximize" if metric.better == "higher" else "minimize"
+        for name, metric in METRICS.items()
+        if metric.objective
+    }
+)
+"""The metrics that a search may optimise, with Optuna's word for the direction."""
+
+TRAIN_PASSES, TEST_PASSES = 3, 5
+"""How often the final metrics take all training and all test images through the network."""
