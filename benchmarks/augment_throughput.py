@@ -46,7 +46,8 @@ def ours(_: int) -> Callable[[Tensor], object]:
 
     def views(images: Tensor) -> object:
         return [
-            normalise(augment(images, one, Draws.sample(len(images), generator)), MEAN, STD) for _ in range(2)
+            normalise(augment(images, one, Draws.sample(len(images), lambda name: generator)), MEAN, STD)
+            for _ in range(2)
         ]
 
     return views
