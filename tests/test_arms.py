@@ -31,8 +31,10 @@ def test_labels_round_trip(label: str, arm: Arm, title: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "CE", "siamese", "siamese-", "siamese-x", "siamese-nan", "siamese-inf", "siamese--1"]
-    + ["siamese-0.10", "siamese-1e-3", "siamese-0.0", "barlow_twins-0.1", "vicreg-0.1"],
+    [
+        *("", "CE", "siamese", "siamese-", "siamese-x", "siamese-nan", "siamese-inf", "siamese--1"),
+        *("siamese-0.10", "siamese-1e-3", "siamese-0.0", "barlow_twins-0.1", "vicreg-0.1"),
+    ],
 )
 def test_what_is_no_arm(bad: str) -> None:
     message = f"arm: got {bad!r}; allowed: ce, siamese-0, siamese-0.001, …"
