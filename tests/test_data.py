@@ -103,7 +103,7 @@ def test_what_a_killed_process_left_does_no_harm(tmp_path: Path, digits: data.Da
 def test_another_layout_is_prepared_again(tmp_path: Path, digits: data.Dataset) -> None:
     folder = tmp_path / "prepared/digits"
     folder.mkdir(parents=True)
-    (folder / "meta.json").write_text(json.dumps({"layout": data.LAYOUT - 1, "sha256": "old"}))
+    (folder / "meta.json").write_text(json.dumps({"layout": arrays.LAYOUT - 1, "sha256": "old"}))
     (folder / "old.npy").touch()
     assert data.prepare("digits", tmp_path) == digits.sha256
     assert not (folder / "old.npy").exists()

@@ -225,7 +225,7 @@ def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEval
     some = e.outputs("train", np.concatenate([indices, indices + 500]), None, keep=keep)
     assert torch.equal(some.h, every.h[keep])
     assert torch.equal(some.logits, every.logits)
-    assert e.outputs("train", indices, None, keep=evaluate_module.NOTHING).h.shape == (0, 16)
+    assert e.outputs("train", indices, None, keep=evaluate_module.NO_FEATURES).h.shape == (0, 16)
 
 
 def test_measures_are_of_the_images_that_method_says(

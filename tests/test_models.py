@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.models import backbone, build, complaint
+from trainables.backbones import why_unsupported
+from trainables.models import backbone, build
 from trainables.trial import BACKBONES, TrialConfig
 
 Tiny = Callable[..., TrialConfig]
@@ -95,7 +96,7 @@ def test_vgg16_is_torchvisions() -> None:
     ],
 )
 def test_what_cannot_be_trained_is_known_without_training(name: str, size: int, text: str | None) -> None:
-    said = complaint(name, 16, size)
+    said = why_unsupported(name, 16, size)
     assert said is None if text is None else str(said).startswith(text)
 
 
