@@ -1,7 +1,7 @@
 """Terms as values: what the network gets for one that needs a predictor and a target network."""
 
 import dataclasses
-import types
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainables import arms, methods
+from trainables import arms
 from trainables.methods import TERMS, barlow_twins, term_of
 from trainables.methods.barlow_twins import barlow_twins_loss
 from trainables.methods.term import Branches, Term
@@ -40,15 +40,14 @@ def following(monkeypatch: pytest.MonkeyPatch) -> Iterator[Term]:
         predictor=True,
         target_momentum=lambda config, done: MOMENTUM,
     )
-    monkeypatch.setattr(methods, "TERMS", types.MappingProxyType({term.name: term}))
+    monkeypatch.setattr(barlow_twins, "TERM", term)
     return term
 
 
 def test_every_term_has_a_title_and_a_loss() -> None:
-    assert list(TERMS) == list(arms.TERMS)
-    for name, term in TERMS.items():
-        assert term.name == name
-        assert term.title == arms.TERMS[name]
+    for name, title in TERMS.items():
+        term = importlib.import_module(f"trainables.methods.{name}").TERM
+        assert (term.name, term.title) == (name, title)
 
 
 def test_a_trial_without_a_weight_has_no_term(tiny: Tiny) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
-from trainables.methods import Term, term_of
-from trainables.methods.term import Branches, Pair
+from trainables.methods import term_of
+from trainables.methods.term import Branches, Pair, Term
 from trainables.randomness import stream_seed
 from trainables.trial import TrialConfig
 

@@ -19,7 +19,8 @@ from trainables.evaluate import NO_FEATURES, Evaluator, evaluate
 from trainables.fast.optimizer import SGD
 from trainables.losses import Loss, cross_entropy, siamese_loss
 from trainables.machine import keep_freed_memory
-from trainables.methods import Term, term_of
+from trainables.methods import term_of
+from trainables.methods.term import Term
 from trainables.models import SiameseNet, build
 from trainables.randomness import generator, stream_seed
 from trainables.storage.bundles import to_parquet

@@ -17,8 +17,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainables.arms import FIRST_TERM, TERMS, Arm
+from trainables.arms import FIRST_TERM, Arm
 from trainables.datasets import DATASETS
+from trainables.methods import TERMS
 from trainables.setting import Rule, Setting, nearest, one_of, setting
 
 PROTOCOL = 2
