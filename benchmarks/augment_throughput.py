@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from trainables.augment import Draws, augment, normalise, policy
+from trainables.catalogue import TRANSFORMS
 from trainables.machine import device_name, keep_freed_memory
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.trial import TrialConfig
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 SIZES = (32, 96)

@@ -21,7 +21,8 @@ from trainables.augment import (
     policies,
     policy,
 )
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
 from trainables.augment import normalise
+from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
 from trainables.models import SiameseNet, build
-from trainables.trial import TRANSFORMS, TrialConfig, TrialResult
+from trainables.trial import TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]

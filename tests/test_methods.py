@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainables import arms
-from trainables.methods import TERMS, barlow_twins, term_of
+from trainables import catalogue
+from trainables.catalogue import TERMS
+from trainables.methods import barlow_twins, term_of
 from trainables.methods.barlow_twins import barlow_twins_loss
 from trainables.methods.term import Branches, Term
 from trainables.models import build
@@ -34,7 +35,7 @@ def toward_the_target(branches: Branches, config: TrialConfig) -> torch.Tensor:
 def following(monkeypatch: pytest.MonkeyPatch) -> Iterator[Term]:
     """The first term's name stands for one that has a predictor and a target network."""
     term = Term(
-        name=arms.FIRST_TERM,
+        name=catalogue.FIRST_TERM,
         loss=toward_the_target,
         column="following",
         predictor=True,

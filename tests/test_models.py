@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from trainables.backbones import why_unsupported
+from trainables.catalogue import BACKBONES
 from trainables.models import backbone, build
-from trainables.trial import BACKBONES, TrialConfig
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 

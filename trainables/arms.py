@@ -9,15 +9,12 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-from trainables.methods import TERMS
+from trainables.catalogue import FIRST_TERM, TERMS
 
 CE = "ce"
 """Cross-entropy on one view: the baseline of the thesis's claim."""
 CONTROL = "siamese-0"
 """Two views without a consistency term: the baseline of the effect of the term itself."""
-
-FIRST_TERM = "barlow_twins"
-"""The term of the thesis: its arms are called `siamese-…`, those of another one by the term's own name."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

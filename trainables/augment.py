@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.trial import AUGMENTATIONS, TARGETED, TrialConfig, two_views
+from trainables.catalogue import AUGMENTATIONS, TARGETED
+from trainables.trial import TrialConfig, two_views
 
 RATIO = (3 / 4, 4 / 3)
 """Range of a random crop's aspect ratio, as torchvision's default."""

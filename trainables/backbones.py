@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.catalogue import BACKBONES
 from trainables.data import image_size
 from trainables.redact import first_line
-from trainables.trial import BACKBONES, TrialConfig, nearest
+from trainables.trial import TrialConfig, nearest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from trainables.datasets import DATASETS, sources
+from trainables.catalogue import DATASETS, FOLDER
+from trainables.datasets import sources
 from trainables.datasets.arrays import Split, digest_of, read_meta, scratch_folder, write_arrays
 from trainables.datasets.folders import folder as folder_of_images
 from trainables.datasets.sources import DataError, Source
 from trainables.datasets.splits import UNLABELLED, Labels, training_indices
-from trainables.trial import FOLDER, TrialConfig, nearest
+from trainables.trial import TrialConfig, nearest
 
 SIZE_FIELDS = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
 """Fields of a trial that decide how many images it works on."""

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from trainables import measures
 from trainables.augment import Draws, Policy, augment, normalise, policy
+from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.data import Dataset, Split
 from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.fast.normalisation import NORMS
 from trainables.models import SiameseNet
 from trainables.randomness import generator
-from trainables.trial import AUGMENTATIONS, DEFAULTS, TRANSFORMS, TrialConfig
+from trainables.trial import DEFAULTS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32
 """Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""

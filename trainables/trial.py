@@ -17,31 +17,23 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainables.arms import FIRST_TERM, Arm
-from trainables.datasets import DATASETS
-from trainables.methods import TERMS
+from trainables.arms import Arm
+from trainables.catalogue import (
+    AUGMENTATIONS,
+    BACKBONES,
+    DATASETS,
+    FIRST_TERM,
+    FOLDER,
+    METHODS,
+    OTHER_BACKBONE,
+    TARGETED,
+    TERMS,
+)
 from trainables.setting import Rule, Setting, nearest, one_of, setting
 
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results from before and after are never mixed up."""
-
-TRANSFORMS = ("rrc", "hflip", "grayscale", "solarize")
-"""The thesis's four augmentations. This constant never grows: spaces, reference views and the common random
-stream of these four depend on it."""
-AUGMENTATIONS = TRANSFORMS
-"""All augmentations, in the order in which they are applied. One that is added gets its place here."""
-TARGETED = ("grayscale", "solarize")
-"""Augmentations that asymmetric views always apply to view 1."""
-
-BACKBONES = ("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn")
-"""Names of the built-in backbones; any other name is one of torchvision's classification models."""
-OTHER_BACKBONE = re.compile(r"[a-z][a-z0-9_]*")
-"""What names of torchvision's models look like; whether there is such a model is asked at plan time."""
-
-FOLDER = re.compile(r"folder:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<size>[1-9][0-9]*))?")
-"""A dataset of your own: a folder of images, and the size that they are resized to."""
-METHODS = ("ce", "siamese")
 
 FieldValue = str | int | float | bool | tuple[str, ...] | None
 

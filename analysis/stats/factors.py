@@ -20,7 +20,8 @@ from analysis.stats.comparisons import TESTED, arm_configs, values_of
 from analysis.stats.paired import holm
 from search_spaces.families import LEVEL, families
 from trainables.arms import CONTROL
-from trainables.trial import ARM_FIELDS, AUGMENTATIONS, TrialConfig
+from trainables.catalogue import AUGMENTATIONS
+from trainables.trial import ARM_FIELDS, TrialConfig
 
 Effects = dict[str, tuple[pd.DataFrame, list[int]]]
 """By column of a table: effects of the augmentations, and seeds that are left out."""

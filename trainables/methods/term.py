@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.methods import TERMS
+from trainables.catalogue import TERMS
 from trainables.trial import TrialConfig
 
 Pair = tuple[Tensor, Tensor]
