@@ -79,13 +79,10 @@ class Draws:
     def sample(
         cls, count: int, stream: Callable[[str], torch.Generator], transforms: Iterable[str] = ()
     ) -> "Draws":
-        """Draws for `count` images.
+        """Draws for `count` images that will get these transforms.
 
-        Args:
-            count: of images.
-            stream: the generator at the start of a random stream; the name ends with what is passed:
-                nothing for the thesis's four, a space and the name of an added one.
-            transforms: the augmentations that will be applied.
+        `stream` gives the generator at the start of a random stream, whose name ends with what is passed:
+        nothing for the thesis's four, a space and the name of an added one.
         """
         u = torch.rand(count, 2 * ATTEMPTS + 5, generator=stream(""))
         added = {
@@ -157,13 +154,7 @@ def _probability(config: TrialConfig, name: str) -> float:
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
     """One view of each image.
 
-    Args:
-        images: (B, 3, S, S) uint8.
-        policy: which augmentations, and how often.
-        draws: of B images, on the same device.
-
-    Returns:
-        (B, 3, S, S) fp32 in 0–1.
+    From (B, 3, S, S) uint8 to (B, 3, S, S) fp32 in 0–1; the draws are on the same device.
     """
     x = images.float().div_(255)
     for before, name in zip((None, *policy.transforms), policy.transforms, strict=False):
@@ -189,12 +180,9 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
 
 
 def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:
-    """Boxes of torchvision's RandomResizedCrop for square images.
+    """Boxes of torchvision's RandomResizedCrop for square images of `size` pixels.
 
-    Args:
-        draws: of B images.
-        size: height and width of the images, in pixels.
-        scale_min: smallest share of the area; the largest is 1.
+    `scale_min` is the smallest share of the area; the largest is 1.
 
     Returns:
         (B, 4) int64: top, left, height, width.
@@ -221,12 +209,9 @@ def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor | None = None) -> Tens
     is the same as of its `resized_crop`. As there, pixels outside the box have no influence.
 
     Args:
-        x: (B, 3, S, S) floating point.
+        x: (B, 3, S, S) floating point, as the result.
         boxes: (B, 4) top, left, height, width in pixels.
         flipped: (B, 1, 1, 1) bool, which images to mirror afterwards; None: none.
-
-    Returns:
-        (B, 3, S, S).
     """
     size = x.shape[-1]
     top, left, height, width = boxes.to(x.dtype).unsqueeze(2).unbind(1)

@@ -36,14 +36,7 @@ EMBEDDED = tuple(name for name, about in DATASETS.items() if about.embedded)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """How many images a trial works on.
-
-    Attributes:
-        epoch: that an epoch trains on, labelled or not.
-        train: labelled ones to train on.
-        validation: held out.
-        test: of the test split.
-    """
+    """How many images a trial works on: in an epoch, labelled or not; labelled; held out; for tests."""
 
     epoch: int
     train: int
@@ -56,12 +49,8 @@ class Dataset:
     """A prepared dataset.
 
     Attributes:
-        name: its name in `TrialConfig.dataset`.
         train: all labelled training images, then the unlabelled ones.
-        test: all test images.
-        mean: per channel, over all pixels of the labelled training images, on the scale 0–1.
-        std: likewise.
-        classes: class names, by label.
+        mean: per channel, over all pixels of the labelled training images, on the scale 0–1; `std` likewise.
         sha256: digest of the images and labels of both splits.
     """
 
@@ -110,14 +99,8 @@ def load(name: str, data_dir: Path) -> Dataset:
 def prepare(name: str, data_dir: Path, *, look_at_source: bool = False, progress: bool = False) -> str:
     """Make the dataset's arrays unless they are there; returns their SHA-256.
 
-    One process of a machine works, the others wait at a file lock. The folder appears under its name
-    only when it is whole.
-
-    Args:
-        name: as in `TrialConfig.dataset`.
-        data_dir: where datasets lie.
-        look_at_source: prepare again where the folder of images that it came from has changed since.
-        progress: show bars on stderr.
+    One process of a machine works, the others wait at a file lock. The folder appears under its name only
+    when it is whole. With `look_at_source` a dataset is prepared again if its folder of images has changed.
 
     Raises:
         DataError: a download failed, or images are missing or broken. Nothing half-made is left.

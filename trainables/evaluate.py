@@ -46,13 +46,7 @@ class NonFiniteOutputs(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outputs:
-    """The network's outputs for N images.
-
-    Attributes:
-        h: (n, D) features of the images for which they were requested.
-        logits: (N, K).
-        labels: (N,).
-    """
+    """Logits (N, K) and labels (N,) of N images, features h (n, D) of those for which they were requested."""
 
     h: Tensor
     logits: Tensor
@@ -66,13 +60,9 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluator:
-    """A network with the images it is evaluated on.
+    """A network on `device` with the images it is evaluated on, in fp32.
 
-    Attributes:
-        config: of the trial; its probabilities decide which images a transform meets.
-        net: on `device`.
-        dataset: that it is trained on.
-        device: where to evaluate, in fp32.
+    The config's probabilities decide which images an augmentation changes.
     """
 
     config: TrialConfig
@@ -121,11 +111,9 @@ class Evaluator:
     @contextlib.contextmanager
     @torch.no_grad()
     def clean_statistics(self, train: Indices) -> Iterator[None]:
-        """Within this context batch norm uses its mean statistics over batches of clean training images.
+        """Within this context batch norm uses its mean statistics over batches of clean training images (n,).
 
-        Args:
-            train: (n,) the labelled training images, in batches of the training's size; a smaller last one is
-                left out, as in training.
+        Batches have the training's size; a smaller last one is left out, as in training.
         """
         norms = [module for module in self.net.modules() if isinstance(module, NORMS)]
         before = [(norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
@@ -186,10 +174,7 @@ def evaluate(
 ) -> tuple[dict[str, float], dict[str, bytes]]:
     """Final metrics and the artifacts `predictions.npz` and `embeddings.npz`.
 
-    Args:
-        evaluator: of the trained network.
-        train: (n,) the labelled training images it has seen.
-        validation: (v,) the training images held out; may be empty.
+    `train` (n,) are the labelled training images that it has seen, `validation` (v,) those held out, if any.
 
     Returns:
         Metrics by name: fractions, except `test_ce` (nats) and the effective ranks; then files by name.

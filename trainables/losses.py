@@ -26,9 +26,7 @@ class Loss(NamedTuple):
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the labelled images of the batch; 0, not NaN, where there are none.
 
-    Args:
-        logits: (B, K).
-        targets: (B,) int64, -1 where there is no label.
+    `logits` are (B, K), `targets` (B,) int64, -1 where there is no label.
     """
     total = F.cross_entropy(at_least_fp32(logits), targets, ignore_index=UNLABELLED, reduction="sum")
     return total / (targets != UNLABELLED).sum().clamp_min(1)
@@ -40,14 +38,10 @@ def siamese_loss(
     """CE(view 1) + CE(view 2) + gamma * term, Eq. 3.5 of the thesis, whose term is Barlow Twins.
 
     Args:
-        logits1: (B, K) of view 1.
-        logits2: (B, K) of view 2.
+        logits1: (B, K) of view 1; `logits2` of view 2.
         targets: (B,) int64, -1 where there is no label.
-        term: scalar, such as `barlow_twins_loss(z1, z2)`; not needed with gamma 0.
+        term: scalar, such as `barlow_twins_loss(z1, z2)`; ValueError if it is missing and gamma is not 0.
         gamma: weight of the term.
-
-    Raises:
-        ValueError: gamma is not 0 and there is no term.
     """
     ce = cross_entropy(logits1, targets) + cross_entropy(logits2, targets)
     if gamma == 0:

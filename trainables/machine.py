@@ -35,16 +35,9 @@ def device_name(device: str) -> str:
 
 
 def cap_gpu_memory(share: float) -> float | None:
-    """Keep this process within its share of the GPU that it was granted.
+    """Keep this process within its share of the first visible GPU; returns the cap in GiB, None if all of it.
 
-    It is a cap on PyTorch's allocator: beyond it a trial runs out of memory as if the GPU were full, instead
-    of its neighbours.
-
-    Args:
-        share: of the first visible GPU; from 1 on the cap is lifted.
-
-    Returns:
-        The cap in GiB; None: all of it.
+    The cap is on PyTorch's allocator: beyond it a trial runs out of memory itself, instead of its neighbours.
     """
     import torch
 

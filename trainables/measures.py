@@ -14,12 +14,7 @@ CHUNK = 500
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of images whose class is predicted right.
-
-    Args:
-        logits: (N, K).
-        labels: (N,) int64.
-    """
+    """Share of images whose class is predicted right; logits (N, K), labels (N,) int64."""
     return (logits.argmax(1) == labels).double().mean().item()
 
 
@@ -49,10 +44,8 @@ def knn_accuracy(
     Every neighbour has one vote; of classes with equal votes the lowest wins.
 
     Args:
-        h: (N, D) features.
-        labels: (N,) int64.
-        bank: (M, D) features of training images; where M < k, all of them vote.
-        bank_labels: (M,) int64.
+        h: (N, D) features; `labels` (N,) int64.
+        bank: (M, D) features of training images, `bank_labels` (M,); where M < k, all of them vote.
         k: number of neighbours.
     """
     bank = F.normalize(bank, dim=1)
@@ -95,14 +88,10 @@ def effective_rank(h: Tensor) -> float:
 
 
 def silhouette(h: Tensor, labels: Tensor) -> float:
-    """Mean silhouette (Rousseeuw 1987) of the classes among features, cosine distance.
+    """Mean silhouette (Rousseeuw 1987) of the classes (N,) among features (N, D), cosine distance.
 
     For an image with mean distance a to its own class and b to the nearest other one, (b - a) / max(a, b);
     0 for an image that is alone in its class, and where there is one class only.
-
-    Args:
-        h: (N, D) features.
-        labels: (N,) int64.
     """
     if len(labels.unique()) < 2:
         return 0.0

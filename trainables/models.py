@@ -74,15 +74,7 @@ class SiameseNet(nn.Module):
     def branches(
         self, term: Term, h: Tensor, views: Sequence[Tensor], logits: Pair, targets: Tensor
     ) -> Branches:
-        """What a term looks at in a batch of two views.
-
-        Args:
-            term: says what it needs.
-            h: (2·B, D) features of both views.
-            views: (B, 3, S, S) each.
-            logits: (B, K) each.
-            targets: (B,) classes.
-        """
+        """What a term looks at in a batch of two `views`, with features h (2·B, D)."""
         z = self.embedding(h) if term.projector else None
         predictions = self.predictor(z) if self.predictor is not None else None
         target_z = None

@@ -1,8 +1,8 @@
 """Measure for a few seconds what trials would take, without training them: `study/run.py --plan --probe`.
 
 Reads one JSON object from standard input (`threads`, `gpu`: whether to use one, `trials`: `params` and
-`data_dir` of each) and prints one line for each trial, a JSON object as `Probe` has it. A process of its own:
-whoever asks has no PyTorch loaded.
+`data_dir` of each) and prints a `Probe` as a JSON object on a line for each trial. It runs as a separate
+process, because the command line does not load PyTorch.
 """
 
 import contextlib
@@ -25,25 +25,15 @@ from trainables.trial import TrialConfig
 
 SECONDS = 3.0
 """Of training that is measured, after the first epoch, which is slower."""
-EPOCHS = 3
-"""That are trained at least, the first one included."""
-BATCHES = 2
-"""Of an epoch."""
+EPOCHS, BATCHES = 3, 2
+"""Epochs that are trained at least, the first one included, and batches of each."""
 EVALUATED = 200
 """Images of each split that are evaluated, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """What was measured.
-
-    Attributes:
-        device: as in the tag.
-        images_per_second: trained.
-        evaluate_seconds: for all final metrics, of `labelled` training and `test` test images.
-        labelled: see above.
-        test: see above.
-    """
+    """What was measured; `evaluate_seconds` for all metrics of `labelled` training and `test` test images."""
 
     device: str
     images_per_second: float
@@ -57,14 +47,7 @@ class _Enough(Exception):
 
 
 def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> Probe:
-    """Train a few batches of a trial, and evaluate the untrained network on some images.
-
-    Args:
-        config: of the trial.
-        data_dir: with its dataset prepared.
-        device: where it would be trained.
-        threads: of PyTorch.
-    """
+    """Train a few batches of a trial, and evaluate the untrained network on some images."""
     dataset = data.load(config.dataset, data_dir)
     whole = training_indices(config, dataset.train.labels).train
     few = min(len(whole), max(BATCHES * config.batch_size, len(dataset.classes)))

@@ -55,16 +55,13 @@ def train(
 
     Args:
         config: what to train.
-        data_dir: where prepared datasets lie; made there if missing.
+        data_dir: where prepared datasets are; a missing one is prepared.
         device: where to train.
         threads: CPU threads of PyTorch's operators, for the whole process.
         checkpoints: where the state is saved between epochs, and where an earlier attempt's is resumed from.
         on_resume: called once, with the rows of the epochs that an earlier attempt trained.
         on_epoch: called after each epoch with its row of the history. If it raises, the state is saved first.
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
-
-    Returns:
-        Final metrics, history and artifacts.
 
     Raises:
         NonFiniteLoss: with epoch and term.

@@ -58,9 +58,9 @@ def job(
 
     Args:
         config: what to train.
-        data_dir: absolute folder of datasets, on the worker's machine.
+        data_dir: absolute, on the worker's machine.
         storage: where checkpoints and the result bundle go.
-        tags: what the driver knows about the run, such as the commit; they stay with the result.
+        tags: what the driver knows about the run, such as the commit.
         request: `cpu` and `gpu` that Ray should grant.
         node: requirements of the node that runs it (`trainables.node`); None: none.
         save_at: epochs at which a scheduler may stop the trial. Its state is saved before they are reported,

@@ -22,10 +22,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 def folder(name: str, root: Path, *, size: int | None) -> Source:
     """The images in `root/{train,test}/<class>/` and, where there is one, `root/unlabeled/`.
 
-    Args:
-        name: as in `TrialConfig.dataset`, for messages.
-        root: the folder.
-        size: crop all to squares and resize them to this many pixels; None: all are squares of one size.
+    They are cropped to squares and resized to `size` pixels; None: all are squares of one size.
 
     Raises:
         DataError: a folder is missing or empty, a file is no image, or the splits have different classes.

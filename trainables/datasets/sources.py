@@ -48,14 +48,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """A dataset, not read yet.
-
-    Attributes:
-        train: labelled images, then unlabelled ones.
-        test: labelled images.
-        image_size: height and width, in pixels.
-        classes: class names, by label.
-    """
+    """A dataset, not read yet: training images, labelled ones first, and test images."""
 
     train: Part
     test: Part
@@ -69,8 +62,6 @@ class Source:
 
     Attributes:
         labels: of the training split.
-        test_images: how many the test split has.
-        image_size: height and width, in pixels.
         state: changes when the images do; empty for datasets that never change.
         read: the contents, given a folder for temporary files that outlives the reading.
     """

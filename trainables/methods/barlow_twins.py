@@ -20,8 +20,7 @@ def cross_correlation(z1: Tensor, z2: Tensor, *, center: bool = True) -> Tensor:
     Computed in at least fp32, whatever the autocast: sums over the batch lose their small terms in bf16.
 
     Args:
-        z1: (B, M) embeddings of view 1.
-        z2: (B, M) embeddings of view 2.
+        z1: (B, M) embeddings of view 1; `z2` of view 2.
         center: take the mean over the batch away first (what batch norm without affine parameters does,
             as in Zbontar et al. 2021); False: the equation as printed.
 
@@ -50,16 +49,12 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, *, lambd: float = 0.0051, center: 
     """Barlow Twins loss, Eq. 3.3: sum_i (1 - C_ii)^2 + lambd * sum_i sum_{j != i} C_ij^2.
 
     Args:
-        z1: (B, M) embeddings of view 1.
-        z2: (B, M) embeddings of view 2.
+        z1: (B, M) embeddings of view 1; `z2` of view 2.
         lambd: weight of the off-diagonal part; the default is that of Zbontar et al. 2021.
-        center: see `cross_correlation`.
+        center: as in `cross_correlation`, which also says what is refused.
 
     Returns:
         Scalar, >= 0.
-
-    Raises:
-        ValueError: see `cross_correlation`.
     """
     c = cross_correlation(z1, z2, center=center)
     on_diag = (1 - c.diagonal()).square().sum()

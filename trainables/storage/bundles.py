@@ -23,13 +23,7 @@ FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """A finished trial on its way to the ledger.
-
-    Attributes:
-        config: what was trained.
-        result: what came out.
-        tags: where and with which versions it was trained.
-    """
+    """A finished trial on its way to the ledger; its tags say where and with what it was trained."""
 
     config: TrialConfig
     result: TrialResult

@@ -26,12 +26,7 @@ class Checkpoints:
     """
 
     def __init__(self, storage: Storage, key: str) -> None:
-        """Touch nothing yet.
-
-        Args:
-            storage: where they lie.
-            key: of the trial.
-        """
+        """Touch nothing yet; `key` is the trial's."""
         self._storage = storage
         self._folder = f"checkpoints/{key}"
         self._attempt = uuid.uuid4().hex[:8]

@@ -1,5 +1,6 @@
 """A folder on any filesystem that pyarrow knows, in which every file is whole or not there."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,11 +15,7 @@ class Storage:
     """A folder on a local disk, NFS, S3 or another filesystem of pyarrow's."""
 
     def __init__(self, uri: str | Path) -> None:
-        """Take an absolute path or a URI such as `s3://bucket/folder`.
-
-        Raises:
-            ValueError: pyarrow knows no such filesystem.
-        """
+        """Take an absolute path or a URI such as `s3://bucket/folder`; ValueError if it is neither."""
         try:
             self._fs, self._root = fs.FileSystem.from_uri(str(uri))
         except (pa.ArrowInvalid, OSError) as error:
@@ -62,24 +59,18 @@ class Storage:
 
     def rename(self, name: str, other: str) -> None:
         """Give a file another name; it may already be gone."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._fs.move(f"{self._root}/{name}", f"{self._root}/{other}")
-        except FileNotFoundError:
-            return
 
     def delete_folder(self, folder: str) -> None:
         """Delete a folder with all that is in it; it may already be gone."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(f"{self._root}/{folder}")
-        except FileNotFoundError:
-            return
 
     def delete(self, name: str) -> None:
         """Delete a file; it may already be gone."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            return
 
 
 def _write_local(path: Path, content: bytes) -> None:

@@ -27,14 +27,11 @@ class DamagedState(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """How far a trial is.
+    """How far a trial is: `epoch` epochs with their rows, which took `seconds` over all attempts.
 
     Attributes:
-        epoch: epochs trained.
-        history: their rows.
-        seconds: wall-clock time that they took, over all attempts.
         data: SHA-256 of the dataset.
-        where: on which kind of device with how many threads: others may round otherwise.
+        where: kind of device and number of threads: with others results may be rounded differently.
     """
 
     epoch: int
