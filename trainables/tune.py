@@ -24,7 +24,7 @@ from ray import tune
 
 from trainables.machine import cap_gpu_memory, device_name
 from trainables.metrics import OBJECTIVES
-from trainables.node import problem
+from trainables.node import check_node
 from trainables.redact import masked
 from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints, saved_epoch
@@ -62,7 +62,7 @@ def job(
         storage: where the result bundle goes.
         tags: what the driver knows of the run, such as the commit; they stay with the result.
         request: `cpu` and `gpu`, of Ray.
-        node: what must hold on the node that runs it (`trainables.node.problem`); None: nothing.
+        node: what must hold on the node that runs it (`trainables.node.check_node`); None: nothing.
         save_at: epochs at which it may be stopped: its state is saved before they are reported, so that what
             has stopped it can count on that.
     """
@@ -90,7 +90,7 @@ def run_job(job: dict[str, Any]) -> None:
         job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that. (One that
             has begun goes on: it may have been here before.)
     """
-    unfit = problem(job["node"]) if job.get("node") else None
+    unfit = check_node(job["node"]) if job.get("node") else None
     if unfit:
         tune.report({"unfit": unfit})
         return
