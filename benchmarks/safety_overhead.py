@@ -19,6 +19,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from study.ledger import leases
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
 
 
@@ -69,7 +70,7 @@ def main() -> None:
 
 def _seconds_an_epoch(ledger: Ledger, history: pd.DataFrame) -> float:
     """How long the ledger takes to log one epoch, in a run of its own."""
-    run_id = ledger.create_lock({})
+    run_id = leases.create(ledger, {})
     rows = history.to_dict("records")
     started = time.perf_counter()
     for row in rows:

@@ -231,13 +231,14 @@ def _draw(random_numbers: random.Random, parameter: Parameter) -> Any:
     return parameter.range.draw(random_numbers)
 
 
-def _with_two_views(values: Mapping[str, Any]) -> bool:
+def with_two_views(values: Mapping[str, Any]) -> bool:
+    """For `Parameter.when`: fields that matter with two views only."""
     return values["method"] != CE
 
 
 def _views_can_differ(values: Mapping[str, Any]) -> bool:
     subset = values["augmentations"]
-    return _with_two_views(values) and ("grayscale" in subset or "solarize" in subset)
+    return with_two_views(values) and ("grayscale" in subset or "solarize" in subset)
 
 
 def search() -> Search:
@@ -262,9 +263,9 @@ def search() -> Search:
                 "crop_scale_min", uniform(0.2, 0.9), when=lambda values: "rrc" in values["augmentations"]
             ),
             Parameter("views", choice("symmetric", "asymmetric"), when=_views_can_differ),
-            Parameter("gamma", loguniform(1e-5, 1e-1), when=_with_two_views),
-            Parameter("lambd", loguniform(5e-4, 5e-2), when=_with_two_views),
-            Parameter("hidden_dim", choice(128, 512, 2048), when=_with_two_views),
+            Parameter("gamma", loguniform(1e-5, 1e-1), when=with_two_views),
+            Parameter("lambd", loguniform(5e-4, 5e-2), when=with_two_views),
+            Parameter("hidden_dim", choice(128, 512, 2048), when=with_two_views),
         ),
         beside="quickstart",
     )

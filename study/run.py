@@ -112,11 +112,7 @@ def _locked_study(invocation: Invocation) -> int:
 
     wait = invocation.say if invocation.args.wait else None
     with driver_locks(
-        invocation.ledger,
-        invocation.output,
-        invocation.storage_uri,
-        wait=wait,
-        on_lost=end_without_lease,
+        invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
     ):
         return _study(invocation, lease_lost)
 

@@ -67,10 +67,7 @@ def plan_search(
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
     return StudyPlan(
-        state=state,
-        to_run=to_run,
-        forecast=expected,
-        lines=[*describe(state, retry_failed=retry), *lines],
+        state=state, to_run=to_run, forecast=expected, lines=[*describe(state, retry_failed=retry), *lines]
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from search_spaces import Selection, tags
+from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri

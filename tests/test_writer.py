@@ -36,8 +36,8 @@ class FlakyLedger(Ledger):
     def kill_orphans(self) -> None:
         self._call("kill_orphans")
 
-    def run_of(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
-        self._call("run_of", config.seed, dict(tags))
+    def ensure_run(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        self._call("ensure_run", config.seed, dict(tags))
         return f"run-{config.seed}"
 
     def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
@@ -165,7 +165,7 @@ def test_a_bundle_found_at_the_start_is_logged_with_its_own_tags(storage: Storag
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close()
-    assert ("run_of", 0, {"host": "a"}) in ledger.calls  # no new attempt: nothing ran
+    assert ("ensure_run", 0, {"host": "a"}) in ledger.calls  # no new attempt: nothing ran
     assert ledger.calls[-1][0] == "finish"
 
 

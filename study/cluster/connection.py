@@ -131,8 +131,8 @@ def check_address(address: str | None, resources: Resources) -> None:
 def ray_connection(address: str | None, background: Sequence[Callable[[], object]] = ()) -> Iterator[None]:
     """Be connected to a cluster, or to a local Ray that ends with the context.
 
-    Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions in
-    `background` run in other threads while Ray starts; what one raises is raised here.
+    Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions
+    in `background` run in other threads while Ray starts; what one raises is raised here.
 
     Raises:
         ClusterError: no Ray answers.
@@ -213,8 +213,8 @@ def fall_back_to_cpus(
 ) -> tuple[dict[str, float], str | None]:
     """The request, without a GPU where PyTorch cannot use it; and a line for people about trials on CPUs.
 
-    Only where the command line says nothing about GPUs. On a cluster, the first trial checks PyTorch; a cluster
-    without a GPU may still get some.
+    Only where `--gpus-per-trial` is not given. On a cluster, which may still get GPUs, the first trial checks
+    PyTorch.
     """
     if resources.gpus is not None:
         return dict(request), None

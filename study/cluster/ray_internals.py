@@ -46,8 +46,8 @@ def configure_tune() -> None:
 def keep_worker_environment() -> None:
     """Stop Tune from giving its workers environment variables.
 
-    It passes AWS keys on command lines, where all users of the machine can read them. Besides, workers without
-    variables are processes that Ray has already started, which saves seconds.
+    It passes AWS keys on command lines, where all users of the machine can read them. Besides, workers with
+    variables are new processes, others have already been started by Ray, which saves seconds.
     """
     from ray.tune.execution import class_cache
 
@@ -89,7 +89,7 @@ def add_to_asha(asha: "ASHAScheduler", key: str) -> None:
 
 
 def report_to_asha(asha: "ASHAScheduler", key: str, result: dict[str, Any]) -> str:
-    """ASHA's decision after a result of a trial, which may come from the ledger: it needs no running trial."""
+    """ASHA's decision after a result, which may come from the ledger: no running trial is needed."""
     return str(asha.on_trial_result(None, SimpleNamespace(trial_id=key), result))
 
 

@@ -84,7 +84,7 @@ class TrialQueue(Searcher):
         for position, job in enumerate(self._pending):
             if self._budget is not None:
                 latest = self._budget.latest_start(self.unfinished[job["key"]])
-                # A job that a worker found too late stays so until it is expected to be faster: clocks differ.
+                # A job that a worker found too late waits until it is expected to be faster: clocks differ.
                 if time.time() > latest or latest <= self._refused.get(job["key"], -math.inf):
                     continue
                 job = {**job, "latest_start": latest}  # noqa: PLW2901

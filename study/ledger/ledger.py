@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Downloads, upload
-from study.ledger.records import (
-    DATA_TAG,
-    FINAL_PREFIX,
-    PRUNED_TAG,
-    TrialRecord,
-    without_mlflow_tags,
-)
+from study.ledger.records import DATA_TAG, FINAL_PREFIX, PRUNED_TAG, TrialRecord, without_mlflow_tags
 from study.ledger.store import Store
 from trainables.trial import TrialConfig
 
@@ -259,7 +253,7 @@ class Ledger:
                 self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts to the space's run of `kind=study`, creating it where missing; LedgerError on failure."""
+        """Log artifacts to the space's run of `kind=study`, which is created where missing."""
         with self.store.asking():
             runs = list(self.store.search(f"tags.kind = 'study' and tags.space = '{space}'"))
             if runs:

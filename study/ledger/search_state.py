@@ -1,7 +1,7 @@
 """The state of a search in the ledger: its members, their progress, and the finalists.
 
-A trial is a member if its run has the search's tag and the search could suggest its config. Nothing here looks
-at a test metric.
+A trial is a member if its run has the search's tag and the search could suggest its config. No test metric is
+used here.
 """
 
 import math
@@ -29,8 +29,8 @@ class SearchTrial:
     Attributes:
         config: of the trial.
         number: in the order of suggestion, from 1, for each method.
-        state: one of `STATES`: `pruned` was stopped early, `diverged` had a loss that was not finite, `failed`
-            failed for another reason.
+        state: one of `STATES`: `pruned` was stopped early, `diverged` had a loss that was not finite,
+            `failed` failed for another reason.
         objectives: values of the search's objectives, in their order; None unless finished with all of them.
         epochs: trained before it was pruned; all of them otherwise.
         run_id: of its MLflow run.

@@ -1,8 +1,8 @@
 """Reads trials straight from MLflow's SQLite database, many times faster than its client.
 
-Importing MLflow's client takes 3 s, and reading a run a millisecond. Plans, and calls with nothing to do, only
-read: here that takes tenths of a second for thousands of trials. Only the one schema below is supported; for
-other schemas, for servers and for writing, the client is used.
+Importing MLflow's client takes 3 s, and reading a run a millisecond. A plan only reads: here that takes
+tenths of a second for thousands of trials. Only the schema below is supported; for others, for servers and
+for writing, the client is used.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """How long trials will take, from trials that were measured.
 
 A trial is expected to take as long as the most similar measured ones, in proportion to the images: each image
-of each view in training, and each image of each pass in evaluation. Only trials with the same dataset, backbone
-and precision count, and only those with a matching `Allocation`.
+of each view in training, and each image of each pass in evaluation. Only trials with the same dataset,
+backbone and precision count, and only those with a matching `Allocation`.
 """
 
 import contextlib
@@ -96,10 +96,7 @@ class Forecast:
 
 
 def from_records(
-    sizes: Mapping[TrialConfig, Sizes],
-    records: Iterable[TrialRecord],
-    allocation: Allocation,
-    data_dir: Path,
+    sizes: Mapping[TrialConfig, Sizes], records: Iterable[TrialRecord], allocation: Allocation, data_dir: Path
 ) -> Forecast:
     """A forecast for trials of these sizes, from the ledger's finished trials with such an allocation."""
     groups = {tuple(str(value) for value in group_of(trial)) for trial in sizes}

@@ -50,9 +50,7 @@ class Plan:
 
 
 def make_plan(
-    selection: Selection,
-    ledger: Mapping[str, TrialRecord],
-    digests: Mapping[str, str | None] = NO_DIGESTS,
+    selection: Selection, ledger: Mapping[str, TrialRecord], digests: Mapping[str, str | None] = NO_DIGESTS
 ) -> Plan:
     """Compare a selection with the ledger's records, by key.
 
@@ -133,8 +131,8 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
     """The smallest p-value that the seeds allow in the largest family, and how many seeds allow 0.05.
 
-    In the sign-flip test n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m times
-    that after Holm's correction for the m comparisons of a family.
+    In the sign-flip test n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
+    times that after Holm's correction for the m comparisons of a family.
     """
     labels = arm_labels(trials)
     cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}

@@ -25,8 +25,8 @@ def probe(
 ) -> list[str]:
     """Measure each kind of trial without a forecast, for the forecast to learn; returns lines for people.
 
-    As many processes measure at once as trials will run at once, because they share the machine. Datasets that
-    are not prepared are left out.
+    As many processes measure at once as trials will run at once, because they share the machine. Datasets
+    that are not prepared are left out.
     """
     lines: list[str] = []
     kinds: dict[Group, TrialConfig] = {}

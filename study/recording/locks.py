@@ -100,10 +100,7 @@ def file_lock(path: Path, resource: str, *, wait: Callable[[str], None] | None =
 
 @contextlib.contextmanager
 def lease(
-    ledger: Ledger,
-    *,
-    wait: Callable[[str], None] | None = None,
-    on_lost: Callable[[], None] = lambda: None,
+    ledger: Ledger, *, wait: Callable[[str], None] | None = None, on_lost: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Hold the lease of an experiment; arguments and errors as in `driver_locks`.
 

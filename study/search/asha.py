@@ -77,9 +77,3 @@ class PerMethodASHA(FIFOScheduler):
         if f"row/{INTERMEDIATE_METRIC}" not in result or int(result["row/epoch"]) >= last:
             return str(TrialScheduler.CONTINUE)
         return ray_internals.report_to_asha(self._schedulers[params["method"]], key, result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Nothing to do: all that counts was taken in epoch by epoch."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing to do."""

@@ -249,12 +249,7 @@ class MethodSearch:
             self._report(ask_id, config, state, values, epochs)
 
     def _report(
-        self,
-        ask_id: str,
-        config: TrialConfig,
-        state: str,
-        values: tuple[float, ...] | None,
-        epochs: int = 0,
+        self, ask_id: str, config: TrialConfig, state: str, values: tuple[float, ...] | None, epochs: int = 0
     ) -> None:
         objectives = self._search.objectives
         if state == "finished" and values is not None:
