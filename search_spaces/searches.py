@@ -32,15 +32,12 @@ DRAWN = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """The allowed values of a parameter: `choices`, or the numbers from `low` to `high`.
+    """The allowed values of a parameter: `choices`, or the numbers from `low` to `high`, both included.
 
     Attributes:
         kind: `float`, `int` or `categorical`.
-        low: smallest number.
-        high: largest number.
         step: between numbers; None: any.
         log: whether numbers are spread evenly on a logarithmic scale.
-        choices: of a category.
     """
 
     kind: str
@@ -87,7 +84,7 @@ def loguniform(low: float, high: float) -> Range:
 
 
 def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
-    """Whole numbers from low to high, both included."""
+    """Whole numbers from low to high."""
     return Range(kind="int", low=low, high=high, step=step, log=log)
 
 
@@ -98,12 +95,9 @@ def choice(*values: Any) -> Range:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A field that is searched.
+    """A field that is searched within a range.
 
-    Attributes:
-        name: of the field.
-        range: its allowed values.
-        when: whether it is suggested, given the `method` and the values of the parameters before it.
+    `when` decides whether it is suggested, given the `method` and the values of the parameters before it.
     """
 
     name: str
@@ -116,7 +110,6 @@ class Search:
     """Fields that are fixed, and the ranges of the others.
 
     Attributes:
-        name: of the space.
         fixed: fields that all trials share.
         parameters: the other fields, in the order of suggestion. One that does not matter in a trial (`views`
             without grayscale and solarize) must not be suggested: say so with `when`.

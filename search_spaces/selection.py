@@ -15,12 +15,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Trials selected from a space.
+    """Distinct trials of a space, seed by seed: an interrupted study leaves complete replicates.
 
-    Attributes:
-        space: name of the space.
-        trials: distinct configs, seed by seed: an interrupted study leaves whole replicates.
-        steps: how many trials each step of the selection left, in lines for people.
+    `steps` says how many trials each step of the selection left, in lines for people.
     """
 
     space: str

@@ -25,13 +25,7 @@ from rich.console import Console
 from search_spaces import SEARCHES, SPACES
 from study import search_session, session
 from study.cli import options
-from study.cli.invocation import (
-    REPORTS,
-    Invocation,
-    check_before_anything_is_created,
-    check_storage,
-    parse_invocation,
-)
+from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
@@ -73,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(plain(masked(str(error))))
     try:
         tracking_uri.check_reachable(invocation.ledger.uri)
-        check_storage(invocation)
+        invocation.check_storage()
         if args.plan:
             print("\n".join(_plan_lines(invocation)))
             return 0
-        check_before_anything_is_created(invocation)
+        invocation.check_before_anything_is_created()
         return _locked_study(invocation)
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(plain(masked(str(error))))

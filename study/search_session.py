@@ -3,9 +3,9 @@
 import dataclasses
 import itertools
 import sys
+import threading
 from collections.abc import Collection, Mapping
 from functools import partial
-from threading import Event as Flag
 from typing import TYPE_CHECKING
 
 from study import session
@@ -19,19 +19,12 @@ from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.cluster.execute import StopReason
-    from study.search.asha import PerMethodASHA
     from study.search.optuna_queue import OptunaQueue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOutcome:
-    """The end of the first stage.
-
-    Attributes:
-        state: of the search.
-        stop: why training stopped early, if it did.
-        exhausted: methods that have fewer configurations than requested.
-    """
+    """The end of the first stage; `exhausted` methods have fewer configurations than requested."""
 
     state: SearchState
     stop: "StopReason | None" = None
@@ -100,7 +93,9 @@ def plan_lines(invocation: Invocation, *, measure: bool = False) -> list[str]:
     return [*plan.lines, *session.plan_study(with_finalists(invocation, state)).lines]
 
 
-def run_search(invocation: Invocation, *, deadline: float | None, lease_lost: Flag) -> SearchOutcome:
+def run_search(
+    invocation: Invocation, *, deadline: float | None, lease_lost: threading.Event
+) -> SearchOutcome:
     """Train what the search lacks; arguments as in `session.StudyRun`."""
     plan = plan_search(invocation, refresh=True)
     for line in plan.lines:
@@ -119,10 +114,8 @@ def run_search(invocation: Invocation, *, deadline: float | None, lease_lost: Fl
     return SearchOutcome(state=state, stop=stop, exhausted=queue.exhausted)
 
 
-def search_queue(
-    run: StudyRun, state: SearchState, factory: JobFactory
-) -> "tuple[OptunaQueue, PerMethodASHA | None]":
-    """The queue of a search, and the scheduler that stops some of its trials early."""
+def search_queue(run: StudyRun, state: SearchState, factory: JobFactory) -> "OptunaQueue":
+    """The queue of a search."""
     from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA
     from study.search.optuna_queue import OptunaQueue
 
@@ -136,7 +129,7 @@ def search_queue(
         for config in (member.config for member in state.all):
             scheduler.replay(config.key, config.method, histories[config.key].items())
     limit = invocation.resources.max_concurrent or sys.maxsize
-    queue = OptunaQueue(
+    return OptunaQueue(
         state,
         partial(factory.job, save_at=scheduler.rungs if scheduler else ()),
         sampler=invocation.sampler,
@@ -144,6 +137,6 @@ def search_queue(
         on_cache_hit=run.on_event,
         budget=run.budget,
         capacity=lambda: min(connection.capacity(factory.request, invocation.args.address), limit),
+        scheduler=scheduler,
         retry_failed=invocation.args.retry_failed,
     )
-    return queue, scheduler

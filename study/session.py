@@ -2,10 +2,10 @@
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from search_spaces import tags
@@ -23,8 +23,6 @@ from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
-
     from study.cluster.execute import StopReason
     from study.cluster.trial_queue import Budget, Job, TrialQueue
     from study.recording.events import Event
@@ -35,7 +33,7 @@ LOGGING_PATIENCE = 600.0
 
 State = TypeVar("State", Plan, SearchState)
 Queue = TypeVar("Queue", bound="TrialQueue")
-MakeQueue = Callable[["JobFactory"], tuple[Queue, "TrialScheduler | None"]]
+MakeQueue = Callable[["JobFactory"], Queue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +112,7 @@ def source_digests(invocation: Invocation, *, refresh: bool) -> dict[str, str | 
 
 
 class StudyRun:
-    """One training session: owns forecast, progress, writer and queue while trials run.
-
-    Attributes:
-        invocation: of the command line.
-        forecast: learns from every finished trial.
-    """
+    """One training session: owns forecast, progress, writer and queue while trials run."""
 
     def __init__(
         self,
@@ -129,7 +122,7 @@ class StudyRun:
         trials: int,
         epochs: int,
         deadline: float | None,
-        lease_lost: Flag,
+        lease_lost: threading.Event,
     ) -> None:
         """Prepare to run `trials` trials with `epochs` epochs in all.
 
@@ -145,8 +138,8 @@ class StudyRun:
         self._lease_lost = lease_lost
         self._progress = Progress(trials, epochs, invocation.console)
         self._writer = LedgerWriter(
-            invocation.ledger,
-            invocation.storage,
+            ledger=invocation.ledger,
+            storage=invocation.storage,
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
@@ -192,7 +185,7 @@ class StudyRun:
                 if self._writer.lost and not self._lease_lost.is_set():
                     results = f"{tracking_uri.redacted(self.invocation.storage_uri)}/results"
                     self._progress.note(
-                        f"the ledger does not answer: results wait in {results} for the next call"
+                        f"the ledger does not answer: results wait in {results} for the next invocation"
                     )
         return stop, queue
 
@@ -218,25 +211,24 @@ class StudyRun:
                     node=node,
                     code=code_tags(),
                 )
-                queue, scheduler = make_queue(factory)
+                queue = make_queue(factory)
                 stop = execute(
                     queue,
                     invocation.output / "ray",
                     self.on_event,
                     max_failures=invocation.args.max_failures,
                     budget=self.budget,
-                    scheduler=scheduler,
                 )
         return stop, queue
 
-    def fixed_queue(self, factory: "JobFactory") -> "tuple[TrialQueue, None]":
+    def fixed_queue(self, factory: "JobFactory") -> "TrialQueue":
         """The queue of the planned trials."""
         from study.cluster.trial_queue import TrialQueue
 
         stage = {STAGE_TAG: FINAL_STAGE} if self.invocation.search else {}
         jobs = [(trial, factory.job(trial, stage)) for trial in self._trained]
         limit = self.invocation.resources.max_concurrent or sys.maxsize
-        return TrialQueue(jobs, self.budget, lambda: limit), None
+        return TrialQueue(jobs, self.budget, lambda: limit)
 
 
 def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:

@@ -13,12 +13,24 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 MAY_IMPORT = {
     "trainables": {"trainables"},
-    "search_spaces": {"search_spaces", "trainables.trial"},
+    "search_spaces": {"search_spaces", "trainables.trial", "trainables.arms", "trainables.metrics"},
     "study": {"study", "search_spaces", "trainables"},
     "analysis": {"analysis", "search_spaces", "trainables.trial", "trainables.redact", "study.ledger"},
 }
 MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 """run.py puts everything together."""
+
+STUDY = [
+    ["ledger"],
+    ["recording"],
+    ["cluster"],
+    ["search", "planning"],
+    ["cli"],
+    ["session"],
+    ["search_session"],
+    ["run", "clean"],
+]
+"""The rooms of study/, from the lowest to the highest floor: each imports from lower floors only."""
 
 TRAINING = {path for path in SOURCES if ROOT / "trainables" in path.parents}
 HEAVY = {
@@ -32,7 +44,7 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / "study/ledger/ledger.py"},
+    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
 }
 """Who may import a heavy library."""
 
@@ -62,6 +74,16 @@ def test_imports_run_one_way(path: Path) -> None:
     # `from study import ledger` names the room and then the module: the module decides.
     ours -= {name for name in ours if any(other.startswith(f"{name}.") for other in ours)}
     assert [name for name in sorted(ours) if not within(name, allowed)] == []
+
+
+def test_rooms_of_study_import_from_lower_floors_only() -> None:
+    floor = {f"study.{room}": level for level, rooms in enumerate(STUDY) for room in rooms}
+    upward = []
+    for path in (path for path in SOURCES if path.relative_to(ROOT).parts[0] == "study"):
+        room = ".".join(path.relative_to(ROOT).with_suffix("").parts[:2])
+        used = {".".join(name.split(".")[:2]) for name in imports(path)} & floor.keys() - {room}
+        upward += [f"{path}: {other}" for other in used if floor[other] >= floor[room]]
+    assert upward == []
 
 
 @pytest.mark.parametrize("library", HEAVY)

@@ -85,7 +85,7 @@ def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
     assert record.tags["failure"] == f"a whole GPU has not enough memory: {reason}"
     assert (record.tags["attempts"], record.tags["gpus"]) == ("3", "1")
     assert record.params["batch_size"] == "25"
-    assert "ce/s0: 0.25 GPU has not enough memory, goes on with 0.5" in done.stdout
+    assert "ce/s0: 0.25 GPU has not enough memory, retrying with 0.5" in done.stdout
     assert "retry:    python " in done.stdout
 
 

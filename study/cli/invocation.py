@@ -30,17 +30,7 @@ REPORTS = Path("reports")
 class Invocation:
     """The arguments of one invocation, parsed and checked.
 
-    Attributes:
-        args: the arguments as typed.
-        selection: the trials; of a search, random ones that it could suggest, or its finalists'.
-        sizes: of the selected trials.
-        search: None for a space.
-        sampler: of a search.
-        scheduler: of a search.
-        resources: of each trial.
-        ledger: of the study.
-        storage: of saved states and results.
-        console: for people.
+    The selection of a search has random trials that it could suggest, later its finalists'.
     """
 
     args: argparse.Namespace
@@ -52,27 +42,12 @@ class Invocation:
     resources: connection.Resources
     ledger: Ledger
     storage: "Storage"
+    storage_uri: str
+    output: Path
+    data_dir: Path
+    allocation: connection.Allocation
+    """What each trial will be granted, as far as it is known before Ray is asked."""
     console: Console
-
-    @property
-    def output(self) -> Path:
-        """Absolute folder of `--output`."""
-        return Path(self.args.output).absolute()
-
-    @property
-    def storage_uri(self) -> str:
-        """Absolute folder or URI of `storage`."""
-        return options.storage_uri(self.args)
-
-    @property
-    def data_dir(self) -> Path:
-        """Absolute folder of datasets."""
-        return Path(self.args.data_dir).absolute()
-
-    @property
-    def allocation(self) -> connection.Allocation:
-        """What each trial will be granted, as far as it is known before Ray is asked."""
-        return connection.expected_allocation(self.resources, self.args.address)
 
     @property
     def rerun(self) -> dict[str, bool]:
@@ -91,6 +66,34 @@ class Invocation:
     def say(self, line: str) -> None:
         """Print a line for people."""
         self.console.print(plain(masked(line)), markup=False, soft_wrap=True)
+
+    def check_storage(self) -> None:
+        """Raise LedgerError where saved states and results cannot be read."""
+        try:
+            self.storage.names("results")
+        except OSError as error:
+            where = tracking_uri.redacted(self.storage_uri)
+            raise LedgerError(f"--storage: {where} does not answer: {first_line(error)}") from None
+
+    def check_before_anything_is_created(self) -> None:
+        """Raise LedgerError or ClusterError for what can never work."""
+        folders = [("--output", self.args.output), ("reports", REPORTS)]
+        for option, folder in folders:
+            if JOB_FILES in str(folder.absolute()):
+                raise LedgerError(
+                    f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
+                    " folder elsewhere, and no --working-dir of `ray job submit`"
+                )
+        if not all(self.current_digests().values()):
+            folders.append(("--data-dir", self.args.data_dir))  # otherwise reading is enough
+        if "://" not in self.storage_uri:
+            folders.append(("--storage", Path(self.storage_uri)))
+        if self.ledger.store.sqlite_file is not None:
+            folders.append(("--tracking-uri", self.ledger.store.sqlite_file.parent))
+        for option, folder in folders:
+            tracking_uri.check_writable(option, folder)
+        self.ledger.exists()  # raises for a store that cannot be read
+        connection.check_address(self.args.address, self.resources)
 
 
 def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
@@ -114,6 +117,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
+    storage_uri = options.storage_uri(args)
     several = search is not None and len(search.objectives) > 1
     return Invocation(
         args=args,
@@ -124,7 +128,11 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         scheduler=args.scheduler or ("none" if several else "asha"),
         resources=resources,
         ledger=ledger_from(args),
-        storage=Storage(options.storage_uri(args)),
+        storage=Storage(storage_uri),
+        storage_uri=storage_uri,
+        output=args.output.absolute(),
+        data_dir=args.data_dir.absolute(),
+        allocation=connection.expected_allocation(resources, args.address),
         console=console,
     )
 
@@ -141,34 +149,3 @@ def check_search_options(args: argparse.Namespace, search: Search | None) -> Non
             raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
         if args.sampler == "cmaes":
             raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")
-
-
-def check_before_anything_is_created(invocation: Invocation) -> None:
-    """Raise LedgerError or ClusterError for what can never work."""
-    folders = [("--output", invocation.args.output), ("reports", REPORTS)]
-    for option, folder in folders:
-        if JOB_FILES in str(folder.absolute()):
-            raise LedgerError(
-                f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
-                " folder elsewhere, and no --working-dir of `ray job submit`"
-            )
-    if not all(invocation.current_digests().values()):
-        folders.append(("--data-dir", invocation.args.data_dir))  # otherwise reading is enough
-    if "://" not in invocation.storage_uri:
-        folders.append(("--storage", Path(invocation.storage_uri)))
-    database = invocation.ledger.store.sqlite_file
-    if database is not None:
-        folders.append(("--tracking-uri", database.parent))
-    for option, folder in folders:
-        tracking_uri.check_writable(option, folder)
-    invocation.ledger.exists()  # raises for a store that cannot be read
-    connection.check_address(invocation.args.address, invocation.resources)
-
-
-def check_storage(invocation: Invocation) -> None:
-    """Raise LedgerError where saved states and results cannot be read."""
-    try:
-        invocation.storage.names("results")
-    except OSError as error:
-        where = tracking_uri.redacted(invocation.storage_uri)
-        raise LedgerError(f"--storage: {where} does not answer: {first_line(error)}") from None

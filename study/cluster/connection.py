@@ -25,12 +25,9 @@ class ClusterError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """What each trial requests, and how many run at once.
+    """What each trial requests: CPUs (as many threads), GPUs (None: one where there are any).
 
-    Attributes:
-        cpus: CPUs per trial; PyTorch uses as many threads, at least one.
-        gpus: GPUs per trial, a fraction to share one; None: one where there are any.
-        max_concurrent: trials at once; None: as many as fit.
+    At most `max_concurrent` trials run at once; None: as many as fit.
     """
 
     cpus: float = 1.0
@@ -49,13 +46,9 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allocation:
-    """What each trial is expected to be granted. None means not known before Ray is asked.
+    """What each trial is expected to be granted; None: not known before Ray is asked.
 
-    Attributes:
-        device: as in the run's tag; None for GPUs and on clusters.
-        threads: of PyTorch.
-        gpus: number or share of GPUs; 0: a CPU.
-        slots: trials at once.
+    `device` is the run's tag, not known for GPUs and on clusters; `slots` is the number of trials at once.
     """
 
     device: str | None
@@ -191,8 +184,7 @@ def resource_request(resources: Resources, address: str | None) -> dict[str, flo
     """Ray's resource request of one trial, within a `ray_connection`.
 
     Raises:
-        ClusterError: a local Ray can never grant it, or a cluster has no node yet that says whether trials
-            should wait for GPUs.
+        ClusterError: a local Ray can never grant it, or no node of a cluster tells whether there are GPUs.
     """
     nodes = _node_resources()
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}

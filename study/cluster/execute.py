@@ -9,38 +9,23 @@ import signal
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
 
 from study.cluster import ray_internals
 from study.cluster.trial_queue import Budget, Job, TrialQueue
-from study.recording.events import (
-    EpochDone,
-    Event,
-    Failed,
-    Interrupted,
-    Pruned,
-    Resumed,
-    Retrying,
-    Started,
-    Succeeded,
-)
+from study.recording import events
+from study.recording.events import Event
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a study stopped before all its trials ended; empty where all of them did.
-
-    Attributes:
-        received: the signal that stopped it.
-        reason: otherwise what stopped it, in words for people.
-    """
+    """Why a study stopped before all its trials ended: a signal, or a reason in words for people."""
 
     received: signal.Signals | None = None
     reason: str | None = None
@@ -58,7 +43,6 @@ def execute(
     *,
     max_failures: int,
     budget: Budget | None = None,
-    scheduler: TrialScheduler | None = None,
 ) -> StopReason:
     """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
@@ -66,12 +50,11 @@ def execute(
     Trials that have begun and not ended by then are Interrupted.
 
     Args:
-        queue: of the trials.
+        queue: hands out the trials.
         tune_dir: absolute folder for Tune's own files.
-        on_event: called with what happens, in the calling thread; must return at once.
+        on_event: called in this thread; must return at once.
         max_failures: how often a trial whose process is lost is restarted, from its last saved state.
         budget: ends the study when it is used up.
-        scheduler: may stop trials early.
     """
     ray_internals.keep_worker_environment()
     stop = GracefulStop()
@@ -80,7 +63,7 @@ def execute(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
             search_alg=queue,
-            scheduler=scheduler,
+            scheduler=queue.scheduler,
             num_samples=-1,  # until the queue returns FINISHED
             reuse_actors=True,  # a new process for each trial would spend seconds on importing PyTorch
             trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
@@ -107,17 +90,16 @@ def execute(
     return StopReason(stop.received, stop.reason)
 
 
+@dataclass
 class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
     Enter it after Ray has started, which sets its own handler for SIGTERM.
     """
 
-    def __init__(self) -> None:
-        """No stop is requested yet."""
-        self.received: signal.Signals | None = None
-        self.reason: str | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+    received: signal.Signals | None = None
+    reason: str | None = None
+    _previous: dict[signal.Signals, Any] = field(default_factory=dict)
 
     def __enter__(self) -> None:
         """Set the handlers."""
@@ -188,9 +170,9 @@ class TuneCallback(tune.Callback):
         count = self._dropped[config.key] = self._dropped.get(config.key, 0) + 1
         if count < self._attempts:
             self._queue.requeue(job)
-            self._on_event(Retrying(config, "its worker was still busy, starting again"))
+            self._on_event(events.Retrying(config, "its worker was still busy, starting again"))
         else:
-            self._end(Failed(config, f"after {count} attempts: no worker could be used again", ""))
+            self._end(events.Failed(config, f"after {count} attempts: no worker could be used again", ""))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -201,17 +183,17 @@ class TuneCallback(tune.Callback):
             return  # it has ended: a process that Tune took for lost may still report
         if "started" in result:
             self._started.add(config.key)
-            self._on_event(Started(config, result["started"], result["started_at"]))
+            self._on_event(events.Started(config, result["started"], result["started_at"]))
         elif "resumed" in result:
             self._queue.record_epochs(config, result["resumed"])
-            self._on_event(Resumed(config, result["resumed"], result["notes"]))
+            self._on_event(events.Resumed(config, result["resumed"], result["notes"]))
         elif "row" in result:
             self._queue.record_epochs(config, [result["row"]])
-            self._on_event(EpochDone(config, result["row"]))
+            self._on_event(events.EpochDone(config, result["row"]))
             if result.get("done"):  # the scheduler has already decided
-                self._end(Pruned(config, result["row"]))
+                self._end(events.Pruned(config, result["row"]))
         elif "bundle" in result:
-            self._end(Succeeded(config, result["objectives"]))
+            self._end(events.Succeeded(config, result["objectives"]))
         elif "late" in result:
             self._queue.postpone(trial.config)
         elif "unfit" in result:
@@ -221,17 +203,19 @@ class TuneCallback(tune.Callback):
         elif "disk_full" in result:
             self._stop.request(f"there is no room for results: {result['disk_full']}")
         elif "failure" in result:
-            self._end(Failed(config, result["failure"], result["traceback"]))
+            self._end(events.Failed(config, result["failure"], result["traceback"]))
 
     def _enlarge(self, config: TrialConfig, job: Job, reason: str, traceback: str) -> None:
         """Retry a trial with twice its share of a GPU, up to a whole one."""
         share = job["request"]["gpu"]
         if share >= 1:
-            self._end(Failed(config, f"a whole GPU has not enough memory: {reason}", traceback))
+            self._end(events.Failed(config, f"a whole GPU has not enough memory: {reason}", traceback))
             return
         larger = min(1.0, 2 * share)
         self._queue.requeue({**job, "request": {**job["request"], "gpu": larger}})
-        self._on_event(Retrying(config, f"{share:g} GPU has not enough memory, goes on with {larger:g}"))
+        self._on_event(
+            events.Retrying(config, f"{share:g} GPU has not enough memory, retrying with {larger:g}")
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed in every attempt."""
@@ -241,13 +225,13 @@ class TuneCallback(tune.Callback):
         path = Path(trial.error_file) if trial.error_file else None
         text = path.read_text() if path and path.exists() else ""
         last = text.strip().splitlines()[-1:] or ["its process was lost"]
-        self._end(Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
+        self._end(events.Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
 
     def interrupt_rest(self) -> None:
         """Report all trials that have begun and not ended as Interrupted."""
         for config in list(self._queue.unfinished.values()):
             if config.key in self._started:
-                self._end(Interrupted(config))
+                self._end(events.Interrupted(config))
 
     def _end(self, event: Event) -> None:
         self._queue.end(event)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from study.recording.events import Event
@@ -22,8 +23,8 @@ class Budget:
 
     Attributes:
         deadline: when its trials are stopped, s since 1970.
-        seconds: how long a trial is expected to take; None: not known.
-        text: the budget in words for people.
+        seconds: expected for a trial; None: not known.
+        text: for people.
     """
 
     deadline: float
@@ -40,6 +41,7 @@ class TrialQueue(Searcher):
 
     Attributes:
         unfinished: trials that have not ended, by key.
+        scheduler: may stop trials early.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class TrialQueue(Searcher):
         jobs: Sequence[tuple[TrialConfig, Job]] = (),
         budget: Budget | None = None,
         capacity: Callable[[], int] = lambda: sys.maxsize,
+        scheduler: TrialScheduler | None = None,
     ) -> None:
         """Take the jobs, in the order of running.
 
         No trial begins that would not fit into the rest of `budget`, nor while `capacity()` trials run.
         """
         super().__init__()
+        self.scheduler = scheduler
         self.unfinished: dict[str, TrialConfig] = {}
         self._running: dict[str, Job] = {}  # by Tune's id of the trial
         self._pending: list[Job] = []
@@ -126,4 +130,4 @@ class TrialQueue(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: a study resumes from its ledger, never from Tune's files."""
-        raise AssertionError("a study resumes from its ledger, never from Tune's files")
+        raise NotImplementedError

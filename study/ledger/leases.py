@@ -8,13 +8,7 @@ from study.ledger.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The lease of a driver, held or requested.
-
-    Attributes:
-        run_id: of its MLflow run.
-        started: by the driver's own clock, ms since 1970.
-        tags: of the run.
-    """
+    """The lease of a driver, held or requested; `started` is by the driver's own clock, ms since 1970."""
 
     run_id: str
     started: int

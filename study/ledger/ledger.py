@@ -28,10 +28,7 @@ MAX_METRICS = 1000
 class Ledger:
     """An experiment in an MLflow store. Creating this object touches nothing.
 
-    Attributes:
-        uri: MLflow tracking URI.
-        experiment: name of the experiment.
-        artifact_root: absolute folder for artifacts of a local database; a tracking server has its own.
+    `artifact_root` is the absolute folder for artifacts of a local database; a tracking server has its own.
     """
 
     uri: str

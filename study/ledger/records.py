@@ -16,8 +16,6 @@ class TrialRecord:
     """One trial in the ledger.
 
     Attributes:
-        key: of its config.
-        run_id: of its MLflow run.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: the config's fields, as text.
         tags: without MLflow's own.
@@ -35,5 +33,5 @@ class TrialRecord:
 
 
 def without_mlflow_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags that this project set."""
+    """The tags that this project has set."""
     return {name: value for name, value in tags.items() if not name.startswith("mlflow.")}

@@ -27,13 +27,11 @@ class SearchTrial:
     """A searched trial.
 
     Attributes:
-        config: of the trial.
         number: in the order of suggestion, from 1, for each method.
         state: one of `STATES`: `pruned` was stopped early, `diverged` had a loss that was not finite,
             `failed` failed for another reason.
         objectives: values of the search's objectives, in their order; None unless finished with all of them.
         epochs: trained before it was pruned; all of them otherwise.
-        run_id: of its MLflow run.
     """
 
     config: TrialConfig
@@ -54,7 +52,6 @@ class SearchState:
     """The progress of a search.
 
     Attributes:
-        search: with the number of trials that were asked for.
         members: of each method, in the order of suggestion; no more than the search asks for.
         reusable: trials in the ledger that the search could suggest but has not, by key.
         stale: number of trials that do not count because their data have changed.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces import Search
@@ -62,22 +63,21 @@ class OptunaQueue(TrialQueue):
         on_cache_hit: Callable[[CacheHit], None] = lambda event: None,
         budget: Budget | None = None,
         capacity: Callable[[], int] = lambda: 1,
+        scheduler: TrialScheduler | None = None,
         retry_failed: bool = False,
     ) -> None:
-        """Give Optuna what the ledger has.
+        """Give Optuna what the ledger has; `budget`, `capacity` and `scheduler` as in `TrialQueue`.
 
         Args:
             state: of the search.
-            make_job: makes the job of a trial.
+            make_job: see `MakeJob`.
             sampler: one of `SAMPLERS`.
             seed: of the sampler, besides the search's name and the number of known trials.
             histories: validation accuracy by epoch of the search's members, by key.
             on_cache_hit: called with trials that the ledger already has.
-            budget: as in `TrialQueue`.
-            capacity: as in `TrialQueue`; a suggestion that cannot begin yet knows less than it could.
             retry_failed: run failed members again.
         """
-        super().__init__((), budget, capacity)
+        super().__init__((), budget, capacity, scheduler)
         self.exhausted: set[str] = set()
         self._search = state.search
         self._make_job = make_job
@@ -158,7 +158,6 @@ class MethodSearch:
     """One method's Optuna study.
 
     Attributes:
-        name: of the method.
         members: how they ended, by key; None: not yet.
         half_done: numbers of members to be run first, by key.
     """
