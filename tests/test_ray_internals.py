@@ -40,14 +40,10 @@ def test_nothing_is_set_or_imported_at_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_noisy_loggers_are_those_of_ray() -> None:
-    import ray.tune.execution.experiment_state
-    import ray.tune.search.optuna.optuna_search
+def test_the_noisy_logger_is_one_of_ray() -> None:
+    from ray.tune.execution import experiment_state
 
-    modules = (ray.tune.execution.experiment_state, ray.tune.search.optuna.optuna_search)
-    assert [module.logger for module in modules] == [
-        logging.getLogger(name) for name in ray_internals.NOISY_LOGGERS
-    ]
+    assert experiment_state.logger is logging.getLogger(ray_internals.NOISY_LOGGER)
 
 
 def test_workers_get_no_variables_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +101,6 @@ def test_the_file_of_the_token() -> None:
     from ray._private.authentication_test_utils import _DEFAULT_AUTH_TOKEN_RELATIVE_PATH
 
     assert Path(".ray/auth_token") == _DEFAULT_AUTH_TOKEN_RELATIVE_PATH
-
-
-def test_the_step_of_a_result() -> None:
-    from ray.tune.result import TRAINING_ITERATION
-
-    assert ray_internals.TRAINING_ITERATION == TRAINING_ITERATION
 
 
 def test_asha_decides_about_trials_that_do_not_run() -> None:

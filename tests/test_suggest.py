@@ -81,7 +81,7 @@ def run_all(jobs: OptunaQueue) -> list[TrialConfig]:
 
 
 def optunas(jobs: OptunaQueue, method: str) -> list[Any]:
-    return jobs._methods[method]._optuna._ot_study.trials
+    return jobs._methods[method]._study.trials
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])

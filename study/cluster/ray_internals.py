@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 JOB_FILES = "/runtime_resources/working_dir_files/"
 """Part of the path of files sent by `ray job submit --working-dir`, which Ray deletes after the job."""
-TRAINING_ITERATION = "training_iteration"
-"""Key of a result under which OptunaSearch looks for the step of an intermediate value."""
-NOISY_LOGGERS = ("ray.tune.execution.experiment_state", "ray.tune.search.optuna.optuna_search")
-"""They complain about snapshots that nothing reads, and about values that are reported after a trial."""
+NOISY_LOGGER = "ray.tune.execution.experiment_state"
+"""It complains at length where snapshots, which nothing reads, cannot be written."""
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger replaces Tune's own loggers
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no periodic snapshots: nothing is ever restored from them
@@ -39,8 +37,7 @@ def configure_tune() -> None:
     """Set the environment variables that Tune reads when it is imported or run."""
     os.environ.update(TUNE_SETTINGS)
     os.environ.setdefault(MAX_PENDING_TRIALS, "8")
-    for name in NOISY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger(NOISY_LOGGER).setLevel(logging.CRITICAL)
 
 
 def keep_worker_environment() -> None:

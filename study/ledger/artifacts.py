@@ -1,10 +1,9 @@
-"""Files of a run: uploaded from memory, downloaded once."""
+"""Artifacts of runs, downloaded once."""
 
 import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +13,6 @@ from trainables.redact import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-def upload(
-    client: "MlflowClient", run_id: str, files: Mapping[str, bytes], folder: str | None = None
-) -> None:
-    """Log files into `folder` of the run's artifacts, each with its content."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, content in files.items():
-            Path(scratch, name).write_bytes(content)
-        client.log_artifacts(run_id, scratch, folder)
 
 
 @dataclass(slots=True)

@@ -4,13 +4,14 @@ One experiment, one run a trial, found by the tag `trial.key`.
 """
 
 import contextlib
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader
-from study.ledger.artifacts import Downloads, upload
+from study.ledger.artifacts import Downloads
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, PRUNED_TAG, TrialRecord, without_mlflow_tags
 from study.ledger.store import Store
 from trainables.trial import TrialConfig
@@ -263,9 +264,12 @@ class Ledger:
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
 
-    def log_files(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
-        """Log artifacts from memory, into `folder` of the run's artifacts."""
-        upload(self.client, run_id, files, folder)
+    def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Log artifacts from memory."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, content in files.items():
+                Path(scratch, name).write_bytes(content)
+            self.client.log_artifacts(run_id, scratch)
 
     def artifact(self, run_id: str, name: str) -> Path:
         """Local path of an artifact, which is downloaded once; OSError where it cannot be had."""

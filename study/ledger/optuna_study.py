@@ -19,15 +19,14 @@ def make_study(
     name: str,
     members: Sequence[SearchTrial],
     histories: Mapping[str, Mapping[int, float]],
-    storage: optuna.storages.BaseStorage | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
 ) -> optuna.Study:
-    """A study with the ended members of one method.
+    """A study in memory with the ended members of one method.
 
-    `histories` has the validation accuracy by epoch of those that were stopped early, by key. Without
-    `storage` the study is in memory.
+    `histories` has the validation accuracy by epoch of those that were stopped early, by key.
     """
     study = optuna.create_study(
-        storage=storage,
+        sampler=sampler,
         study_name=name,
         directions=[OBJECTIVES[objective] for objective in search.objectives],  # type: ignore[misc]
     )

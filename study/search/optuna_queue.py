@@ -6,18 +6,17 @@ values; half-done ones are the first that it suggests.
 
 import hashlib
 import math
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces import Search
 from search_spaces.searches import Parameter
-from study.cluster.ray_internals import TRAINING_ITERATION
 from study.cluster.trial_queue import Budget, Job, TrialQueue
 from study.ledger.optuna_study import make_study
 from study.ledger.search_state import (
@@ -31,7 +30,6 @@ from study.ledger.search_state import (
 )
 from study.recording.events import CacheHit, Event, Failed, Pruned, Succeeded
 from study.search.asha import INTERMEDIATE_METRIC
-from trainables.metrics import OBJECTIVES
 from trainables.trial import TrialConfig
 
 MAX_REPEATS = 200
@@ -139,12 +137,12 @@ class OptunaQueue(TrialQueue):
         if not methods:
             return False
         method = min(methods, key=lambda method: (not method.half_done, len(method.members)))
-        ask_id, config = method.ask()
+        trial, config = method.ask()
         if config.key in method.members and config.key not in method.half_done:
-            if method.repeat(ask_id, config) >= MAX_REPEATS:
+            if method.repeat(trial, config) >= MAX_REPEATS:
                 self.exhausted.add(method.name)
             return True
-        tags = {STAGE_TAG: SEARCH_STAGE, membership_tag(self._search): str(method.add(ask_id, config))}
+        tags = {STAGE_TAG: SEARCH_STAGE, membership_tag(self._search): str(method.add(trial, config))}
         known = self._reusable.get(config.key)
         if known is not None and known.ended and known.state != "pruned":
             self._on_cache_hit(CacheHit(config, known.run_id, tags))
@@ -184,82 +182,67 @@ class MethodSearch:
         self._histories = histories
         self._last_number = last_number
         self._repeats = 0
-        self._asked: dict[str, list[str]] = {}  # Optuna's trials that wait for the end of a member, by key
-        self._suggested: TrialConfig | None = None
-        modes = ["max" if OBJECTIVES[objective] == "maximize" else "min" for objective in search.objectives]
-        storage = optuna.storages.InMemoryStorage()
-        make_study(search, name, ended, histories, storage)
-        self._optuna = OptunaSearch(
-            self._define,
-            metric=list(search.objectives) if self._several else search.objectives[0],
-            mode=modes if self._several else modes[0],
-            sampler=sampler,
-            storage=storage,
-            study_name=name,
-            points_to_evaluate=[_suggested_values(search, member.config) for member in half_done],
-        )
-
-    @property
-    def _several(self) -> bool:
-        return len(self._search.objectives) > 1
+        self._asked: dict[str, list[optuna.Trial]] = {}  # wait for the end of a member, by its key
+        self._study = make_study(search, name, ended, histories, sampler)
+        for member in half_done:
+            suggested = search.recall(member.config) or {}
+            self._study.enqueue_trial({parameter: value for parameter, (value, _) in suggested.items()})
 
     @property
     def complete(self) -> bool:
         """Whether nothing needs to be suggested any more."""
         return not self.half_done and len(self.members) >= self._search.trials
 
-    def _define(self, trial: optuna.Trial) -> None:
-        self._suggested = self._search.config(self.name, lambda parameter: _suggest(trial, parameter))
+    def ask(self) -> tuple[optuna.Trial, TrialConfig]:
+        """Optuna's next trial, and its configuration."""
+        trial = self._study.ask()
+        return trial, self._search.config(self.name, partial(_suggest, trial))
 
-    def ask(self) -> tuple[str, TrialConfig]:
-        """A configuration, and Optuna's id for it."""
-        ask_id = uuid.uuid4().hex
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray warns of slow suggestions: the first one imports a library
-            self._optuna.suggest(ask_id)
-        if self._suggested is None:
-            raise AssertionError("Optuna has suggested nothing")
-        return ask_id, self._suggested
-
-    def add(self, ask_id: str, config: TrialConfig) -> int:
+    def add(self, trial: optuna.Trial, config: TrialConfig) -> int:
         """Make a suggested configuration a member; returns its number."""
         number = self.half_done.pop(config.key, None)
         if number is None:
             number = self._last_number = self._last_number + 1
         self.members[config.key] = None
-        self._asked[config.key] = [ask_id]
+        self._asked[config.key] = [trial]
         self._repeats = 0
         return number
 
-    def repeat(self, ask_id: str, config: TrialConfig) -> int:
+    def repeat(self, trial: optuna.Trial, config: TrialConfig) -> int:
         """Answer for a member that is suggested again; returns the number of consecutive repeats."""
         self._repeats += 1
         outcome = self.members[config.key]
         if outcome is None:
-            self._asked.setdefault(config.key, []).append(ask_id)
+            self._asked.setdefault(config.key, []).append(trial)
         else:
-            self._report(ask_id, config, *outcome)
+            self._tell(trial, config, *outcome)
         return self._repeats
 
     def end(self, config: TrialConfig, state: str, values: tuple[float, ...] | None, epochs: int) -> None:
         """Tell Optuna how a member has ended."""
         self.members[config.key] = (state, values)
-        for ask_id in self._asked.pop(config.key, []):
-            self._report(ask_id, config, state, values, epochs)
+        for trial in self._asked.pop(config.key, []):
+            self._tell(trial, config, state, values, epochs)
 
-    def _report(
-        self, ask_id: str, config: TrialConfig, state: str, values: tuple[float, ...] | None, epochs: int = 0
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        config: TrialConfig,
+        state: str,
+        values: tuple[float, ...] | None,
+        epochs: int | None = None,
     ) -> None:
-        objectives = self._search.objectives
+        several = len(self._search.objectives) > 1  # then Optuna supports no pruning
         if state == "finished" and values is not None:
-            self._optuna.on_trial_complete(ask_id, dict(zip(objectives, values, strict=True)))
-            return
-        if state == "pruned" and not self._several:
-            for epoch, value in self._histories.get(config.key, {}).items():
-                if not epochs or epoch <= epochs:
-                    self._optuna.on_trial_result(ask_id, {objectives[0]: value, TRAINING_ITERATION: epoch})
-        # Without a value, "pruned" ranks behind all others for Optuna, and "failed" is ignored.
-        self._optuna.on_trial_complete(ask_id, None, error=state == "failed" or self._several)
+            self._study.tell(trial, values)
+        elif state == "failed" or several:
+            self._study.tell(trial, state=TrialState.FAIL)  # is ignored
+        else:
+            if state == "pruned":
+                for epoch, value in self._histories.get(config.key, {}).items():
+                    if epochs is None or epoch <= epochs:
+                        trial.report(value, epoch)
+            self._study.tell(trial, state=TrialState.PRUNED)  # without values it ranks behind all others
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
@@ -294,7 +277,3 @@ def _sampler_seed(search: Search, method: str, known: int, seed: int) -> int:
     """A different seed when a search is resumed, or its first suggestions would be repeated."""
     digest = hashlib.sha256(f"{search.name} {method} {known} {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-def _suggested_values(search: Search, config: TrialConfig) -> dict[str, Any]:
-    return {name: value for name, (value, _) in (search.recall(config) or {}).items()}
