@@ -150,7 +150,7 @@ class Search:
         for name in (parameter.name for parameter in self.parameters):
             if name not in FIELDS or name in ("method", "seed"):
                 hint = nearest(name, FIELDS)
-                raise ValueError(f"a search asks for {name!r}{hint}; allowed: fields of TrialConfig")
+                raise ValueError(f"a search has parameter {name!r}{hint}; allowed: fields of TrialConfig")
 
     def config(self, method: str, suggest: Callable[[Parameter], Any]) -> TrialConfig:
         """The trial with the values that `suggest` returns, one parameter after the other.
@@ -174,8 +174,8 @@ class Search:
         for name in values.keys() - {"method", *self.assigned}:
             if getattr(config, name) != coerce(name, values[name]):
                 raise ValueError(
-                    f"search {self.name!r}: {name} was asked for, but cannot matter in {config.name}: ask"
-                    " for it only where it does"
+                    f"search {self.name!r}: {name} was suggested, but does not matter in {config.name}:"
+                    " suggest it only where it does"
                 )
         return config
 

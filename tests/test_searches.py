@@ -85,10 +85,10 @@ def test_a_field_that_is_set_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("learning_rate", "asks for 'learning_rate'; allowed: fields of TrialConfig"),
-        ("lrs", r"asks for 'lrs' \(did you mean 'lr'\?\)"),
-        ("seed", "asks for 'seed'"),
-        ("gamma", "gamma was asked for, but cannot matter"),
+        ("learning_rate", "has parameter 'learning_rate'; allowed: fields of TrialConfig"),
+        ("lrs", r"has parameter 'lrs' \(did you mean 'lr'\?\)"),
+        ("seed", "has parameter 'seed'"),
+        ("gamma", "gamma was suggested, but does not matter"),
     ],
 )
 def test_what_is_no_parameter_is_refused(asked: str, message: str) -> None:
