@@ -19,9 +19,10 @@ import pandas as pd
 from search_spaces import Selection, add_selection_arguments, search_from, selection_from
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
 from study.ledger import tracking_uri
-from study.ledger.ledger import Ledger, add_ledger_arguments, ledger_from
-from study.ledger.records import DATA, TrialRecord
-from study.ledger.search_state import Standing, standing
+from study.ledger.ledger import Ledger
+from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.records import DATA_TAG, TrialRecord
+from study.ledger.search_state import SearchState, load_search_state
 from trainables.redact import masked, plain
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
@@ -76,7 +77,7 @@ class Inputs:
     args: argparse.Namespace
     selection: Selection
     ledger: Ledger
-    found: Standing | None
+    found: SearchState | None
     trials: pd.DataFrame
     folder: Path
 
@@ -116,7 +117,7 @@ def parse_command_line(
         if check:
             check(args)
         ledger = ledger_from(args)
-        tracking_uri.probe(ledger.uri)
+        tracking_uri.check_reachable(ledger.uri)
         if not ledger.exists():
             raise ValueError(
                 f"--experiment: no experiment {ledger.experiment!r} at {tracking_uri.redacted(ledger.uri)}"
@@ -129,7 +130,7 @@ def parse_command_line(
             trials = read(selection, ledger, report / FRAME)
         else:
             records = ledger.trials()
-            found = standing(search, records, {})
+            found = load_search_state(search, records, {})
             selection = found.final_selection()
             if selection.trials:
                 trials = load(selection, records)
@@ -298,14 +299,14 @@ def _refuse_mixed(trials: pd.DataFrame) -> None:
 
     Those of another PROTOCOL cannot be here: it is part of the key by which trials are found.
     """
-    for label, cell in finished(trials).dropna(subset=DATA).groupby("cell_label", sort=False):
-        runs = {digest: list(part["run_id"]) for digest, part in cell.groupby(DATA)}
+    for label, cell in finished(trials).dropna(subset=DATA_TAG).groupby("cell_label", sort=False):
+        runs = {digest: list(part["run_id"]) for digest, part in cell.groupby(DATA_TAG)}
         if len(runs) > 1:
             groups = "; ".join(f"{str(digest)[:12]}: {_named(ids)}" for digest, ids in runs.items())
             raise MixedData(
                 f"{label}: its trials were trained on different data, which no table may mix. Runs by"
-                f" {DATA}: {groups}. `python study/run.py … --rerun-stale` trains those again that are not on"
-                " the data at hand"
+                f" {DATA_TAG}: {groups}. `python study/run.py … --rerun-stale` trains those again that are"
+                " not on the data at hand"
             )
 
 

@@ -21,10 +21,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from scipy.stats import ttest_rel
 
 from search_spaces import Search
-from search_spaces.searches import SAMPLERS, Suggest
-from study.ledger.search_state import Standing
+from search_spaces.searches import SAMPLERS, Parameter, choice, loguniform, uniform
+from study.ledger.search_state import SearchState
 from study.recording.events import Succeeded
-from study.search.optuna_queue import Suggestions
+from study.search.optuna_queue import OptunaQueue
 from trainables.trial import TrialConfig
 
 FIXED = {
@@ -39,12 +39,14 @@ RANGES |= {"solarize_p": (0.0, 1.0, False)}
 CHOICES = {"batch_size": (25, 50, 100, 200), "lr_schedule": ("constant", "cosine")}
 
 
-def parameters(trial: Suggest, _method: str) -> None:
-    """Four numbers and two categories."""
-    for name, (low, high, log) in RANGES.items():
-        trial.suggest_float(name, low, high, log=log)
-    for name, choices in CHOICES.items():
-        trial.suggest_categorical(name, choices)
+PARAMETERS = (
+    *(
+        Parameter(name, (loguniform if log else uniform)(low, high))
+        for name, (low, high, log) in RANGES.items()
+    ),
+    *(Parameter(name, choice(*choices)) for name, choices in CHOICES.items()),
+)
+"""Four numbers and two categories."""
 
 
 def objective(seed: int) -> Callable[[TrialConfig], float]:
@@ -66,16 +68,16 @@ def objective(seed: int) -> Callable[[TrialConfig], float]:
 
 def best_found(sampler: str, seed: int, trials: int) -> float:
     """The best value among `trials` configurations."""
-    search = Search(name="quadratic", fixed=FIXED, parameters=parameters, methods=("ce",), trials=trials)
-    jobs = Suggestions(
-        Standing(search=search, members={"ce": ()}),
+    search = Search(name="quadratic", fixed=FIXED, parameters=PARAMETERS, methods=("ce",), trials=trials)
+    jobs = OptunaQueue(
+        SearchState(search=search, members={"ce": ()}),
         lambda config, tags: {"key": config.key},
         sampler=sampler,
         seed=seed,
     )
     value, found = objective(seed), []
     while isinstance(job := jobs.suggest(str(len(found))), dict):
-        config = jobs.open[job["key"]]
+        config = jobs.unfinished[job["key"]]
         found.append(value(config))
         jobs.end(Succeeded(config, {"val_acc": found[-1]}))
         jobs.on_trial_complete(str(len(found) - 1))

@@ -1,7 +1,7 @@
-"""A small vocabulary for designs: which subsets, which combinations, and what is left out.
+"""A small vocabulary for experimental designs.
 
-A design is made of rows: dictionaries with some fields of `TrialConfig`. `product` combines choices into
-rows, `trials` turns rows into configs.
+`product` combines choices into rows, dictionaries with some fields of `TrialConfig`; `trials` turns rows into
+configs.
 """
 
 import itertools
@@ -15,11 +15,7 @@ T = TypeVar("T")
 
 
 class Trials(list[TrialConfig]):
-    """Distinct trials, with what was left out of their design.
-
-    Attributes:
-        notes: for people, one line an exclusion.
-    """
+    """Distinct trials; `notes` has a line for people for each exclusion from their design."""
 
     def __init__(self, configs: Iterable[TrialConfig], notes: Sequence[str] = ()) -> None:
         """Keep the first of equal configs."""

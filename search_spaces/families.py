@@ -1,4 +1,4 @@
-"""Which arm is compared with which: the families of comparisons, in plans and in analysis alike."""
+"""Which arm is compared with which: the families of comparisons, for plans and analysis."""
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -7,16 +7,16 @@ from trainables.arms import CE, CONTROL
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, TrialConfig, format_value, two_views
 
 LEVEL = 0.05
-"""Of significance: α. Intervals are for 1 - α."""
+"""Significance level α; intervals have level 1 - α."""
 
 EXACT = 16
-"""Most seeds for which all patterns of signs are looked at; above it, random ones."""
+"""Up to so many seeds, all sign patterns are enumerated; above it, random ones are drawn."""
 RANDOM_PATTERNS = 99_999
 
 Cell = TypeVar("Cell", bound=Hashable)
 
 _OPTIONS = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma", "term"))
-"""Fields that set apart arms of one name. (Not the term: γ has another scale for each.)"""
+"""Fields that distinguish arms of one name. (Not the term: γ has another scale for each.)"""
 _BUDGETS = (("epochs",), ("lr", "weight_decay"))
 """What else may explain an effect of two views: more images seen, or a larger step."""
 
@@ -29,20 +29,19 @@ def smallest_p(n: int) -> float:
 def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
     """Which arm of a cell is compared with which, by family: `{baseline: {arm: its baseline}}`.
 
-    - `ce`: every arm of two views.
-    - `siamese-0`: every γ > 0, against the control that is equal in all else.
-    - `unlabeled_size=0`, `views=symmetric`, …: arms that differ from another in that one field alone, against
+    - `ce`: every arm with two views.
+    - `siamese-0`: every γ > 0, against the control that is otherwise equal.
+    - `unlabeled_size=0`, `views=symmetric`, …: arms that differ from another in that field alone, against
       the one that has the field's default (or the first value of the space).
 
-    Args:
-        arms: a trial of each arm, by label.
+    `arms` has a trial of each arm, by label.
     """
     arms = {label: trial.replace(seed=0) for label, trial in arms.items()}
     labels = {trial: label for label, trial in arms.items()}
     pairs = {label: trial for label, trial in arms.items() if two_views(trial)}
     single = [label for label in arms if label not in pairs]
-    found = {CE: dict.fromkeys(pairs, single[0]) if single else {}}
-    found[CONTROL] = _partners(
+    compared = {CE: dict.fromkeys(pairs, single[0]) if single else {}}
+    compared[CONTROL] = _partners(
         labels, {label: trial for label, trial in pairs.items() if trial.gamma}, gamma=0.0
     )
     for name in _OPTIONS:
@@ -50,8 +49,8 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
         if len(values) > 1:
             reference = DEFAULTS[name] if DEFAULTS[name] in values else values[0]
             others = {label: trial for label, trial in pairs.items() if getattr(trial, name) != reference}
-            found[f"{name}={format_value(reference)}"] = _partners(labels, others, **{name: reference})
-    return {name: compared for name, compared in found.items() if compared}
+            compared[f"{name}={format_value(reference)}"] = _partners(labels, others, **{name: reference})
+    return {family: baselines for family, baselines in compared.items() if baselines}
 
 
 def _partners(
@@ -65,16 +64,12 @@ def _partners(
 def controls_elsewhere(cells: Mapping[Cell, Mapping[str, TrialConfig]]) -> dict[Cell, dict[str, Cell]]:
     """Cross-entropy with another budget, for the cells that it may explain: `{cell: {label: its cell}}`.
 
-    `ce` with twice the epochs is a cell of its own, as epochs make cells. A cell that has `ce` alone, and
-    differs from one of several arms in the epochs, or in step and weight decay, and in nothing else, is
-    there to be compared with that one's arms of two views. Its label names the difference:
-    `ce epochs=2000`.
-
-    Args:
-        cells: a trial of each arm of each cell, by the arm's label.
+    `ce` with twice the epochs forms a separate cell. A cell that has only `ce`, and differs from another cell
+    only in the epochs, or in step and weight decay, is a control for that cell's arms with two views. Its
+    label names the difference: `ce epochs=2000`. `cells` has a trial of each arm of each cell, by label.
     """
     lone = {cell: arms[CE] for cell, arms in cells.items() if list(arms) == [CE]}
-    found: dict[Cell, dict[str, Cell]] = {}
+    controls: dict[Cell, dict[str, Cell]] = {}
     for cell, arms in cells.items():
         if not any(two_views(trial) for trial in arms.values()):
             continue
@@ -82,6 +77,6 @@ def controls_elsewhere(cells: Mapping[Cell, Mapping[str, TrialConfig]]) -> dict[
         for other, control in lone.items():
             differing = [name for name in CELL_FIELDS if getattr(control, name) != getattr(first, name)]
             if any(differing and {*differing} <= {*budget} for budget in _BUDGETS):
-                named = " ".join(f"{name}={format_value(getattr(control, name))}" for name in differing)
-                found.setdefault(cell, {})[f"{CE} {named}"] = other
-    return found
+                difference = " ".join(f"{name}={format_value(getattr(control, name))}" for name in differing)
+                controls.setdefault(cell, {})[f"{CE} {difference}"] = other
+    return controls

@@ -1,15 +1,15 @@
-"""What to call the cells and arms of a selection: what varies between them, and no more."""
+"""Names of the cells and arms of a selection: they contain what varies between them, and no more."""
 
 from collections.abc import Collection, Sequence
 
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, TrialConfig, format_value
 
 _NAMED = ("method", "gamma", "term", "hidden_dim", "embedding_dim")
-"""Fields of arms that their names tell, and those of the architecture: a report lists these as held fixed."""
+"""Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
 
 
 def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:
-    """What to call each cell: dataset, backbone, augmentations, and what else varies between cells."""
+    """Name of each cell: dataset, backbone, augmentations, and what else varies between cells."""
     groups = name_groups(trials)
     names = {}
     for cell, trial in {trial.cell: trial for trial in trials}.items():
@@ -19,34 +19,34 @@ def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], st
 
 
 def name_groups(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], tuple[str, ...]]:
-    """The parts of each cell's name but for the augmentations: cells of one group differ in these alone.
+    """The parts of each cell's name without the augmentations; cells of one group differ only in those.
 
-    A field is named where cells of one dataset and backbone differ in it: what goes with these (a backbone's
-    batch size) tells nothing more.
+    A field is included where cells with the same dataset and backbone differ in it; one that depends on these
+    (a backbone's batch size) adds nothing.
     """
     always = ("dataset", "backbone", "augmentations")
     kinds: dict[tuple[str, str], list[TrialConfig]] = {}
     for trial in {trial.cell: trial for trial in trials}.values():
         kinds.setdefault((trial.dataset, trial.backbone), []).append(trial)
-    found = {name for members in kinds.values() for name in varying_fields(members, besides=always)}
-    varying = [name for name in CELL_FIELDS if name in found]
+    varying = {name for members in kinds.values() for name in varying_fields(members, besides=always)}
+    named = [name for name in CELL_FIELDS if name in varying]
     return {
         trial.cell: (
             trial.dataset,
             trial.backbone,
-            *(f"{name} {format_value(getattr(trial, name))}" for name in varying),
+            *(f"{name} {format_value(getattr(trial, name))}" for name in named),
         )
         for trial in {trial.cell: trial for trial in trials}.values()
     }
 
 
 def subset(trial: TrialConfig) -> str:
-    """Without augmentation the two views differ by dropout at most, and the term decorrelates only."""
+    """The augmentations as text. Without any, the two views differ by dropout at most."""
     return format_value(trial.augmentations) if trial.augmentations else "none (views alike)"
 
 
 def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -> list[str]:
-    """The fields in which the cells of these trials differ, without those in `besides`."""
+    """The fields in which the cells of these trials differ, except those in `besides`."""
     cells = {trial.cell for trial in trials}
     return [
         name
@@ -56,7 +56,7 @@ def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -
 
 
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
-    """The arm's name, with the fields that tell apart arms of one name within a cell."""
+    """The arm's name, with the fields that distinguish arms of one name within a cell."""
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
         groups.setdefault((trial.cell, trial.arm), set()).add(_arm_values(trial))
@@ -70,7 +70,7 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
 
 
 def arm_settings(members: Sequence[TrialConfig]) -> list[str]:
-    """What all arms of a cell that use it have in common and is not the default: `views asymmetric`."""
+    """Non-default settings shared by all arms of a cell that use them: `views asymmetric`."""
     settings = []
     for name in ARM_FIELDS:
         values = {getattr(trial, name) for trial in members if trial.uses(name)}

@@ -1,8 +1,7 @@
 """The searches: spaces whose configurations are not listed but suggested, one after the other.
 
-A search says which fields of `TrialConfig` are fixed and how the others are suggested, in Optuna's own words
-(`suggest_float`, `suggest_int`, `suggest_categorical`). Each parameter is a field, so that a finished trial
-tells what was suggested for it: the ledger is all that a search remembers.
+A search has fixed fields of `TrialConfig` and parameters, each a field with the range that it is searched in.
+A finished trial tells what was suggested for it, so the ledger is all that a search remembers.
 
 To add one, write a function here and name it in `SEARCHES`; the first line of its docstring is what
 `python study/run.py --list-spaces` shows.
@@ -13,54 +12,33 @@ import random
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any
 
 from search_spaces.design import Row, powerset
+from trainables.arms import CE
 from trainables.catalogue import METHODS, TRANSFORMS
 from trainables.metrics import OBJECTIVES
-from trainables.trial import FIELDS, FieldValue, TrialConfig, coerce, format_value, nearest
-
-Choice = TypeVar("Choice", None, bool, int, float, str)
+from trainables.trial import FIELDS, TrialConfig, coerce, format_value, nearest
 
 SAMPLERS = ("tpe", "cmaes", "random")
 SCHEDULERS = ("asha", "none")
 SEED = 0
 """Of all searched trials. Finalists have the seeds after it, which the search never saw."""
 DIGITS = 3
-"""Significant digits of suggested numbers."""
+"""Significant digits of suggested numbers: people will type them again."""
 DRAWN = 32
-"""Configurations of each method that stand for those that will be suggested, in checks and forecasts."""
-
-
-class Suggest(Protocol):
-    """What asks for a parameter's value: a trial of Optuna's, or what stands in for one."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number from low to high."""
-        ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number from low to high."""
-        ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
-        """One of the choices."""
-        ...
+"""Random configurations of each method that represent future suggestions in checks and forecasts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """What a parameter may be: `choices`, or the numbers from `low` to `high`.
+    """The allowed values of a parameter: `choices`, or the numbers from `low` to `high`, both included.
 
     Attributes:
         kind: `float`, `int` or `categorical`.
-        low: smallest number.
-        high: largest number.
         step: between numbers; None: any.
         log: whether numbers are spread evenly on a logarithmic scale.
-        choices: of a category.
     """
 
     kind: str
@@ -70,28 +48,84 @@ class Range:
     log: bool = False
     choices: tuple[Any, ...] = ()
 
+    def draw(self, random_numbers: random.Random) -> Any:
+        """A random value."""
+        if self.kind == "categorical":
+            return random_numbers.choice(self.choices)
+        if self.kind == "int":
+            low, high = int(self.low), int(self.high)
+            if self.log:
+                return min(int(low * ((high + 1) / low) ** random_numbers.random()), high)
+            return random_numbers.randrange(low, high + 1, int(self.step or 1))
+        if self.log:
+            value = self.low * (self.high / self.low) ** random_numbers.random()
+            return min(max(value, self.low), self.high)
+        value = random_numbers.uniform(self.low, self.high)
+        return value if self.step is None else self.low + self.step * int((value - self.low) / self.step)
+
+    def recall(self, name: str, value: Any) -> Any:
+        """What was suggested for a field that has this value; ValueError where it is outside of the range."""
+        if self.kind == "categorical":
+            for choice in self.choices:
+                if coerce(name, choice) == value:
+                    return choice
+        elif value is not None and self.low <= value <= self.high:
+            return value
+        raise ValueError(f"{name}: got {value!r}; allowed: {self}")
+
+
+def uniform(low: float, high: float, *, step: float | None = None) -> Range:
+    """Numbers from low to high."""
+    return Range(kind="float", low=low, high=high, step=step)
+
+
+def loguniform(low: float, high: float) -> Range:
+    """Numbers from low to high, spread evenly on a logarithmic scale."""
+    return Range(kind="float", low=low, high=high, log=True)
+
+
+def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
+    """Whole numbers from low to high."""
+    return Range(kind="int", low=low, high=high, step=step, log=log)
+
+
+def choice(*values: Any) -> Range:
+    """One of the values."""
+    return Range(kind="categorical", choices=values)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A field that is searched within a range.
+
+    `when` decides whether it is suggested, given the `method` and the values of the parameters before it.
+    """
+
+    name: str
+    range: Range
+    when: Callable[[Mapping[str, Any]], bool] = lambda values: True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Fields that are fixed, and how the others are suggested.
+    """Fields that are fixed, and the ranges of the others.
 
     Attributes:
-        name: of the space.
         fixed: fields that all trials share.
-        parameters: asks for the others, given who is to be asked and the method; each name is a field. What
-            cannot matter (`views` without grayscale and solarize) must not be asked for.
-        methods: searched one beside the other, each with as many trials.
-        trials: distinct configurations a method.
+        parameters: the other fields, in the order of suggestion. One that does not matter in a trial (`views`
+            without grayscale and solarize) must not be suggested: say so with `when`.
+        methods: searched independently, each with as many trials.
+        trials: distinct configurations for each method.
         finalists: best configurations of each method that are trained again with fresh seeds.
-        seeds: number of fresh seeds of each finalist.
+        seeds: number of fresh seeds for each finalist.
         objectives: names in `OBJECTIVES`; finalists are ranked by the first one.
-        beside: a space of which the report shows the arms that have the same data and epochs.
+        beside: a space whose arms with the same data and epochs the report shows for comparison.
         assigned: fields that the command line sets: they are fixed, too.
     """
 
     name: str
     fixed: Row
-    parameters: Callable[[Suggest, str], None]
+    parameters: tuple[Parameter, ...]
     methods: tuple[str, ...] = METHODS
     trials: int = 12
     finalists: int = 2
@@ -114,43 +148,59 @@ class Search:
         for name in ("method", "seed"):
             if name in self.assigned:
                 raise ValueError(f"--set: a search has {name} by itself; --only method=NAME keeps one method")
+        for name in (parameter.name for parameter in self.parameters):
+            if name not in FIELDS or name in ("method", "seed"):
+                hint = nearest(name, FIELDS)
+                raise ValueError(f"a search has parameter {name!r}{hint}; allowed: fields of TrialConfig")
 
-    def config(self, method: str, suggest: Suggest) -> TrialConfig:
-        """The trial that `suggest` makes up.
+    def config(self, method: str, suggest: Callable[[Parameter], Any]) -> TrialConfig:
+        """The trial with the values that `suggest` returns, one parameter after the other.
 
         Raises:
-            ValueError: a parameter is no field, or the values make no trial.
+            ValueError: the values make no trial, or a parameter does not matter in it.
         """
-        asking = _Asking(suggest, self.assigned)
-        self.parameters(asking, method)
-        own = {"method": method, "seed": SEED}
-        config = TrialConfig(**{**self.fixed, **asking.values, **self.assigned, **own})
-        for name, value in asking.values.items():
-            if name not in self.assigned and getattr(config, name) != coerce(name, value):
+        values: dict[str, Any] = {"method": method}
+        for parameter in self.parameters:
+            name, allowed = parameter.name, parameter.range
+            if not parameter.when(values):
+                continue
+            if name in self.assigned:
+                value = self.assigned[name]
+                values[name] = format_value(value) if isinstance(value, tuple) else value
+                continue
+            values[name] = suggest(parameter)
+            if allowed.kind == "float" and not allowed.step:
+                values[name] = min(max(float(f"{values[name]:.{DIGITS}g}"), allowed.low), allowed.high)
+        config = TrialConfig(**{**self.fixed, **values, **self.assigned, "seed": SEED})
+        for name in values.keys() - {"method", *self.assigned}:
+            if getattr(config, name) != coerce(name, values[name]):
                 raise ValueError(
-                    f"search {self.name!r}: {name} was asked for, but cannot matter in {config.name}: ask"
-                    " for it only where it does"
+                    f"search {self.name!r}: {name} was suggested, but does not matter in {config.name}:"
+                    " suggest it only where it does"
                 )
         return config
 
     def recall(self, config: TrialConfig) -> dict[str, tuple[Any, Range]] | None:
-        """What was suggested for a trial: each parameter's value and range.
+        """Value and range of each parameter suggested for a trial; None where it could not be suggested."""
+        suggested: dict[str, tuple[Any, Range]] = {}
 
-        None where this search could not suggest it.
-        """
-        memory = _Memory(config)
+        def remember(parameter: Parameter) -> Any:
+            value = parameter.range.recall(parameter.name, getattr(config, parameter.name))
+            suggested[parameter.name] = value, parameter.range
+            return value
+
         try:
-            again = self.config(config.method, memory)
-        except (ValueError, _OutsideError):
+            same = self.config(config.method, remember) == config
+        except ValueError:
             return None
-        return memory.asked if again == config else None
+        return suggested if same else None
 
     def draw(self, count: int = DRAWN) -> list[TrialConfig]:
-        """`count` configurations of each method at random, always the same ones."""
+        """`count` random configurations of each method, always the same ones."""
         drawn = []
         for method in self.methods:
-            dice = _Dice(random.Random(f"{self.name} {method}"))  # noqa: S311  # nothing is secret here
-            drawn += [self.config(method, dice) for _ in range(count)]
+            draw = partial(_draw, random.Random(f"{self.name} {method}"))  # noqa: S311  # nothing is secret here
+            drawn += [self.config(method, draw) for _ in range(count)]
         return list(dict.fromkeys(drawn))
 
     def finals(self, configs: Sequence[TrialConfig]) -> list[TrialConfig]:
@@ -160,110 +210,29 @@ class Search:
 
     def better(self, values: Sequence[float], others: Sequence[float]) -> bool:
         """Whether values of the objectives dominate others: nowhere worse, somewhere better."""
-        signed = [
+        gains = [
             (value - other) * (1 if OBJECTIVES[name] == "maximize" else -1)
             for name, value, other in zip(self.objectives, values, others, strict=True)
         ]
-        return min(signed) >= 0 and max(signed) > 0
+        return min(gains) >= 0 and max(gains) > 0
 
     def replace(self, **changes: Any) -> "Search":
         """This search with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
 
-class _OutsideError(LookupError):
-    """A field's value is none that could have been suggested."""
+def _draw(random_numbers: random.Random, parameter: Parameter) -> Any:
+    return parameter.range.draw(random_numbers)
 
 
-class _Asking:
-    """Passes on what is asked, but for fields that the command line has set.
-
-    Numbers get few digits: what is found is typed again by people.
-    """
-
-    def __init__(self, suggest: Suggest, assigned: Mapping[str, FieldValue]) -> None:
-        self._suggest = suggest
-        self._assigned = assigned
-        self.values: dict[str, Any] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        def ask() -> float:
-            value = self._suggest.suggest_float(name, low, high, step=step, log=log)
-            return value if step else min(max(float(f"{value:.{DIGITS}g}"), low), high)
-
-        return self._keep(name, ask)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return self._keep(name, lambda: self._suggest.suggest_int(name, low, high, step=step, log=log))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._keep(name, lambda: self._suggest.suggest_categorical(name, choices))
-
-    def _keep(self, name: str, ask: Callable[[], Any]) -> Any:
-        if name not in FIELDS or name in ("method", "seed"):
-            hint = nearest(name, FIELDS)
-            raise ValueError(f"a search asks for {name!r}{hint}; allowed: fields of TrialConfig")
-        if name in self._assigned:
-            value = self._assigned[name]
-            return format_value(value) if isinstance(value, tuple) else value
-        self.values[name] = ask()
-        return self.values[name]
+def with_two_views(values: Mapping[str, Any]) -> bool:
+    """For `Parameter.when`: fields that matter with two views only."""
+    return values["method"] != CE
 
 
-class _Memory:
-    """Answers with what a trial has."""
-
-    def __init__(self, config: TrialConfig) -> None:
-        self._config = config
-        self.asked: dict[str, tuple[Any, Range]] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return float(self._number(name, Range(kind="float", low=low, high=high, step=step, log=log)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(self._number(name, Range(kind="int", low=low, high=high, step=step, log=log)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        has = getattr(self._config, name)
-        for choice in choices:
-            if coerce(name, choice) == has:
-                self.asked[name] = (choice, Range(kind="categorical", choices=tuple(choices)))
-                return choice
-        raise _OutsideError(name)
-
-    def _number(self, name: str, allowed: Range) -> float:
-        value = getattr(self._config, name)
-        if value is None or not allowed.low <= value <= allowed.high:
-            raise _OutsideError(name)
-        self.asked[name] = (value, allowed)
-        return float(value)
-
-
-class _Dice:
-    """Answers at random."""
-
-    def __init__(self, random_numbers: random.Random) -> None:
-        self._random = random_numbers
-
-    def suggest_float(
-        self, _name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if log:
-            return min(max(low * (high / low) ** self._random.random(), low), high)
-        value = self._random.uniform(low, high)
-        return value if step is None else low + step * int((value - low) / step)
-
-    def suggest_int(self, _name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if log:
-            return min(int(low * ((high + 1) / low) ** self._random.random()), high)
-        return self._random.randrange(low, high + 1, step)
-
-    def suggest_categorical(self, _name: str, choices: Sequence[Any]) -> Any:
-        return self._random.choice(list(choices))
+def _views_can_differ(values: Mapping[str, Any]) -> bool:
+    subset = values["augmentations"]
+    return with_two_views(values) and ("grayscale" in subset or "solarize" in subset)
 
 
 def search() -> Search:
@@ -279,25 +248,21 @@ def search() -> Search:
             "epochs": 60,
             "lr_schedule": "cosine",
         },
-        parameters=_training_and_loss,
+        parameters=(
+            Parameter("lr", loguniform(3e-3, 0.3)),
+            Parameter("weight_decay", loguniform(1e-5, 1e-2)),
+            Parameter("batch_size", choice(25, 50, 100)),
+            Parameter("augmentations", choice(*map(format_value, powerset(TRANSFORMS)))),
+            Parameter(
+                "crop_scale_min", uniform(0.2, 0.9), when=lambda values: "rrc" in values["augmentations"]
+            ),
+            Parameter("views", choice("symmetric", "asymmetric"), when=_views_can_differ),
+            Parameter("gamma", loguniform(1e-5, 1e-1), when=with_two_views),
+            Parameter("lambd", loguniform(5e-4, 5e-2), when=with_two_views),
+            Parameter("hidden_dim", choice(128, 512, 2048), when=with_two_views),
+        ),
         beside="quickstart",
     )
-
-
-def _training_and_loss(trial: Suggest, method: str) -> None:
-    """How every trial is trained and augments; the weights of the loss and the projector of two views."""
-    trial.suggest_float("lr", 3e-3, 0.3, log=True)
-    trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True)
-    trial.suggest_categorical("batch_size", (25, 50, 100))
-    subset = trial.suggest_categorical("augmentations", [format_value(s) for s in powerset(TRANSFORMS)])
-    if "rrc" in subset:
-        trial.suggest_float("crop_scale_min", 0.2, 0.9)
-    if method == "siamese":
-        if "grayscale" in subset or "solarize" in subset:
-            trial.suggest_categorical("views", ("symmetric", "asymmetric"))
-        trial.suggest_float("gamma", 1e-5, 1e-1, log=True)
-        trial.suggest_float("lambd", 5e-4, 5e-2, log=True)
-        trial.suggest_categorical("hidden_dim", (128, 512, 2048))
 
 
 SEARCHES: Mapping[str, Callable[[], Search]] = types.MappingProxyType(

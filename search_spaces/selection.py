@@ -1,4 +1,4 @@
-"""From a space and the command line's `--seeds`, `--only` and `--set` to the trials that are meant."""
+"""From a space and the command line's `--seeds`, `--only` and `--set` to the selected trials."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +15,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Trials selected from a space.
+    """Distinct trials of a space, seed by seed: an interrupted study leaves complete replicates.
 
-    Attributes:
-        space: name of the space.
-        trials: distinct configs, seed by seed: an interrupted study leaves whole replicates.
-        steps: for people, how many trials each step of the selection left.
+    `steps` says how many trials each step of the selection left, in lines for people.
     """
 
     space: str
@@ -31,16 +28,13 @@ class Selection:
 def select(
     space: str, *, only: Sequence[str] = (), assign: Sequence[str] = (), seeds: int | None = None
 ) -> Selection:
-    """Select trials: the space with seeds 0 … `seeds` - 1, filtered by `only`, changed by `assign`.
+    """Select trials: the space (with seeds 0 … `seeds` - 1), filtered by `only`, changed by `assign`.
 
-    Args:
-        space: a name in `SPACES`.
-        only: `KEY=V[,V]` each; KEY is a field or `arm`. A trial stays if it has one of the values.
-        assign: `KEY=VALUE` each, replaces a field in all trials left; equal trials are merged.
-        seeds: number of replicates; None: the space's own.
+    Each of `only` is `KEY=V[,V]`, KEY a field or `arm`: a trial stays if it has one of the values. Each of
+    `assign` is `KEY=VALUE` and replaces a field in the remaining trials; equal ones are merged.
 
     Raises:
-        ValueError: an unknown space, key or value, or nothing is left.
+        ValueError: an unknown space, key or value, or no trial is left.
     """
     if space not in SPACES:
         known = (*SPACES, *SEARCHES)
@@ -67,7 +61,7 @@ def select(
 
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say which trials are meant, the same for running and for analysing."""
+    """Add the options that select trials, shared by running and analysing."""
     group = parser.add_argument_group("which trials")
     group.add_argument("--space", metavar="NAME", help=f"the search space: {', '.join((*SPACES, *SEARCHES))}")
     group.add_argument(
@@ -104,7 +98,7 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def selection_from(args: argparse.Namespace) -> Selection:
-    """The selection that parsed `add_selection_arguments` describe; raises ValueError like `select`."""
+    """The selection that parsed arguments describe; raises ValueError like `select`."""
     if args.space is None:
         raise ValueError(f"--space: required; allowed: {', '.join((*SPACES, *SEARCHES))}")
     for option in ("trials", "finalists", "objective"):
@@ -115,11 +109,7 @@ def selection_from(args: argparse.Namespace) -> Selection:
 
 
 def search_from(args: argparse.Namespace) -> Search | None:
-    """The search that parsed `add_selection_arguments` describe; None where the space is none.
-
-    Raises:
-        ValueError: what was given cannot be searched.
-    """
+    """The search that parsed arguments describe, None for a space; ValueError for bad arguments."""
     if args.space not in SEARCHES:
         return None
     search = SEARCHES[args.space]()
@@ -139,10 +129,9 @@ def search_from(args: argparse.Namespace) -> Search | None:
     if args.objective is not None:
         given["objectives"] = tuple(args.objective.split(","))
     changes = {name: value for name, value in given.items() if value is not None}
-    search = search.replace(methods=methods, assigned=_assigned(args.assign), **changes)
-    for trial in _reading("--set", search.draw):
-        if not trial.val_fraction:
-            raise ValueError("--set: val_fraction=0 leaves a search no image to look at; allowed: > 0")
+    search = search.replace(methods=methods, assigned=_assignments(args.assign), **changes)
+    if any(not trial.val_fraction for trial in _reading("--set", search.draw)):
+        raise ValueError("--set: val_fraction=0 leaves a search no image to look at; allowed: > 0")
     return search
 
 
@@ -171,12 +160,12 @@ def _canonical(key: str, text: str) -> str:
 
 
 def _assign(trials: Iterable[TrialConfig], assignments: Iterable[str]) -> list[TrialConfig]:
-    """All assignments at once: method and gamma, say, are only valid together."""
-    values = _assigned(assignments)
+    """All assignments at once: method and gamma, for example, are only valid together."""
+    values = _assignments(assignments)
     return _reading("--set", lambda: [trial.replace(**values) for trial in trials])
 
 
-def _assigned(assignments: Iterable[str]) -> dict[str, FieldValue]:
+def _assignments(assignments: Iterable[str]) -> dict[str, FieldValue]:
     values = {}
     for assignment in assignments:
         key, text = _split("--set", assignment, "KEY=VALUE")
@@ -187,7 +176,7 @@ def _assigned(assignments: Iterable[str]) -> dict[str, FieldValue]:
 
 
 def _reading(option: str, read: Callable[[], T]) -> T:
-    """What `read` returns; its ValueError says which option it came from."""
+    """What `read` returns; the message of its ValueError begins with the option."""
     try:
         return read()
     except ValueError as error:

@@ -108,12 +108,12 @@ def unlabelled() -> list[TrialConfig]:
 
 
 def thesis_batch_size(backbone: str) -> int:
-    """Images a step in the thesis: 512 for VGG-16, 128 for ResNet-18 and what it does not have."""
+    """Images per step in the thesis: 512 for VGG-16, 128 for ResNet-18; 128 also for other backbones."""
     return 512 if backbone.startswith("vgg") else 128
 
 
 def _as_published(row: Row) -> Row:
-    """The row with what the thesis says of all its trials, unless the row says otherwise."""
+    """The row, completed by what the thesis says about all its trials."""
     return {
         "batch_size": thesis_batch_size(row["backbone"]),
         "epochs": 1000,
@@ -125,11 +125,10 @@ def _as_published(row: Row) -> Row:
 
 
 def tags(space: str, trial: TrialConfig) -> dict[str, str]:
-    """What a run of the ledger says of what it was made for.
+    """The tags of a trial's run that say what it was trained for.
 
-    `space`, and `thesis.table`: the number of the table that it feeds, for the trials of the space
-    `thesis` (of any seed, and whichever space asked for them first) and for those that `thesis` has with
-    other epochs, say, after `--set`.
+    `space`, and for trials of the space `thesis` (of any seed, whichever space requested them first, or with
+    other fields by `--set`) `thesis.table`: the number of the table that it feeds.
     """
     cells = {tuple(cell.values()): number for number, cell in TABLES.items()}
     number = cells.get((trial.dataset, trial.backbone, trial.augmentations))

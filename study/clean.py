@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":  # this project's packages, not this folder's modules
+if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(ROOT)
 
 from study.cli import options
 from study.cluster.nodes import NOTES
 from study.ledger import tracking_uri
-from study.ledger.ledger import Ledger, add_ledger_arguments, ledger_from
-from study.ledger.records import DATA, TrialRecord
+from study.ledger.ledger import Ledger
+from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.tracking_uri import LedgerError
 from study.recording.locks import LockHeld, driver_locks
 from trainables.redact import masked, plain
@@ -40,27 +41,19 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waste:
-    """What could be deleted of one kind.
-
-    Attributes:
-        count: of files, folders or runs.
-        size: in bytes; None where it is not known.
-        delete: does it.
-    """
+    """What could be deleted of one kind: `count` files, folders or runs of `size` bytes (None: not known)."""
 
     count: int
     size: int | None
     delete: Callable[[], None]
 
+    def __str__(self) -> str:
+        """`3 files, 1.2 MB`."""
+        return f"{self.count} runs" if self.size is None else f"{self.count} files, {self.size / 1e6:.1f} MB"
+
 
 def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
-    """What there is of each of `KINDS`.
-
-    Args:
-        ledger: says which trials are finished.
-        storage: of saved states and results.
-        output: absolute folder with Tune's files.
-    """
+    """What could be deleted of each of `KINDS`; `output` is the absolute folder with Tune's files."""
     from trainables.storage.bundles import bundle_keys
     from trainables.storage.checkpoints import DAMAGED, checkpoint_keys
 
@@ -69,14 +62,14 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
     unfinished: dict[str, int] = {}
     for key in checkpoint_keys(storage):
         for name, size in storage.sizes(f"checkpoints/{key}").items():
-            of_no_use = key in records or name.startswith(".") or name.endswith(DAMAGED)
-            (leftovers if of_no_use else unfinished)[f"checkpoints/{key}/{name}"] = size
-    whole = {f"{key}.zip" for key in bundle_keys(storage)}
+            useless = key in records or name.startswith(".") or name.endswith(DAMAGED)
+            (leftovers if useless else unfinished)[f"checkpoints/{key}/{name}"] = size
+    bundles = {f"{key}.zip" for key in bundle_keys(storage)}
     for name, size in storage.sizes("results").items():
-        # A result that the ledger does not have is finished work: the next call of run.py logs it.
-        if name not in whole or _is_logged(storage, name.removesuffix(".zip"), records):
+        # A result that is not in the ledger is finished work: the next invocation of run.py logs it.
+        if name not in bundles or _is_logged(storage, name.removesuffix(".zip"), records):
             leftovers[f"results/{name}"] = size
-    # What drivers on clusters leave when they are killed: while the lock is ours none is at work.
+    # Left by killed drivers on clusters: while we hold the lock, none is at work.
     leftovers |= {f"{NOTES}/{name}": size for name, size in storage.sizes(NOTES).items()}
     tune = output / "ray"
     files = [path for path in tune.rglob("*") if path.is_file()]
@@ -94,13 +87,13 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
 
 
 def _is_logged(storage: "Storage", key: str, finished: Mapping[str, TrialRecord]) -> bool:
-    """Whether the ledger has the result that waits under a key, and not one of other data."""
+    """Whether the ledger has the result that waits under a key, trained on the same data."""
     from trainables.storage.bundles import read_bundle
 
     if key not in finished:
         return False
     try:
-        return read_bundle(storage, key).tags.get(DATA) == finished[key].tags.get(DATA)
+        return read_bundle(storage, key).tags.get(DATA_TAG) == finished[key].tags.get(DATA_TAG)
     except ValueError:  # damaged
         return True
 
@@ -139,29 +132,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from trainables.storage.filesystem import Storage
 
         ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
-        tracking_uri.probe(ledger.uri)
+        tracking_uri.check_reachable(ledger.uri)
         if not ledger.exists():
-            where = tracking_uri.redacted(ledger.uri)
-            raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {where}")
+            _ = ledger.experiment_id  # raises the error that says so
         if not args.kinds:
-            for name, waste in find(ledger, storage, output).items():
-                print(f"{name:10}  {_shown(waste):>20}  {KINDS[name]}")
+            for name, waste_of_kind in find(ledger, storage, output).items():
+                print(f"{name:10}  {waste_of_kind!s:>20}  {KINDS[name]}")
             print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
             return 0
         with driver_locks(ledger, output, options.storage_uri(args)):
-            found = find(ledger, storage, output)
+            waste = find(ledger, storage, output)
             for name in dict.fromkeys(args.kinds):
-                found[name].delete()
-                print(f"deleted: {name}, {_shown(found[name])}")
+                waste[name].delete()
+                print(f"deleted: {name}, {waste[name]}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
         parser.error(plain(masked(str(error))))
     return 0
-
-
-def _shown(waste: Waste) -> str:
-    if waste.size is None:
-        return f"{waste.count} runs"
-    return f"{waste.count} files, {waste.size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

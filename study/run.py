@@ -10,14 +10,14 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":  # this project's packages, not this folder's modules
+if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(ROOT)
 
 from rich.console import Console
@@ -25,71 +25,59 @@ from rich.console import Console
 from search_spaces import SEARCHES, SPACES
 from study import search_session, session
 from study.cli import options
-from study.cli.invocation import REPORTS, Call, check_before_anything_is_created, check_storage, understood
-from study.cli.summary import again, closing, search_closing
-from study.cluster import connection
+from study.cli.invocation import REPORTS, Invocation, parse_invocation
+from study.cli.summary import print_search_summary, print_summary, rerun_command
+from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
-from study.ledger.search_state import Standing
+from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.tracking_uri import LedgerError
-from study.planning import forecast
+from study.planning.durations import compare
 from study.planning.plan import Plan, describe, make_plan
 from study.recording.locks import LockHeld, driver_locks
-from trainables import data
 from trainables.datasets.sources import DataError
 from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.page import Rendered
-    from study.cluster.execute import Ending
+    from study.cluster.execute import StopReason
 
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, outside of training; there, Ray Tune is stopped in order."""
+    """SIGTERM outside of training; within, Ray Tune is stopped in order."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a study from its command line; returns the exit code."""
     parser = options.parser()
     args = parser.parse_args(argv)
-    console = Console(highlight=False)
-    gc.set_threshold(100_000, 20, 100)  # imports and thousands of trials make few cycles and many objects
+    # Imports, and plans of thousands of trials, create many objects and few cycles.
+    gc.set_threshold(100_000, 20, 100)
     if args.list_spaces:
         for name, space in {**SPACES, **SEARCHES}.items():
             print(f"{name}: {(space.__doc__ or 'no description').splitlines()[0]}")
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        call = understood(args, console)
+        invocation = parse_invocation(args, Console(highlight=False))
     except (ValueError, DataError) as error:
         parser.error(plain(masked(str(error))))
     try:
-        tracking_uri.probe(call.ledger.uri)
-        check_storage(call)
+        tracking_uri.check_reachable(invocation.ledger.uri)
+        invocation.check_storage()
         if args.plan:
-            if call.search is not None:
-                lines = search_session.plan_lines(call, probe=args.probe)
-            else:
-                lines = session.prospect(call, call.selection, probe=args.probe).lines
-            print("\n".join(lines))
+            print("\n".join(_plan_lines(invocation)))
             return 0
-        check_before_anything_is_created(call)
-        with driver_locks(
-            call.ledger,
-            call.output,
-            call.storage_uri,
-            wait=call.say if args.wait else None,
-            on_lost=partial(_end_without_lease, call),
-        ):
-            return _study(call)
-    except (connection.ClusterError, DataError, LedgerError, LockHeld) as error:
+        invocation.check_before_anything_is_created()
+        return _locked_study(invocation)
+    except (ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
-        call.say(f"\nstopped by {number.name}\ngo on:    {again()}")
+        invocation.say(f"\nstopped by {number.name}\nresume:   {rerun_command()}")
         return 128 + number
 
 
@@ -97,88 +85,121 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _end_without_lease(call: Call) -> None:
-    """From the lease's own thread: another driver works on the experiment now."""
-    call.lease_lost.set()
-    try:
-        call.say("another driver took this one for dead and works on the experiment now: this one ends")
-    finally:  # also where nobody reads what we print
-        os.kill(os.getpid(), signal.SIGTERM)
+def _plan_lines(invocation: Invocation) -> Sequence[str]:
+    if invocation.search is not None:
+        return search_session.plan_lines(invocation, measure=invocation.args.probe)
+    return session.plan_study(invocation, measure=invocation.args.probe).lines
 
 
-def _study(call: Call) -> int:
-    """Run what is missing, render the report, say what to type next; returns the exit code."""
+def _locked_study(invocation: Invocation) -> int:
+    """Run the study as the only driver; returns the exit code."""
+    lease_lost = threading.Event()
+
+    def end_without_lease() -> None:
+        lease_lost.set()
+        try:
+            invocation.say(
+                "another driver took this one for dead and works on the experiment now: this one ends"
+            )
+        finally:  # even if nobody reads what we print
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    wait = invocation.say if invocation.args.wait else None
+    with driver_locks(
+        invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
+    ):
+        return _study(invocation, lease_lost)
+
+
+def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
+    """Run what is missing, render the report, print the summary; returns the exit code."""
     from study.recording.writer import log_waiting_bundles
 
-    began = time.time()
-    log_waiting_bundles(call.ledger, call.storage, say=call.say)
-    if call.search is None:
-        return _selection(call, began)
+    budget = invocation.args.budget
+    deadline = None if budget is None else time.time() + budget
+    log_waiting_bundles(invocation.ledger, invocation.storage, say=invocation.say)
+    if invocation.search is None:
+        return _complete_selection(invocation, deadline, lease_lost)
     try:
-        found, ending = search_session.run_search(call, began)
+        outcome = search_session.run_search(invocation, deadline=deadline, lease_lost=lease_lost)
     except LedgerError as error:
-        return _silent(call, error, None)
-    if not search_session.searched(call, found):
-        if found.all and not (ending and ending.received):
-            _render(call, None, describe_search(found), found)
-        return search_closing(call, found, ending)
-    return _selection(search_session.finals(call, found), began, found)
+        return _report_silent_ledger(invocation, error, None)
+    state, stop = outcome.state, outcome.stop
+    if outcome.finalists_ready:
+        finals = search_session.with_finalists(invocation, state)
+        return _complete_selection(finals, deadline, lease_lost, state)
+    if state.all and not (stop and stop.received):
+        _render(invocation, None, describe_search(state), state)
+    return print_search_summary(invocation, state, stop)
 
 
-def _selection(call: Call, began: float, found: Standing | None = None) -> int:
-    """Complete a selection of trials: those of a space, or of a search's finalists."""
-    prospect = session.prospect(call, call.selection, refresh=found is None)
-    for line in prospect.lines:
-        call.say(line)
-    plan, ending = prospect.plan, None
-    lines = [*(describe_search(found) if found else ()), *describe(plan)]
-    if prospect.to_run:
-        call.ledger.check()
-        expected = prospect.wall_seconds(call.grant.slots) if call.grant.slots else None
+def _complete_selection(
+    invocation: Invocation,
+    deadline: float | None,
+    lease_lost: threading.Event,
+    state: SearchState | None = None,
+) -> int:
+    """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
+    study_plan = session.plan_study(invocation, refresh=state is None)
+    for line in study_plan.lines:
+        invocation.say(line)
+    plan, stop = study_plan.state, None
+    lines = [*(describe_search(state) if state else ()), *describe(plan)]
+    if to_run := study_plan.to_run:
+        invocation.ledger.check()
+        expected = study_plan.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
-        ending = session.train(call, prospect.to_run, prospect.forecast, began)
-        if expected is not None and ending.complete:
-            lines.append(forecast.compare(expected, time.monotonic() - started))
-            call.say(lines[-1])
+        run = session.StudyRun(
+            invocation,
+            study_plan,
+            trials=len(to_run),
+            epochs=sum(trial.epochs for trial in to_run),
+            deadline=deadline,
+            lease_lost=lease_lost,
+        )
+        stop, _ = run.train(run.fixed_queue)
+        if expected is not None and stop.complete:
+            lines.append(compare(expected, time.monotonic() - started))
+            invocation.say(lines[-1])
         try:
-            now = {name: data.fingerprint(name, call.data_dir) for name in call.datasets}
-            plan = make_plan(call.selection, call.ledger.trials(), now)
+            plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
         except LedgerError as error:
-            return _silent(call, error, ending)
-    if plan.records and not (ending and ending.received):
-        _render(call, plan, lines, found)
-    return closing(call, plan, ending, found)
+            return _report_silent_ledger(invocation, error, stop)
+    if plan.records and not (stop and stop.received):
+        _render(invocation, plan, lines, state)
+    return print_summary(invocation, plan, stop, state)
 
 
-def _silent(call: Call, error: LedgerError, ending: "Ending | None") -> int:
-    """The ledger does not say what it has; returns the exit code."""
-    call.say(f"{error}\ngo on:    {again()}")
-    return 128 + ending.received if ending and ending.received else 1
+def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "StopReason | None") -> int:
+    invocation.say(f"{error}\nresume:   {rerun_command()}")
+    return 128 + stop.received if stop and stop.received else 1
 
 
-def _render(call: Call, plan: Plan | None, lines: Sequence[str], found: Standing | None) -> None:
+def _render(
+    invocation: Invocation, plan: Plan | None, lines: Sequence[str], state: SearchState | None
+) -> None:
     """Render the report, unless it is not wanted or cannot be."""
-    if call.args.no_report:
+    if invocation.args.no_report:
         return
     try:
-        if found is not None:
-            _search_report(call, lines, found)
+        if state is not None:
+            _search_report(invocation, lines, state)
         elif plan is not None:
-            _report(call, plan, lines)
+            _report(invocation, plan, lines)
     except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
-        call.say(f"the report was not rendered: {error}")
+        invocation.say(f"the report was not rendered: {error}")
 
 
-def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
+def _report(invocation: Invocation, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
     from analysis.render.table import to_terminal
     from analysis.report import render
     from analysis.sections.cells import cell_table, summarise
     from analysis.trials import cell_labels, load
 
-    ledger, console = call.ledger, call.console
+    ledger, console = invocation.ledger, invocation.console
     folder = REPORTS / plan.selection.space
-    # What was trained on other data is missing here, never averaged with the rest.
+    # Trials on other data are missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
     with console.status("rendering the report"):
@@ -192,40 +213,40 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
         console.print(to_terminal(cell_table(summary, shown, cell)))
     if len(labels) > SHOWN_CELLS:
         console.print(f"… and {len(labels) - SHOWN_CELLS} more cells in the report")
-    _keep(call, rendered, lines)
+    _log_report(invocation, rendered, lines)
 
 
-def _search_report(call: Call, lines: Sequence[str], found: Standing) -> None:
+def _search_report(invocation: Invocation, lines: Sequence[str], state: SearchState) -> None:
     """Print the finalists' table and render the report of a search, unless nothing has changed."""
     from analysis.render.table import to_terminal
     from analysis.sections.search_report import render
 
-    with call.console.status("rendering the report"):
-        rendered = render(found, call.ledger, REPORTS / found.search.name)
+    with invocation.console.status("rendering the report"):
+        rendered = render(state, invocation.ledger, REPORTS / state.search.name)
     for table in rendered.tables:
-        call.console.print()
-        call.console.print(to_terminal(table))
-    _keep(call, rendered, lines)
+        invocation.console.print()
+        invocation.console.print(to_terminal(table))
+    _log_report(invocation, rendered, lines)
 
 
-def _keep(call: Call, rendered: "Rendered", lines: Sequence[str]) -> None:
-    """Log a report to the ledger, if it is new, and say where it is."""
+def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:
+    """Log a report to the ledger, if it is new, and print its path."""
     from analysis.render.page import forget
 
     if rendered.files:
-        # Figures are in the report, and single tables in the file of them all.
-        kept = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
-        files = {path.name: path.read_bytes() for path in kept} | {"plan.txt": "\n".join(lines).encode()}
+        # Figures are in the report, and single tables in the file with all of them.
+        logged = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
+        files = {path.name: path.read_bytes() for path in logged} | {"plan.txt": "\n".join(lines).encode()}
         try:
-            call.ledger.log_study(call.selection.space, files)
+            invocation.ledger.log_study(invocation.selection.space, files)
         except LedgerError as error:
             forget(rendered.path.parent)
-            call.say(f"the report was not logged: {error}")
+            invocation.say(f"the report was not logged: {error}")
     state = "" if rendered.files else " (unchanged)"
-    call.console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
+    invocation.console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
 
 
 if __name__ == "__main__":
     code = main()
-    gc.freeze()  # or a last search for cycles among all objects takes a second
+    gc.freeze()  # otherwise a last search for cycles takes a second
     sys.exit(code)

@@ -1,114 +1,142 @@
-"""Running a search: first what is to be searched, then the finalists with fresh seeds."""
+"""Runs a search: first the configurations to search, then the finalists with fresh seeds."""
 
 import dataclasses
 import itertools
+import sys
+import threading
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from study import session
-from study.cli.invocation import Call
-from study.ledger.search_state import Standing, describe, standing
+from study.cli.invocation import Invocation
+from study.cluster import connection
+from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast
-from study.planning.forecast import Forecast
+from study.session import JobFactory, StudyPlan, StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from study.cluster.execute import Ending
+    from study.cluster.execute import StopReason
+    from study.search.optuna_queue import OptunaQueue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What a search would still train.
+class SearchOutcome:
+    """The end of the first stage; `exhausted` methods have fewer configurations than requested."""
 
-    Attributes:
-        standing: how far it is.
-        begun: members that are gone on with, each with the epochs that are trained already.
-        forecast: of trials like those that it will suggest.
-        lines: for people.
-    """
+    state: SearchState
+    stop: "StopReason | None" = None
+    exhausted: Collection[str] = ()
 
-    standing: Standing
-    begun: dict[TrialConfig, int]
-    forecast: Forecast
-    lines: list[str]
+    @property
+    def finalists_ready(self) -> bool:
+        """Whether the finalists can begin: every method has all configurations that it can have."""
+        for method, members in self.state.members.items():
+            ended = sum(member.ended for member in members)
+            if ended < (len(members) if method in self.exhausted else self.state.search.trials):
+                return False
+        return bool(self.state.final_selection().trials)
 
 
-def outlook(call: Call, *, refresh: bool = False, probe: bool = False) -> Outlook:
-    """Hold the call's search against the ledger; `probe` and `refresh` as of `session.prospect`."""
-    assert call.search is not None  # noqa: S101  # for the type checker: the caller has looked
-    records = call.ledger.trials()
-    found = standing(call.search, records, session.digests(call, refresh=refresh))
-    retry = call.args.retry_failed
+def plan_search(
+    invocation: Invocation, *, refresh: bool = False, measure: bool = False
+) -> StudyPlan[SearchState]:
+    """Compare the search with the ledger; arguments as in `session.plan_study`."""
+    assert invocation.search is not None  # noqa: S101  # for the type checker: the caller has checked
+    records = invocation.ledger.trials()
+    digests = session.source_digests(invocation, refresh=refresh)
+    state = load_search_state(invocation.search, records, digests)
+    retry = invocation.args.retry_failed
     again = ("half-done", "failed") if retry else ("half-done",)
-    begun = session.trained_already(call, [member.config for member in found.all if member.state in again])
-    call.sizes.update(data.check(begun, call.data_dir))  # the call knows only what it has drawn itself
-    known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)
-    lines = describe(found, retry_failed=retry)
-    expected = _expected(found, begun)
-    if probe:
-        lines += forecast.probe(known, [trial for trial, _ in expected], call.grant, call.data_dir)
-    told = forecast.describe(known, expected, call.grant, call.args.budget)
-    if told and call.args.scheduler == "asha":
-        told.append("  (each to its last epoch: stopping early takes less)")
-    return Outlook(standing=found, begun=begun, forecast=known, lines=[*lines, *told])
+    to_run = session.trained_epochs(
+        invocation, [member.config for member in state.all if member.state in again]
+    )
+    # Earlier invocations may have suggested configurations that this one has not drawn.
+    sizes = {**invocation.sizes, **data.check(list(to_run), invocation.data_dir)}
+    expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
+    lines = session.forecast_lines(invocation, expected, _likely_trials(state, to_run), measure=measure)
+    if lines and invocation.scheduler == "asha":
+        lines.append("  (each to its last epoch: stopping early takes less)")
+    return StudyPlan(
+        state=state, to_run=to_run, forecast=expected, lines=[*describe(state, retry_failed=retry), *lines]
+    )
 
 
-def _expected(found: Standing, begun: dict[TrialConfig, int]) -> list[tuple[TrialConfig, int]]:
-    """What will be trained: trials that have begun, and others like those that will be suggested."""
-    trials = list(begun.items())
-    drawn = found.search.draw()
-    for method, members in found.members.items():
-        like = itertools.cycle([trial for trial in drawn if trial.method == method])
-        trials += [
-            (trial, 0) for trial, _ in zip(like, range(found.search.trials - len(members)), strict=False)
-        ]
+def _likely_trials(state: SearchState, to_run: Mapping[TrialConfig, int]) -> list[tuple[TrialConfig, int]]:
+    """What will be trained: the trials to resume, and random ones in place of future suggestions."""
+    trials = list(to_run.items())
+    drawn = state.search.draw()
+    for method, members in state.members.items():
+        random_trials = itertools.cycle([trial for trial in drawn if trial.method == method])
+        count = max(0, state.search.trials - len(members))
+        trials += [(trial, 0) for trial in itertools.islice(random_trials, count)]
     return trials
 
 
-def finals(call: Call, found: Standing) -> Call:
-    """The call for the second stage: the finalists with their fresh seeds."""
-    selection = found.final_selection()
-    sizes = data.check(selection.trials, call.data_dir) if selection.trials else {}
-    return dataclasses.replace(call, selection=selection, sizes={**call.sizes, **sizes})
+def with_finalists(invocation: Invocation, state: SearchState) -> Invocation:
+    """The invocation for the second stage: its selection is the finalists with their fresh seeds."""
+    selection = state.final_selection()
+    sizes = data.check(selection.trials, invocation.data_dir) if selection.trials else {}
+    return dataclasses.replace(invocation, selection=selection, sizes=sizes)
 
 
-def plan_lines(call: Call, *, probe: bool = False) -> list[str]:
-    """What `--plan` says of a search."""
-    ahead = outlook(call, probe=probe)
-    lines, found = ahead.lines, ahead.standing
-    if found.missing or not found.final_selection().trials:
-        search = found.search
-        configurations = search.finalists * len(search.methods)
-        number = configurations * search.seeds
-        return [
-            *lines,
-            f"then: the best {search.finalists} of each method x {search.seeds} fresh seeds,"
-            f" {number} trials at most",
-        ]
-    return [*lines, *session.prospect(finals(call, found), finals(call, found).selection).lines]
+def plan_lines(invocation: Invocation, *, measure: bool = False) -> list[str]:
+    """What `--plan` prints for a search."""
+    plan = plan_search(invocation, measure=measure)
+    state, search = plan.state, plan.state.search
+    if state.missing or not state.final_selection().trials:
+        number = search.finalists * len(search.methods) * search.seeds
+        finals = f"then: the best {search.finalists} of each method x {search.seeds} fresh seeds,"
+        return [*plan.lines, f"{finals} {number} trials at most"]
+    return [*plan.lines, *session.plan_study(with_finalists(invocation, state)).lines]
 
 
-def run_search(call: Call, began: float) -> "tuple[Standing, Ending | None]":
-    """Train what the search lacks; returns how far it is then, and why it ended early, if it did."""
-    ahead = outlook(call, refresh=True)
-    for line in ahead.lines:
-        call.say(line)
-    failed = ahead.standing.count("failed") if call.args.retry_failed else 0
-    if not ahead.standing.missing + failed:
-        return ahead.standing, None
-    call.ledger.check()
-    ending = session.train(call, ahead.begun, ahead.forecast, began, ahead.standing)
-    now = {name: data.fingerprint(name, call.data_dir) for name in call.datasets}
-    assert call.search is not None  # noqa: S101
-    return standing(call.search, call.ledger.trials(), now), ending
+def run_search(
+    invocation: Invocation, *, deadline: float | None, lease_lost: threading.Event
+) -> SearchOutcome:
+    """Train what the search lacks; arguments as in `session.StudyRun`."""
+    plan = plan_search(invocation, refresh=True)
+    for line in plan.lines:
+        invocation.say(line)
+    state, search = plan.state, plan.state.search
+    failed = state.count("failed") if invocation.args.retry_failed else 0
+    if not state.missing + failed:
+        return SearchOutcome(state=state)
+    invocation.ledger.check()
+    epochs = state.missing * max(trial.epochs for trial in search.draw())
+    run = StudyRun(
+        invocation, plan, trials=state.missing, epochs=epochs, deadline=deadline, lease_lost=lease_lost
+    )
+    stop, queue = run.train(partial(search_queue, run, state))
+    state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
+    return SearchOutcome(state=state, stop=stop, exhausted=queue.exhausted)
 
 
-def searched(call: Call, found: Standing) -> bool:
-    """Whether the finalists can begin: no method lacks a configuration that it could still have."""
-    lacking = [
-        method
-        for method, members in found.members.items()
-        if sum(member.ended for member in members) < found.search.trials
-        and not (method in call.exhausted and all(member.ended for member in members))
-    ]
-    return not lacking and bool(found.final_selection().trials)
+def search_queue(run: StudyRun, state: SearchState, factory: JobFactory) -> "OptunaQueue":
+    """The queue of a search."""
+    from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA
+    from study.search.optuna_queue import OptunaQueue
+
+    invocation = run.invocation
+    histories = {
+        member.config.key: invocation.ledger.history(member.run_id, INTERMEDIATE_METRIC)
+        for member in state.all
+    }
+    scheduler = PerMethodASHA(state.search) if invocation.scheduler == "asha" else None
+    if scheduler:
+        for config in (member.config for member in state.all):
+            scheduler.replay(config.key, config.method, histories[config.key].items())
+    limit = invocation.resources.max_concurrent or sys.maxsize
+    return OptunaQueue(
+        state,
+        partial(factory.job, save_at=scheduler.rungs if scheduler else ()),
+        sampler=invocation.sampler,
+        histories=histories,
+        on_cache_hit=run.on_event,
+        budget=run.budget,
+        capacity=lambda: min(connection.capacity(factory.request, invocation.args.address), limit),
+        scheduler=scheduler,
+        retry_failed=invocation.args.retry_failed,
+    )

@@ -1,293 +1,269 @@
-"""What a call would run, and running it."""
+"""Plans and trains: compares a selection with the ledger, then runs what is missing."""
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from search_spaces import Selection, tags
-from study.cli.invocation import Call
+from search_spaces import tags
+from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
-from study.ledger.search_state import FINAL, STAGE, Standing
+from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
 from study.planning import forecast
+from study.planning.durations import format_duration, wall_seconds
 from study.planning.forecast import Forecast
 from study.planning.plan import Plan, describe, make_plan
+from study.planning.probe import probe
 from study.recording.version import code_tags
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from study.cluster.execute import Ending
-    from study.cluster.trial_queue import Budget, Jobs
-    from study.recording.events import Found
-    from study.search.optuna_queue import Halving
+    from study.cluster.execute import StopReason
+    from study.cluster.trial_queue import Budget, Job, TrialQueue
+    from study.recording.events import Event
     from trainables.storage.bundles import Bundle
 
 LOGGING_PATIENCE = 600.0
-"""Seconds that a silent ledger is waited for when all trials have ended; Ctrl-C waits no longer."""
+"""Seconds to wait for a silent ledger when all trials have ended; after Ctrl-C it is less."""
+
+State = TypeVar("State", Plan, SearchState)
+Queue = TypeVar("Queue", bound="TrialQueue")
+MakeQueue = Callable[["JobFactory"], Queue]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prospect:
+class StudyPlan(Generic[State]):
     """What would run, and how long it would take.
 
     Attributes:
-        plan: the selection against the ledger.
-        to_run: trials, each with the epochs that are trained already.
-        forecast: of them.
+        state: the selection or the search compared with the ledger.
+        to_run: trials with the number of epochs that are trained already; of a search, the half-done ones.
+        forecast: of these trials; of a search, also of those that it may suggest.
         lines: for people.
     """
 
-    plan: Plan
-    to_run: dict[TrialConfig, int]
+    state: State
+    to_run: Mapping[TrialConfig, int]
     forecast: Forecast
-    lines: list[str]
+    lines: Sequence[str]
 
-    def wall_seconds(self, slots: int) -> float | None:
-        """Of all that would run, `slots` trials at once; None where a trial's time is not known."""
+    def wall_seconds(self, slots: int | None) -> float | None:
+        """Seconds until all trials have run, `slots` at once; None where something is not known."""
         expected = [self.forecast.seconds(trial, done) for trial, done in self.to_run.items()]
         known = [seconds for seconds in expected if seconds is not None]
-        return forecast.wall_seconds(known, slots) if len(known) == len(expected) else None
+        return wall_seconds(known, slots) if slots and len(known) == len(expected) else None
 
 
-def prospect(call: Call, selection: Selection, *, refresh: bool = False, probe: bool = False) -> Prospect:
-    """Hold a selection against the ledger.
+def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool = False) -> StudyPlan[Plan]:
+    """Compare the selection with the ledger.
 
-    Args:
-        call: of the command line.
-        selection: the trials; `call` knows their sizes.
-        refresh: prepare data again whose images have changed.
-        probe: measure what no finished trial tells.
+    `refresh` prepares datasets again whose images have changed; `measure` probes trials without a forecast.
     """
-    records = call.ledger.trials()
-    plan = make_plan(selection, records, digests(call, refresh=refresh))
-    to_run = trained_already(call, plan.to_run(**call.again_which))
-    known = forecast.from_records(call.sizes, records.values(), call.grant, call.data_dir)
-    lines = describe(plan, **call.again_which)
-    if probe:
-        lines += forecast.probe(known, list(to_run), call.grant, call.data_dir)
-    lines += forecast.describe(known, list(to_run.items()), call.grant, call.args.budget)
-    return Prospect(plan=plan, to_run=to_run, forecast=known, lines=lines)
+    records = invocation.ledger.trials()
+    plan = make_plan(invocation.selection, records, source_digests(invocation, refresh=refresh))
+    to_run = trained_epochs(invocation, plan.to_run(**invocation.rerun))
+    expected = forecast.from_records(
+        invocation.sizes, records.values(), invocation.allocation, invocation.data_dir
+    )
+    lines = describe(plan, **invocation.rerun)
+    lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    return StudyPlan(state=plan, to_run=to_run, forecast=expected, lines=lines)
 
 
-def trained_already(call: Call, trials: Sequence[TrialConfig]) -> dict[TrialConfig, int]:
-    """Trials that are not finished, with the epochs of their newest saved state."""
+def forecast_lines(
+    invocation: Invocation, expected: Forecast, trials: Sequence[tuple[TrialConfig, int]], *, measure: bool
+) -> list[str]:
+    """The forecast of trials, each with its trained epochs, in lines for people; see `plan_study`."""
+    lines = []
+    if measure:
+        configs = [trial for trial, _ in trials]
+        lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
+    return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
+
+
+def trained_epochs(invocation: Invocation, trials: Iterable[TrialConfig]) -> dict[TrialConfig, int]:
+    """Unfinished trials with the number of epochs in their newest saved state."""
     from trainables.storage.checkpoints import checkpoint_keys, saved_epoch
 
-    saved = set(checkpoint_keys(call.storage))
+    storage = invocation.storage
+    saved = set(checkpoint_keys(storage))
     return {
-        trial: min(saved_epoch(call.storage, trial.key), trial.epochs) if trial.key in saved else 0
+        trial: min(saved_epoch(storage, trial.key), trial.epochs) if trial.key in saved else 0
         for trial in trials
     }
 
 
-def digests(call: Call, *, refresh: bool = False) -> dict[str, str | None]:
-    """The digest of each dataset as it is at hand.
+def source_digests(invocation: Invocation, *, refresh: bool) -> dict[str, str | None]:
+    """SHA-256 of each dataset; None where it is not prepared, or its images have changed since.
 
-    None where it is not prepared, or its images have changed since; with `refresh`, these are prepared again.
+    With `refresh`, changed ones are prepared again.
     """
-    found = {}
-    for name in call.datasets:
-        found[name] = data.fingerprint(name, call.data_dir, look_at_source=True)
-        if found[name] is None and refresh and data.fingerprint(name, call.data_dir) is not None:
-            found[name] = data.prepare(name, call.data_dir, look_at_source=True, progress=True)
-    return found
+    digests = {}
+    for name in invocation.datasets:
+        digests[name] = data.fingerprint(name, invocation.data_dir, look_at_source=True)
+        if digests[name] is None and refresh and data.fingerprint(name, invocation.data_dir) is not None:
+            digests[name] = data.prepare(name, invocation.data_dir, look_at_source=True, progress=True)
+    return digests
 
 
-def train(
-    call: Call,
-    to_run: dict[TrialConfig, int],
-    known: Forecast,
-    began: float,
-    standing: Standing | None = None,
-) -> "Ending":
-    """Train what is missing; returns why it ended early, if it did.
+class StudyRun:
+    """One training session: owns forecast, progress, writer and queue while trials run."""
 
-    Args:
-        call: of the command line.
-        to_run: the trials, or those of a search that have begun, with the epochs that are trained already.
-        known: forecast; learns from what ends.
-        began: when the call's budget began to count, s since 1970.
-        standing: of the search that finds more trials; None: these are all.
-    """
-    from study.cli.progress import Progress
-    from study.recording.events import EpochDone, Event
-    from study.recording.writer import LedgerWriter
+    def __init__(
+        self,
+        invocation: Invocation,
+        plan: StudyPlan[Any],
+        *,
+        trials: int,
+        epochs: int,
+        deadline: float | None,
+        lease_lost: threading.Event,
+    ) -> None:
+        """Prepare to run `trials` trials with `epochs` epochs in all.
 
-    if standing is None:
-        total, epochs = len(to_run), sum(trial.epochs for trial in to_run)
-    else:
-        total = standing.missing
-        epochs = total * max(trial.epochs for trial in standing.search.draw())
-    progress = Progress(total, epochs, call.console)
+        `deadline` is the end of the budget, s since 1970. Nothing is written once `lease_lost` is set.
+        """
+        from study.cli.progress import Progress
+        from study.recording.writer import LedgerWriter
 
-    def on_finished(bundle: "Bundle") -> None:
-        progress.finished(bundle)
-        size = call.sizes.get(bundle.config)
-        if size is not None:
-            seconds = (bundle.result.metrics[f"{part}_seconds"] for part in ("train", "evaluate"))
-            known.learn(bundle.config, size, *seconds)
+        self.invocation = invocation
+        self.forecast = plan.forecast
+        self._trained = dict(plan.to_run)
+        self._deadline = deadline
+        self._lease_lost = lease_lost
+        self._progress = Progress(trials, epochs, invocation.console)
+        self._writer = LedgerWriter(
+            ledger=invocation.ledger,
+            storage=invocation.storage,
+            on_finished=self._on_finished,
+            on_lost=self._progress.failed,
+            on_trouble=self._progress.note,
+            may_write=lambda: not lease_lost.is_set(),
+        )
 
-    writer = LedgerWriter(
-        call.ledger,
-        call.storage,
-        on_finished=on_finished,
-        on_lost=progress.failed,
-        on_trouble=progress.note,
-        may_write=lambda: not call.lease_lost.is_set(),
-    )
+    def _on_finished(self, bundle: "Bundle") -> None:
+        self._progress.finished(bundle)
+        self.forecast.learn_finished(bundle.config, bundle.result.metrics)
 
-    def on_event(event: Event) -> None:
-        progress.on(event)
-        writer.put(event)
+    def on_event(self, event: "Event") -> None:
+        """Show and write an event."""
+        from study.recording.events import EpochDone
+
+        self._progress.on(event)
+        self._writer.put(event)
         if isinstance(event, EpochDone):
-            to_run[event.config] = int(event.row["epoch"])
-
-    datasets = call.datasets
-    for name in datasets:
-        if name not in data.EMBEDDED:
-            data.prepare(name, call.data_dir, progress=True)
-    errands: list[Callable[[], object]] = [partial(importlib.import_module, "study.cluster.execute")]
-    errands += [partial(data.prepare, name, call.data_dir) for name in datasets if name in data.EMBEDDED]
-    patience = 2.0  # where an error or a second Ctrl-C ends this at once
-    with progress:
-        try:
-            with _ground(call, to_run, known, began, errands=errands, note=progress.note) as ground:
-                from study.cluster.execute import execute
-
-                if standing is None:
-                    jobs, scheduler = ground.listed(), None
-                else:
-                    jobs, scheduler = ground.suggested(standing, on_event)
-                ending = execute(
-                    jobs,
-                    call.output / "ray",
-                    on_event,
-                    max_failures=call.args.max_failures,
-                    budget=ground.budget,
-                    scheduler=scheduler,
-                )
-            patience = LOGGING_PATIENCE if ending.complete else 10.0
-        finally:
-            writer.close(patience)
-            if writer.lost and not call.lease_lost.is_set():
-                waiting = f"{tracking_uri.redacted(call.storage_uri)}/results"
-                progress.note(f"the ledger does not answer: results wait in {waiting} for the next call")
-    for method in getattr(jobs, "exhausted", ()):
-        call.exhausted.add(method)
-    return ending
-
-
-@contextlib.contextmanager
-def _ground(
-    call: Call,
-    to_run: Mapping[TrialConfig, int],
-    known: Forecast,
-    began: float,
-    *,
-    errands: Sequence[Callable[[], object]],
-    note: Callable[[str], None],
-) -> "Iterator[_Ground]":
-    """A session of Ray's whose nodes can run trials."""
-    from study.cluster.nodes import examined
-
-    with connection.session(call.args.address, meanwhile=errands):
-        request = connection.request(call.resources, call.args.address)
-        request, instead = connection.on_cpus_instead(request, call.resources, call.args.address)
-        if instead:
-            note(instead)
-        if waits := connection.waits_for(request):
-            note(waits)
-        with examined(call.storage_uri, call.args.address) as node:
-            yield _Ground(call=call, to_run=to_run, forecast=known, request=request, node=node, began=began)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ground:
-    """What jobs are made of, within a session of Ray's."""
-
-    call: Call
-    to_run: Mapping[TrialConfig, int]
-    forecast: Forecast
-    request: Mapping[str, float]
-    node: Mapping[str, str] | None
-    began: float
+            self._trained[event.config] = int(event.row["epoch"])
 
     @cached_property
     def budget(self) -> "Budget | None":
-        """How long the call may take."""
+        """The limit of the session."""
         from study.cluster.trial_queue import Budget
 
-        seconds = self.call.args.budget
-        if seconds is None:
+        if self._deadline is None:
             return None
         return Budget(
-            deadline=self.began + seconds,
-            seconds=lambda trial: self.forecast.seconds(trial, self.to_run.get(trial, 0)),
-            shown=forecast.shown(seconds),
+            deadline=self._deadline,
+            seconds=lambda trial: self.forecast.seconds(trial, self._trained.get(trial, 0)),
+            text=format_duration(self.invocation.args.budget),
         )
 
-    @cached_property
-    def code(self) -> dict[str, str]:
-        """Tags that say what runs."""
-        return code_tags()
+    def train(self, make_queue: MakeQueue[Queue]) -> "tuple[StopReason, Queue]":
+        """Run all trials of the queue; returns it, and why training stopped early, if it did."""
+        background = _warm_up(self.invocation)
+        patience = 2.0  # after an error or a second Ctrl-C
+        with self._progress:
+            try:
+                stop, queue = self._execute(make_queue, background)
+                patience = LOGGING_PATIENCE if stop.complete else 10.0
+            finally:
+                self._writer.close(patience)
+                if self._writer.lost and not self._lease_lost.is_set():
+                    results = f"{tracking_uri.redacted(self.invocation.storage_uri)}/results"
+                    self._progress.note(
+                        f"the ledger does not answer: results wait in {results} for the next invocation"
+                    )
+        return stop, queue
 
-    def job(self, trial: TrialConfig, more: Mapping[str, str], save_at: Iterable[int] = ()) -> dict[str, Any]:
-        """The job of a trial whose run gets these tags beside the usual ones."""
+    def _execute(
+        self, make_queue: MakeQueue[Queue], background: Sequence[Callable[[], object]]
+    ) -> "tuple[StopReason, Queue]":
+        """Connect to Ray, check its nodes, and run the queue."""
+        from study.cluster.nodes import checked_nodes
+
+        invocation, address = self.invocation, self.invocation.args.address
+        with connection.ray_connection(address, background):
+            from study.cluster.execute import execute
+
+            request = connection.resource_request(invocation.resources, address)
+            request, hint = connection.fall_back_to_cpus(request, invocation.resources, address)
+            for line in filter(None, (hint, connection.why_waiting(request))):
+                self._progress.note(line)
+            with checked_nodes(invocation.storage_uri, address) as node:
+                factory = JobFactory(
+                    invocation=invocation,
+                    forecast=self.forecast,
+                    request=request,
+                    node=node,
+                    code=code_tags(),
+                )
+                queue = make_queue(factory)
+                stop = execute(
+                    queue,
+                    invocation.output / "ray",
+                    self.on_event,
+                    max_failures=invocation.args.max_failures,
+                    budget=self.budget,
+                )
+        return stop, queue
+
+    def fixed_queue(self, factory: "JobFactory") -> "TrialQueue":
+        """The queue of the planned trials."""
+        from study.cluster.trial_queue import TrialQueue
+
+        stage = {STAGE_TAG: FINAL_STAGE} if self.invocation.search else {}
+        jobs = [(trial, factory.job(trial, stage)) for trial in self._trained]
+        limit = self.invocation.resources.max_concurrent or sys.maxsize
+        return TrialQueue(jobs, self.budget, lambda: limit)
+
+
+def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
+    """Prepare datasets; returns what can be done while Ray starts."""
+    embedded = [name for name in invocation.datasets if name in data.EMBEDDED]
+    for name in invocation.datasets:
+        if name not in embedded:
+            data.prepare(name, invocation.data_dir, progress=True)
+    return [
+        partial(importlib.import_module, "study.cluster.execute"),
+        *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
+    ]
+
+
+@dataclass(kw_only=True)
+class JobFactory:
+    """Makes jobs of trials, for the nodes of one connection to Ray."""
+
+    invocation: Invocation
+    forecast: Forecast
+    request: Mapping[str, float]
+    node: Mapping[str, str] | None
+    code: Mapping[str, str]
+
+    def job(self, trial: TrialConfig, extra: Mapping[str, str], save_at: Iterable[int] = ()) -> "Job":
+        """The job of a trial whose run gets these extra tags (see `trainables.tune.job`)."""
         from trainables.tune import job
 
-        call = self.call
-        if trial not in call.sizes:
-            sizes = data.check([trial], call.data_dir)
-            call.sizes.update(sizes)
-            self.forecast.take(sizes)
+        self.forecast.add_sizes(trial, self.invocation.data_dir)
         return job(
             trial,
-            data_dir=call.data_dir,
-            storage=call.storage_uri,
-            tags={**tags(call.selection.space, trial), **more, **self.code},
+            data_dir=self.invocation.data_dir,
+            storage=self.invocation.storage_uri,
+            tags={**tags(self.invocation.selection.space, trial), **extra, **self.code},
             request=self.request,
             node=self.node,
             save_at=save_at,
         )
-
-    def listed(self) -> "Jobs":
-        """The trials that are to run, which are known."""
-        from study.cluster.trial_queue import Jobs
-
-        stage = {STAGE: FINAL} if self.call.search else {}
-        listed = [(trial, self.job(trial, stage)) for trial in self.to_run]
-        return Jobs(listed, self.budget, self.call.resources.max_concurrent)
-
-    def suggested(
-        self, standing: Standing, on_found: "Callable[[Found], None]"
-    ) -> "tuple[Jobs, Halving | None]":
-        """The trials that a search will suggest, and what stops some of them early."""
-        from study.search.optuna_queue import MEASURED, Halving, Suggestions
-
-        call = self.call
-        histories = {
-            member.config.key: call.ledger.history(member.run_id, MEASURED) for member in standing.all
-        }
-        scheduler = None
-        if call.args.scheduler == "asha":
-            scheduler = Halving(standing.search)
-            for member in standing.all:
-                key = member.config.key
-                scheduler.replay(key, member.config.method, histories[key].items())
-        at_most = call.resources.max_concurrent
-        jobs = Suggestions(
-            standing,
-            partial(self.job, save_at=scheduler.rungs if scheduler else ()),
-            sampler=call.args.sampler,
-            histories=histories,
-            on_found=on_found,
-            budget=self.budget,
-            places=lambda: min(connection.places(self.request, call.args.address), at_most or sys.maxsize),
-            retry_failed=call.args.retry_failed,
-        )
-        return jobs, scheduler

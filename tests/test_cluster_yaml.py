@@ -269,7 +269,7 @@ def test_spot_first_then_on_demand_then_spot_again(aws: Config, monkeypatch: pyt
 
 
 def test_without_the_scorer_ray_asks_for_refused_spot_machines_again(aws: Config) -> None:
-    """Why there is study/cluster/spot_first.py: where this fails, Ray has learnt it."""
+    """Why there is `spot_first`: where this fails, Ray has learnt it."""
     usual = load_function_or_class(
         "ray.autoscaler._private.resource_demand_scheduler._default_utilization_scorer"
     )

@@ -2,8 +2,8 @@
 
 import time
 
-from study.cluster.execute import _Events, _Stop
-from study.cluster.trial_queue import Budget, Jobs
+from study.cluster.execute import GracefulStop, TuneCallback
+from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Interrupted
 from trainables.trial import TrialConfig
 
@@ -14,14 +14,14 @@ def trial(seed: int) -> TrialConfig:
     return TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", seed=seed)
 
 
-def jobs(seeds: int, budget: Budget | None = None) -> Jobs:
+def jobs(seeds: int, budget: Budget | None = None) -> TrialQueue:
     trials = [trial(seed) for seed in range(seeds)]
-    return Jobs([(config, {"key": config.key, "seed": config.seed}) for config in trials], budget)
+    return TrialQueue([(config, {"key": config.key, "seed": config.seed}) for config in trials], budget)
 
 
 def budget(seconds: float, needed: dict[int, float | None]) -> Budget:
     return Budget(
-        deadline=time.time() + seconds, seconds=lambda config: needed.get(config.seed, 1.0), shown="a while"
+        deadline=time.time() + seconds, seconds=lambda config: needed.get(config.seed, 1.0), text="a while"
     )
 
 
@@ -38,7 +38,7 @@ def test_all_in_order_and_then_no_more() -> None:
 def test_one_that_comes_back_is_the_next() -> None:
     queue = jobs(3)
     first = queue.suggest("a")
-    queue.again({**first, "request": {"gpu": 0.5}})
+    queue.requeue({**first, "request": {"gpu": 0.5}})
     queue.on_trial_complete("a")
     assert queue.suggest("b") == {**first, "request": {"gpu": 0.5}}
     assert queue.suggest("c")["seed"] == 1
@@ -52,7 +52,7 @@ def test_a_budget_begins_what_fits_and_what_is_not_known() -> None:
     for name in "abc":
         queue.on_trial_complete(name)
     assert queue.suggest("d") == "FINISHED"
-    assert queue.left == 1
+    assert queue.pending == 1
 
 
 def test_what_came_too_late_is_not_handed_out_again_at_once() -> None:
@@ -60,17 +60,17 @@ def test_what_came_too_late_is_not_handed_out_again_at_once() -> None:
     needed: dict[int, float | None] = {0: 30}
     queue = jobs(1, budget(100, needed))
     job = queue.suggest("a")
-    queue.late(job)
+    queue.postpone(job)
     queue.on_trial_complete("a")
     assert queue.suggest("b") == "FINISHED"
-    assert queue.left == 1
+    assert queue.pending == 1
     needed[0] = 20
     assert queue.suggest("c")["key"] == job["key"]
 
 
 def test_no_more_at_once_than_asked_for() -> None:
     trials = [trial(seed) for seed in range(3)]
-    queue = Jobs([(t, {"key": t.key}) for t in trials], max_concurrent=2)
+    queue = TrialQueue([(t, {"key": t.key}) for t in trials], capacity=lambda: 2)
     assert queue.suggest("a")
     assert queue.suggest("b")
     assert queue.suggest("c") is None
@@ -81,7 +81,7 @@ def test_no_more_at_once_than_asked_for() -> None:
 def test_what_has_ended_is_not_begun_again() -> None:
     queue = jobs(1)
     job = queue.suggest("a")
-    queue.again(job)
+    queue.requeue(job)
     queue.end(Interrupted(trial(0)))
     queue.on_trial_complete("a")
     assert queue.suggest("b") == "FINISHED"
@@ -113,12 +113,12 @@ class Aborted:
 
 def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> None:
     queue, told = jobs(2), []
-    events = _Events(queue, told.append, _Stop(), attempts=2, budget=None)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, budget=None)
     first = queue.suggest("a")
     events.on_step_end(0, [Aborted("a")])
     assert queue.suggest("b") == first
     events.on_step_end(1, [Aborted("a"), Aborted("b")])
-    assert [type(event).__name__ for event in told] == ["Repeated", "Failed"]
+    assert [type(event).__name__ for event in told] == ["Retrying", "Failed"]
     assert told[1].reason == "after 2 attempts: no worker could be used again"
     assert queue.suggest("c")["seed"] == 1
     queue.on_trial_complete("c")

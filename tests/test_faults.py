@@ -85,8 +85,8 @@ def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
     assert record.tags["failure"] == f"a whole GPU has not enough memory: {reason}"
     assert (record.tags["attempts"], record.tags["gpus"]) == ("3", "1")
     assert record.params["batch_size"] == "25"
-    assert "ce/s0: 0.25 GPU has not enough memory, goes on with 0.5" in done.stdout
-    assert "again:    python " in done.stdout
+    assert "ce/s0: 0.25 GPU has not enough memory, retrying with 0.5" in done.stdout
+    assert "retry:    python " in done.stdout
 
 
 class Server:
@@ -293,7 +293,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, undisturbed: Path) -> Non
     assert re.search(
         r"there is no room for results: OSError: \[Errno 28\] No space left on device.*: \d of 2", out
     )
-    assert "go on:    python " in out
+    assert "resume:   python " in out
     assert {r.status for r in records(tmp_path).values()} <= {"KILLED", "FINISHED"}
 
     filler.unlink()

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from search_spaces import select
-from study.cli.options import duration
-from study.cluster.connection import Grant
+from study.cli.options import parse_duration
+from study.cluster.connection import Allocation
 from study.ledger.records import TrialRecord
-from study.planning import forecast
-from study.planning.forecast import Forecast, compare, describe, fitting, shown, wall_seconds
+from study.planning import durations, forecast
+from study.planning.durations import compare, count_fitting, format_duration, wall_seconds
+from study.planning.forecast import Forecast, describe
+from study.planning.probe import probe
 from trainables import data
 from trainables.data import Sizes
+from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig
 
-CPU = Grant(device="cpu Model", threads=1, gpus=0, slots=2)
+CPU = Allocation(device="cpu Model", threads=1, gpus=0, slots=2)
 SIZES = Sizes(epoch=100, train=100, validation=0, test=60)
 
 
@@ -67,9 +70,9 @@ def test_two_views_take_twice_as_long_until_one_is_measured() -> None:
 def test_sizes_count() -> None:
     known = Forecast({trial(train_size=50): Sizes(epoch=50, train=50, validation=0, test=60)})
     known.learn(trial(), SIZES, 20.0, 6.0)
-    passes = forecast.CLEAN * 50 + forecast.TESTED * 60
+    passes = TRAIN_PASSES * 50 + TEST_PASSES * 60
     assert known.seconds(trial(train_size=50)) == pytest.approx(
-        10 + 6 * passes / (passes + forecast.CLEAN * 50)
+        10 + 6 * passes / (passes + TRAIN_PASSES * 50)
     )
 
 
@@ -80,15 +83,19 @@ def test_sizes_count() -> None:
         ({"threads": "2"}, CPU, False),
         ({"device": "cpu Other"}, CPU, False),
         ({"device": "Big GPU", "gpus": "0.25"}, CPU, False),
-        ({"device": "Big GPU", "gpus": "0.25"}, Grant(device=None, threads=1, gpus=0.25, slots=4), True),
-        ({"device": "Big GPU", "gpus": "0.25"}, Grant(device=None, threads=1, gpus=1, slots=1), False),
-        ({}, Grant(device=None, threads=1, gpus=0.25, slots=4), False),
-        ({"device": "Big GPU", "gpus": "0.25"}, Grant(device=None, threads=1, gpus=None, slots=None), True),
-        ({}, Grant(device=None, threads=1, gpus=None, slots=None), True),
+        ({"device": "Big GPU", "gpus": "0.25"}, Allocation(device=None, threads=1, gpus=0.25, slots=4), True),
+        ({"device": "Big GPU", "gpus": "0.25"}, Allocation(device=None, threads=1, gpus=1, slots=1), False),
+        ({}, Allocation(device=None, threads=1, gpus=0.25, slots=4), False),
+        (
+            {"device": "Big GPU", "gpus": "0.25"},
+            Allocation(device=None, threads=1, gpus=None, slots=None),
+            True,
+        ),
+        ({}, Allocation(device=None, threads=1, gpus=None, slots=None), True),
     ],
 )
 def test_only_trials_under_a_like_grant_count(
-    tags: dict[str, str], grant: Grant, counts: bool, tmp_path: Path
+    tags: dict[str, str], grant: Allocation, counts: bool, tmp_path: Path
 ) -> None:
     sizes = data.check([trial(seed=1)], tmp_path)
     others = [record(trial(), 20.0, 3.0, **tags), record(trial(backbone="resnet18"), 1.0, 1.0)]
@@ -97,13 +104,13 @@ def test_only_trials_under_a_like_grant_count(
 
 
 def test_trials_side_by_side() -> None:
-    start, between = forecast.STARTUP, forecast.BETWEEN
+    start, between = durations.STARTUP, durations.BETWEEN
     assert wall_seconds([10], 1) == start + 10
     assert wall_seconds([10, 10, 10], 2) == pytest.approx(start + 20 + between)
     assert wall_seconds([30, 10, 10], 2) == pytest.approx(start + 30)
-    assert fitting([10, 10, 10], 1, start + 21) == 2
-    assert fitting([100, 10, 10], 1, start + 21) == 2  # one that does not fit is passed over
-    assert fitting([10], 1, start + 9) == 0
+    assert count_fitting([10, 10, 10], 1, start + 21) == 2
+    assert count_fitting([100, 10, 10], 1, start + 21) == 2  # one that does not fit is passed over
+    assert count_fitting([10], 1, start + 9) == 0
 
 
 def test_for_people() -> None:
@@ -114,13 +121,18 @@ def test_for_people() -> None:
         "forecast: 2 h 00 min, 2 trials at once; 4 h 00 min of CPU time (from 1 that were measured)",
         "a budget of 1 h 06 min buys 2 of 4 trials",
     ]
-    on_a_cluster = Grant(device=None, threads=1, gpus=0.5, slots=None)
+    on_a_cluster = Allocation(device=None, threads=1, gpus=0.5, slots=None)
     assert describe(known, list(trials.items()), on_a_cluster) == [
         "forecast: 2 h 00 min of GPU time (from 1 that were measured)"
     ]
     assert describe(known, [], CPU) == []
     assert compare(100, 110) == "forecast: 1 min 40 s, took 1 min 50 s (+10%)"
-    assert [shown(s) for s in (8.34, 250, 18120, 273600)] == ["8.3 s", "4 min 10 s", "5 h 02 min", "3 d 4 h"]
+    assert [format_duration(s) for s in (8.34, 250, 18120, 273600)] == [
+        "8.3 s",
+        "4 min 10 s",
+        "5 h 02 min",
+        "3 d 4 h",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,13 +140,13 @@ def test_for_people() -> None:
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1d", 86400), ("0.5h", 1800)],
 )
 def test_a_budget_is_a_time(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "2x", "2h x", "-1h", "0h"])
 def test_a_budget_is_nothing_else(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="allowed: a time such as 90s, 30m, 2h"):
-        duration(text)
+        parse_duration(text)
 
 
 def test_a_probe_measures_each_kind_and_leaves_nothing(tmp_path: Path) -> None:
@@ -142,7 +154,7 @@ def test_a_probe_measures_each_kind_and_leaves_nothing(tmp_path: Path) -> None:
     chosen = select("quickstart", only=["arm=ce,siamese-0.01"], assign=["feature_dim=32", "train_size=100"])
     sizes = data.check(chosen.trials, tmp_path)
     known = Forecast(sizes)
-    lines = forecast.probe(known, chosen.trials, CPU, tmp_path)
+    lines = probe(known, chosen.trials, CPU, tmp_path)
     assert [line.split(": ")[0:2] for line in lines] == [
         ["probed", "digits/convnet/fp32 ce"],
         ["probed", "digits/convnet/fp32 siamese-0.01"],
@@ -157,7 +169,7 @@ def test_a_probe_measures_each_kind_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_probe_of_what_is_not_prepared_says_so(tmp_path: Path) -> None:
     chosen = select("ablations", only=["dataset=cifar10", "backbone=vgg16"], seeds=1)
     known = Forecast(data.check(chosen.trials, tmp_path))
-    lines = forecast.probe(known, chosen.trials, CPU, tmp_path)
+    lines = probe(known, chosen.trials, CPU, tmp_path)
     assert lines == ["not probed: cifar10 is not prepared; python -m trainables.data cifar10"]
 
 

@@ -68,18 +68,18 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     while left := [pid for pid in ours if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() - asked < 30, f"processes are left behind: {left}"
         time.sleep(0.5)
-    assert re.search(r"stopped by SIGINT: \d of 4 trials are missing\ngo on:    python ", out)
+    assert re.search(r"stopped by SIGINT: \d of 4 trials are missing\nresume:   python ", out)
 
     cut = max(saved_states(tmp_path), key=lambda path: path.stat().st_mtime_ns)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     process = start(tmp_path, *STUDY)
-    before = read_until(process, "goes on after epoch")
+    before = read_until(process, "resumes after epoch")
     os.kill(workers(process)[0], signal.SIGKILL)
     assert wait_for_a_saved_state(process, tmp_path)
     process.terminate()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert re.search(r"stopped by SIGTERM: \d of 4 trials are missing\ngo on:    python ", out)
+    assert re.search(r"stopped by SIGTERM: \d of 4 trials are missing\nresume:   python ", out)
     seen = cut.with_name(f"{cut.name}.damaged").exists()
 
     done = run(tmp_path, *STUDY)

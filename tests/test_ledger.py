@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from study.ledger import leases
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
-from study.ledger.tracking_uri import LedgerError, check_writable, probe, shown, sqlite_file
+from study.ledger.store import Store
+from study.ledger.tracking_uri import LedgerError, check_reachable, check_writable, redacted, sqlite_file
 from trainables.trial import TrialConfig
 
 
@@ -36,7 +38,7 @@ def row(epoch: int, loss: float = 1.5) -> dict[str, float]:
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "a")
-    probe(ledger.uri)
+    check_reachable(ledger.uri)
     assert not ledger.exists()
     assert ledger.trials() == {}
     assert list(tmp_path.iterdir()) == []
@@ -183,13 +185,13 @@ def test_a_run_whose_maker_died_gets_its_params_from_the_next_attempt(
 
 def test_a_recovered_result_is_no_new_attempt(ledger: Ledger, config: TrialConfig) -> None:
     run_id = ledger.begin(config, {"git.commit": "old"})
-    assert ledger.run_of(config, {"git.commit": "old"}) == run_id
+    assert ledger.ensure_run(config, {"git.commit": "old"}) == run_id
     assert ledger.trials()[config.key].tags["attempts"] == "1"
 
 
 def test_a_deleted_experiment_is_told(ledger: Ledger) -> None:
     ledger.client.delete_experiment(ledger.experiment_id)
-    ledger._experiment_id = None
+    ledger.store._experiment_id = None
     with pytest.raises(LedgerError, match="'test' was deleted; restore it with"):
         ledger.exists()
 
@@ -197,7 +199,7 @@ def test_a_deleted_experiment_is_told(ledger: Ledger) -> None:
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "runs", "ftp://host/x"])
 def test_stores_that_are_not_supported(uri: str) -> None:
     with pytest.raises(LedgerError, match=r"--tracking-uri: got .*; allowed: sqlite:///FILE"):
-        probe(uri)
+        check_reachable(uri)
 
 
 def test_a_server_that_does_not_answer() -> None:
@@ -205,7 +207,7 @@ def test_a_server_that_does_not_answer() -> None:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         with pytest.raises(LedgerError, match=f"nothing answers at 127.0.0.1:{port}"):
-            probe(f"http://127.0.0.1:{port}")
+            check_reachable(f"http://127.0.0.1:{port}")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -218,13 +220,13 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["http://localhost:abc", "http://localhost:99999", "http://[::1"])
 def test_addresses_that_are_none(uri: str) -> None:
     with pytest.raises(LedgerError, match=r"--tracking-uri: got 'http://"):
-        probe(uri)
+        check_reachable(uri)
 
 
 def test_passwords_are_not_shown() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("postgresql://me:pass@word@host/db") == "postgresql://me:***@host/db"
-    assert shown("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    assert redacted("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert redacted("postgresql://me:pass@word@host/db") == "postgresql://me:***@host/db"
+    assert redacted("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
@@ -284,7 +286,7 @@ def through_mlflow(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def test_reading_the_database_gives_what_the_client_gives(
     ledger: Ledger, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where MLflow's schema has changed, this fails, and `quick.SCHEMA` has to follow."""
+    """Where MLflow's schema has changed, this fails, and `sqlite_reader.SCHEMA` has to follow."""
     others = [dataclasses.replace(config, seed=seed) for seed in range(1, 7)]
     finished, failed, killed, deleted, unfinished, never = others
     run_id = ledger.begin(finished, {"host": "a 'quoted' one"}, 1000)
@@ -295,12 +297,12 @@ def test_reading_the_database_gives_what_the_client_gives(
     ledger.kill(ledger.begin(killed, {}))
     ledger.delete_runs([ledger.begin(deleted, {})])
     ledger.begin(unfinished, {})
-    ledger.create_lock({"host": "here"})
+    leases.create(ledger, {"host": "here"})
     other = Ledger(uri=ledger.uri, experiment="another", artifact_root=ledger.artifact_root)
     other.open()
     other.begin(never, {})
 
-    monkeypatch.setattr(Ledger, "_search", lambda *_: pytest.fail("MLflow's client was asked"))
+    monkeypatch.setattr(Store, "search", lambda *_: pytest.fail("MLflow's client was asked"))
     quick = ledger.trials()
     monkeypatch.undo()
     slow = through_mlflow(ledger, monkeypatch)

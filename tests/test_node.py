@@ -10,17 +10,17 @@ import pytest
 from studies import HAS_A_GPU, TINY, records, run, stand_in_for_train
 
 import trainables.node
-from study.cluster.connection import Resources, on_cpus_instead
+from study.cluster.connection import Resources, fall_back_to_cpus
 from trainables import tune
 from trainables.machine import cap_gpu_memory
-from trainables.node import problem, source_digest
+from trainables.node import check_node, source_digest
 
 
 def test_a_node_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "note").touch()
     expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
-    assert problem(expected) is None
-    found = problem({**expected, "code": "another"})
+    assert check_node(expected) is None
+    found = check_node({**expected, "code": "another"})
     assert found is not None
     assert found.endswith("has other code of this project; install the same on all nodes")
 
@@ -33,16 +33,16 @@ def test_a_storage_that_does_not_answer_is_a_reason_until_it_has_once(
     monkeypatch.setattr(trainables.node, "PAUSE", 0.0)
     expected = {"storage": str(tmp_path), "note": "note", "code": source_digest()}
     never = {**expected, "storage": str(tmp_path / "other")}
-    assert problem(expected) is None
+    assert check_node(expected) is None
 
     def fails(*_: object) -> bytes:
         raise OSError("AWS Error NETWORK_CONNECTION")
 
     monkeypatch.setattr(trainables.node.Storage, "read", fails)
-    found = problem(never)
+    found = check_node(never)
     assert found is not None
     assert "cannot read it (AWS Error NETWORK_CONNECTION)" in found
-    assert problem(expected) is None
+    assert check_node(expected) is None
 
 
 def test_a_trial_on_a_node_that_joined_without_the_storage_is_not_begun(
@@ -72,18 +72,18 @@ def test_where_nobody_asked_for_a_gpu_one_that_cannot_be_used_is_none(
     import torch
 
     asked = {"cpu": 1.0, "gpu": 1.0}
-    request, told = on_cpus_instead(asked, Resources(), None)
+    request, told = fall_back_to_cpus(asked, Resources(), None)
     assert request == {"cpu": 1.0, "gpu": 0.0}
     assert told is not None
     assert told.endswith("sees no GPU here, though there seems to be one: training on CPUs")
-    assert on_cpus_instead(asked, Resources(gpus=1), None) == (asked, None)  # asked for: the trial says so
-    assert on_cpus_instead(asked, Resources(), "head:6379") == (asked, None)
+    assert fall_back_to_cpus(asked, Resources(gpus=1), None) == (asked, None)  # asked for: the trial says so
+    assert fall_back_to_cpus(asked, Resources(), "head:6379") == (asked, None)
     without = {"cpu": 1.0, "gpu": 0.0}
-    _, told = on_cpus_instead(without, Resources(), "head:6379")
+    _, told = fall_back_to_cpus(without, Resources(), "head:6379")
     assert told == "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
-    assert on_cpus_instead(without, Resources(gpus=0), "head:6379") == (without, None)
+    assert fall_back_to_cpus(without, Resources(gpus=0), "head:6379") == (without, None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert on_cpus_instead(asked, Resources(), None) == (asked, None)
+    assert fall_back_to_cpus(asked, Resources(), None) == (asked, None)
 
 
 def test_a_trial_that_was_granted_no_gpu_can_touch_none(monkeypatch: pytest.MonkeyPatch) -> None:

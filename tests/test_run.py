@@ -202,7 +202,7 @@ def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request
     assert (
         "0 done, 0 half-done, 0 failed, 1 stale (their data have changed), 0 new; to run: 0" in again.stdout
     )
-    assert "stale:    the data of 1 trials have changed since they were trained\nagain:" in again.stdout
+    assert "stale:    the data of 1 trials have changed since they were trained\nrerun:" in again.stdout
     assert "(0 of 1)" in (tmp_path / "reports/quickstart/tables/tables.md").read_text()
     assert records(tmp_path)["ce/s0"] == before
 
@@ -345,7 +345,7 @@ def test_a_budget_ends_a_study_in_order(tmp_path: Path) -> None:
     ended = run(tmp_path, *arguments, "--budget", "40s")
     assert 40 <= time.monotonic() - began < 80
     assert ended.returncode == 1, ended.stderr
-    assert "the budget of 40.0 s is used up: 1 of 1 trials are missing\ngo on:    python " in ended.stdout
+    assert "the budget of 40.0 s is used up: 1 of 1 trials are missing\nresume:   python " in ended.stdout
     assert {r.status for r in records(tmp_path).values()} == {"KILLED"}
     plan = run(tmp_path, *arguments, "--plan")
     assert "1 planned: 0 done, 1 half-done, 0 failed, 0 new; to run: 1" in plan.stdout

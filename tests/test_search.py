@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from studies import ROOT, kill_tree, ledger, outcome, read_until, run, saved_states, start
 
-from study.ledger.records import PRUNED, TrialRecord
+from study.ledger.records import PRUNED_TAG, TrialRecord
 from trainables import tune
 from trainables.metrics import OBJECTIVES
 from trainables.storage.bundles import read_bundle
@@ -58,15 +58,15 @@ def test_two_kills_leave_as_many_trials_and_none_twice(search: Path) -> None:
 
 def test_some_are_stopped_early_and_others_are_whole(search: Path) -> None:
     searched = records(search, "search")
-    pruned = [record for record in searched if PRUNED in record.tags]
+    pruned = [record for record in searched if PRUNED_TAG in record.tags]
     assert pruned
     for record in searched:
         points = ledger(search).history(record.run_id, "val/acc")
         if record in pruned:
             assert record.status == "KILLED"
             assert not record.metrics
-            assert list(points) == list(range(1, int(record.tags[PRUNED]) + 1))
-            assert int(record.tags[PRUNED]) < 20
+            assert list(points) == list(range(1, int(record.tags[PRUNED_TAG]) + 1))
+            assert int(record.tags[PRUNED_TAG]) < 20
             assert any(state.parent.name == record.key for state in saved_states(search))
         else:
             assert record.status == "FINISHED"
@@ -134,18 +134,18 @@ def test_more_trials_go_on_from_what_is_there(search: Path) -> None:
 
 def test_a_grid_goes_on_with_what_a_search_stopped_early(search: Path) -> None:
     """The last test on this folder: its search has one more finished member afterwards."""
-    record = next(record for record in records(search, "search") if PRUNED in record.tags)
-    epoch = int(record.tags[PRUNED])
+    record = next(record for record in records(search, "search") if PRUNED_TAG in record.tags)
+    epoch = int(record.tags[PRUNED_TAG])
     fields = {name: value for name, value in record.params.items() if name != "seed" and value != "none"}
     fields |= {"augmentations": record.params["augmentations"]}
     arms = ["--only", "arm=ce" if record.params["method"] == "ce" else "arm=siamese-0"]
     assigned = [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
     grid = run(search, "--space", "quickstart", *arms, *assigned, "--seeds", "1", "--no-report")
     assert grid.returncode == 0, grid.stdout + grid.stderr
-    assert f"goes on after epoch {epoch}\n" in grid.stdout
+    assert f"resumes after epoch {epoch}\n" in grid.stdout
     after = ledger(search).trials()[record.key]
     assert (after.run_id, after.status) == (record.run_id, "FINISHED")
-    assert PRUNED not in after.tags
+    assert PRUNED_TAG not in after.tags
     assert after.tags["attempts"] == str(int(record.tags["attempts"]) + 1)
     outcome(ledger(search), after)  # each epoch is one point
 

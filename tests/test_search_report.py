@@ -15,9 +15,9 @@ from analysis.sections.search_tables import SearchStudy, baseline_of, compared, 
 from analysis.stats.importances import importances
 from analysis.trials import MixedData
 from search_spaces import SPACES, Search
-from search_spaces.searches import Range, Suggest
-from study.ledger.records import PRUNED, TrialRecord
-from study.ledger.search_state import Member, Standing, standing
+from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
+from study.ledger.records import PRUNED_TAG, TrialRecord
+from study.ledger.search_state import SearchState, SearchTrial, load_search_state
 from trainables.trial import TrialConfig
 
 FIXED = {
@@ -35,14 +35,14 @@ TEST = {("ce", 1): (0.80, 0.81, 0.79), ("ce", 2): (0.82, 0.83, 0.82), ("siamese"
 """Test accuracy of each finalist with the fresh seeds."""
 
 
-def parameters(trial: Suggest, method: str) -> None:
-    trial.suggest_float("lr", 1e-3, 1.0, log=True)
-    if method == "siamese":
-        trial.suggest_float("gamma", 1e-4, 1e-1, log=True)
+PARAMETERS = (
+    Parameter("lr", loguniform(1e-3, 1.0)),
+    Parameter("gamma", loguniform(1e-4, 1e-1), when=with_two_views),
+)
 
 
 def searching(**changes: Any) -> Search:
-    about = {"name": "s", "fixed": FIXED, "parameters": parameters, "trials": 3, "beside": "quickstart"}
+    about = {"name": "s", "fixed": FIXED, "parameters": PARAMETERS, "trials": 3, "beside": "quickstart"}
     return Search(**{**about, **changes})
 
 
@@ -76,7 +76,7 @@ def searched() -> dict[str, TrialRecord]:
         record(
             config("ce", 0.2), {"val_acc": 0.8, "test_acc": 0.6, "train_seconds": 8.0}, **{"search.s": "2"}
         ),
-        record(config("ce", 0.3), {}, "KILLED", **{"search.s": "3", PRUNED: "12"}),
+        record(config("ce", 0.3), {}, "KILLED", **{"search.s": "3", PRUNED_TAG: "12"}),
         record(config("siamese", 0.4), {"val_acc": 0.7, "test_acc": 0.7}, **{"search.s": "1"}),
         record(config("siamese", 0.9), {}, "FAILED", **nan),
     ]
@@ -96,7 +96,7 @@ def finals() -> dict[str, TrialRecord]:
 
 
 def study(records: dict[str, TrialRecord], **changes: Any) -> SearchStudy:
-    return SearchStudy(standing(searching(**changes), records, {}), records)
+    return SearchStudy(load_search_state(searching(**changes), records, {}), records)
 
 
 def text(found: SearchStudy, table: str) -> pd.DataFrame:
@@ -211,7 +211,7 @@ class Reader:
 
 def test_a_page_is_rendered_once_and_again_when_something_has_changed(tmp_path: Path) -> None:
     records = searched()
-    found = standing(searching(), records, {})
+    found = load_search_state(searching(), records, {})
     first = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
     page = (tmp_path / "report.html").read_text()
     assert "No finalist has been trained with fresh seeds yet: nothing is compared." in page
@@ -220,7 +220,7 @@ def test_a_page_is_rendered_once_and_again_when_something_has_changed(tmp_path: 
     assert first.files
     assert not render(found, Reader(records), tmp_path).files  # type: ignore[arg-type]
     records = {**records, **finals()}
-    found = standing(searching(), records, {})
+    found = load_search_state(searching(), records, {})
     again = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
     assert again.files
     assert again.tables[0].name == "finalists"
@@ -233,30 +233,30 @@ def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:
     records = searched()
     other = record(config("ce", 0.5), {"val_acc": 0.1}, **{"search.s": "4", "data.sha256": "other"})
     records[other.key] = other
-    found = standing(searching(trials=4), records, {})
+    found = load_search_state(searching(trials=4), records, {})
     with pytest.raises(MixedData, match="its trials were trained on different data"):
         render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
 
 
-def members(values: dict[float, float]) -> list[Member]:
+def members(values: dict[float, float]) -> list[SearchTrial]:
     """Of lr and weight decay the first alone matters."""
     rng = np.random.default_rng(0)
     made = []
     for number, (lr, value) in enumerate(values.items(), 1):
         trial = config("ce", lr).replace(weight_decay=round(float(rng.uniform(0.001, 1)), 3))
         made.append(
-            Member(config=trial, number=number, state="finished", objectives=(value,), epochs=60, run_id="r")
+            SearchTrial(
+                config=trial, number=number, state="finished", objectives=(value,), epochs=60, run_id="r"
+            )
         )
     return made
 
 
-def two(trial: Suggest, method: str) -> None:
-    trial.suggest_float("lr", 1e-3, 1.0, log=True)
-    trial.suggest_float("weight_decay", 0.001, 1.0)
+TWO = (Parameter("lr", loguniform(1e-3, 1.0)), Parameter("weight_decay", uniform(0.001, 1.0)))
 
 
 def test_what_matters_has_the_larger_share() -> None:
-    search = searching(parameters=two)
+    search = searching(parameters=TWO)
     known = members({round(lr, 3): np.log10(lr) for lr in np.geomspace(0.002, 0.9, 24)})
     table = importances(search, known)
     assert table is not None
@@ -299,6 +299,6 @@ def test_figures_have_what_they_are_given() -> None:
 
 
 def test_standing_without_members_has_no_finalists() -> None:
-    found = Standing(search=searching(), members={"ce": (), "siamese": ()})
+    found = SearchState(search=searching(), members={"ce": (), "siamese": ()})
     assert found.missing == 6
     assert found.final_selection().trials == ()

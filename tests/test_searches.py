@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from search_spaces import SEARCHES, SPACES, Search, add_selection_arguments, search_from, selection_from
-from search_spaces.searches import SEED, Suggest
+from search_spaces.searches import SEED, Parameter, integers, loguniform, uniform
 from trainables.catalogue import METHODS
 from trainables.trial import TrialConfig, format_value
 
@@ -24,17 +24,10 @@ def searching(*words: str) -> Search:
     return found
 
 
-class Fixed:
+def fixed(parameter: Parameter) -> float:
     """Suggests always the same."""
-
-    def suggest_float(self, name: str, low: float, high: float, **how: object) -> float:
-        return (low + high) / 3
-
-    def suggest_int(self, name: str, low: int, high: int, **how: object) -> int:
-        return high
-
-    def suggest_categorical(self, name: str, choices: object) -> object:
-        return choices[-1]
+    allowed = parameter.range
+    return allowed.high if allowed.kind == "int" else (allowed.low + allowed.high) / 3
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -69,12 +62,12 @@ def test_what_a_search_could_not_suggest_is_not_of_it() -> None:
 
 
 def test_numbers_have_few_digits_and_stay_in_their_range() -> None:
-    def parameters(trial: Suggest, method: str) -> None:
-        trial.suggest_float("lr", 0.0012345, 0.0012346, log=True)
-        trial.suggest_float("weight_decay", 1e-5, 1.0)
-        trial.suggest_int("feature_dim", 3, 8)
-
-    config = Search(name="s", fixed=FIXED, parameters=parameters).config("ce", Fixed())
+    parameters = (
+        Parameter("lr", loguniform(0.0012345, 0.0012346)),
+        Parameter("weight_decay", uniform(1e-5, 1.0)),
+        Parameter("feature_dim", integers(3, 8)),
+    )
+    config = Search(name="s", fixed=FIXED, parameters=parameters).config("ce", fixed)
     assert 0.0012345 <= config.lr <= 0.0012346
     assert config.weight_decay == 0.333
     assert config.feature_dim == 8
@@ -93,18 +86,15 @@ def test_a_field_that_is_set_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("learning_rate", "asks for 'learning_rate'; allowed: fields of TrialConfig"),
-        ("lrs", r"asks for 'lrs' \(did you mean 'lr'\?\)"),
-        ("seed", "asks for 'seed'"),
-        ("gamma", "gamma was asked for, but cannot matter"),
+        ("learning_rate", "has parameter 'learning_rate'; allowed: fields of TrialConfig"),
+        ("lrs", r"has parameter 'lrs' \(did you mean 'lr'\?\)"),
+        ("seed", "has parameter 'seed'"),
+        ("gamma", "gamma was suggested, but does not matter"),
     ],
 )
 def test_what_is_no_parameter_is_refused(asked: str, message: str) -> None:
-    search = Search(
-        name="s", fixed=FIXED, parameters=lambda trial, method: trial.suggest_float(asked, 0.1, 1)
-    )
     with pytest.raises(ValueError, match=message):
-        search.config("ce", Fixed())
+        Search(name="s", fixed=FIXED, parameters=(Parameter(asked, uniform(0.1, 1)),)).config("ce", fixed)
 
 
 def test_finalists_have_seeds_that_the_search_never_saw() -> None:

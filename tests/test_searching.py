@@ -6,23 +6,23 @@ import pytest
 from rich.console import Console
 
 from study.cli import options
-from study.cli.invocation import Call, understood
+from study.cli.invocation import Invocation, parse_invocation
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
-from study.search_session import outlook, plan_lines
+from study.search_session import plan_lines, plan_search
 from trainables.trial import TrialConfig
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+def invocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invocation:
     """The default search in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return understood(options.parser().parse_args(["--space", "search"]), Console(quiet=True))
+    return parse_invocation(options.parser().parse_args(["--space", "search"]), Console(quiet=True))
 
 
-def record(call: Call, config: TrialConfig, status: str, number: int, **tags: str) -> TrialRecord:
+def record(invocation: Invocation, config: TrialConfig, status: str, number: int, **tags: str) -> TrialRecord:
     """A searched trial on such places as the call's, a second an image of a view."""
-    size = call.sizes[call.selection.trials[0]]
+    size = invocation.sizes[invocation.selection.trials[0]]
     return TrialRecord(
         key=config.key,
         run_id=config.key,
@@ -31,8 +31,8 @@ def record(call: Call, config: TrialConfig, status: str, number: int, **tags: st
         tags={
             "search.search": str(number),
             "stage": "search",
-            "device": call.grant.device or "cpu Model",
-            "threads": str(call.grant.threads),
+            "device": invocation.allocation.device or "cpu Model",
+            "threads": str(invocation.allocation.threads),
             **tags,
         },
         metrics={
@@ -47,24 +47,26 @@ def record(call: Call, config: TrialConfig, status: str, number: int, **tags: st
     )
 
 
-def test_half_done_and_failed_members_are_forecast(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_done_and_failed_members_are_forecast(
+    invocation: Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of what another call has suggested this one has drawn nothing: it must find the sizes itself."""
-    assert call.search is not None
-    first, *_ = [trial for trial in call.selection.trials if trial.method == "ce"]
+    assert invocation.search is not None
+    first, *_ = [trial for trial in invocation.selection.trials if trial.method == "ce"]
     known, half_done, failed = (first.replace(lr=lr) for lr in (0.0123, 0.0234, 0.0345))
-    assert not {known, half_done, failed} & set(call.sizes)
+    assert not {known, half_done, failed} & set(invocation.sizes)
     records = [
-        record(call, known, "FINISHED", 1),
-        record(call, half_done, "RUNNING", 2),
-        record(call, failed, "FAILED", 3, failure="RuntimeError: no"),
+        record(invocation, known, "FINISHED", 1),
+        record(invocation, half_done, "RUNNING", 2),
+        record(invocation, failed, "FAILED", 3, failure="RuntimeError: no"),
     ]
     monkeypatch.setattr(Ledger, "trials", lambda _: {record.key: record for record in records})
-    ahead = outlook(call)
-    assert ahead.begun == {half_done: 0}
+    ahead = plan_search(invocation)
+    assert ahead.to_run == {half_done: 0}
     assert ahead.forecast.seconds(half_done) == pytest.approx(ahead.forecast.seconds(first))
     assert "  ce: 1 finished, 1 failed, 1 half-done; to search: 10" in ahead.lines
-    call.args.retry_failed = True
-    ahead = outlook(call)
-    assert set(ahead.begun) == {half_done, failed}
+    invocation.args.retry_failed = True
+    ahead = plan_search(invocation)
+    assert set(ahead.to_run) == {half_done, failed}
     assert "  ce: 1 finished, 1 failed, 1 half-done; to search: 11" in ahead.lines
-    assert any(line.startswith("forecast: ") for line in plan_lines(call))
+    assert any(line.startswith("forecast: ") for line in plan_lines(invocation))

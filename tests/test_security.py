@@ -20,8 +20,9 @@ from analysis.plots.cache import Gallery
 from analysis.render.markdown import inert
 from analysis.tables import _write_single
 from study.cli import options
+from study.cluster import ray_internals
 from study.ledger import credentials, tracking_uri
-from study.recording.locks import _described
+from study.recording.locks import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
 from trainables.storage.bundles import Bundle, read_bundle, write_bundle
@@ -164,15 +165,15 @@ def test_rays_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.M
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     file = tmp_path / ".ray/auth_token"
-    credentials.guard_ray_token(create=False)
+    ray_internals.guard_auth_token(create=False)
     assert not file.exists()
-    credentials.guard_ray_token(create=True)
+    ray_internals.guard_auth_token(create=True)
     token = file.read_text()
     assert len(token) == 64
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(file.parent.iterdir()) == [file]
     file.chmod(0o644)  # as Ray would have made it
-    credentials.guard_ray_token(create=True)
+    ray_internals.guard_auth_token(create=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text() == token
 
@@ -214,7 +215,7 @@ def test_other_files_among_saved_states_are_nobodys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "7", "{", '{"host": "h\\u001b]0;PWNED\\u0007"}'])
 def test_what_another_driver_says_of_itself_may_be_anything(text: str) -> None:
-    said = _described(text)
+    said = describe_holder(text)
     assert said.startswith("process ? on ")
     assert said == plain(said)
 
@@ -258,12 +259,12 @@ def test_storage_of_each_experiment_stays_in_its_folder() -> None:
 
 
 def test_lines_for_people_command_no_terminal(tmp_path: Path) -> None:
-    from study.cli.invocation import Call
+    from study.cli.invocation import Invocation
     from study.cli.progress import Progress
 
     console = Console(file=io.StringIO(), width=200)
     Progress(1, 1, console).note(f"\x1b]52;c;Zm9v\x07 http://u:{PASSWORD}@h")
-    Call.say(type("Call", (), {"console": console})(), "\x1b[2J done")  # type: ignore[arg-type]
+    Invocation.say(type("Invocation", (), {"console": console})(), "\x1b[2J done")  # type: ignore[arg-type]
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in shown
     assert "hunter2" not in shown

@@ -9,13 +9,14 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import Search
-from search_spaces.searches import Suggest
+from search_spaces.searches import Parameter, choice, loguniform, with_two_views
 from study.cluster.trial_queue import Budget
 from study.ledger.optuna_study import make_study
-from study.ledger.records import PRUNED, TrialRecord
-from study.ledger.search_state import Standing, describe, standing
-from study.recording.events import Failed, Found, Interrupted, Pruned, Succeeded
-from study.search.optuna_queue import MEASURED, Halving, Suggestions
+from study.ledger.records import PRUNED_TAG, TrialRecord
+from study.ledger.search_state import SearchState, describe, load_search_state
+from study.recording.events import CacheHit, Failed, Interrupted, Pruned, Succeeded
+from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA
+from study.search.optuna_queue import OptunaQueue
 from trainables.trial import TrialConfig
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 20}
@@ -23,14 +24,14 @@ SECRET = 0.123454321
 """Every test metric has this value here: it must come out nowhere."""
 
 
-def parameters(trial: Suggest, method: str) -> None:
-    trial.suggest_float("lr", 1e-3, 1.0, log=True)
-    if method == "siamese":
-        trial.suggest_float("gamma", 1e-4, 1e-1, log=True)
+PARAMETERS = (
+    Parameter("lr", loguniform(1e-3, 1.0)),
+    Parameter("gamma", loguniform(1e-4, 1e-1), when=with_two_views),
+)
 
 
 def searching(**changes: Any) -> Search:
-    return Search(**{"name": "s", "fixed": FIXED, "parameters": parameters, "trials": 4, **changes})
+    return Search(**{"name": "s", "fixed": FIXED, "parameters": PARAMETERS, "trials": 4, **changes})
 
 
 def config(method: str = "ce", **fields: Any) -> TrialConfig:
@@ -60,27 +61,27 @@ def record(trial: TrialConfig, status: str = "FINISHED", *, number: int = 0, **t
     )
 
 
-def standing_of(search: Search, *records: TrialRecord, digest: str | None = None) -> Standing:
-    return standing(search, {record.key: record for record in records}, {"digits": digest})
+def standing_of(search: Search, *records: TrialRecord, digest: str | None = None) -> SearchState:
+    return load_search_state(search, {record.key: record for record in records}, {"digits": digest})
 
 
-def suggestions(found: Standing, **options: Any) -> Suggestions:
-    options = {"places": lambda: 2, **options}
-    return Suggestions(found, lambda trial, tags: {"key": trial.key, "tags": dict(tags)}, **options)
+def suggestions(found: SearchState, **options: Any) -> OptunaQueue:
+    options = {"capacity": lambda: 2, **options}
+    return OptunaQueue(found, lambda trial, tags: {"key": trial.key, "tags": dict(tags)}, **options)
 
 
-def run_all(jobs: Suggestions) -> list[TrialConfig]:
+def run_all(jobs: OptunaQueue) -> list[TrialConfig]:
     """Every trial ends with its lr as validation accuracy."""
     ran: list[TrialConfig] = []
     while isinstance(job := jobs.suggest(str(len(ran))), dict):
-        ran.append(jobs.open[job["key"]])
+        ran.append(jobs.unfinished[job["key"]])
         jobs.end(Succeeded(ran[-1], {"val_acc": ran[-1].lr}))
         jobs.on_trial_complete(str(len(ran) - 1))
     return ran
 
 
-def optunas(jobs: Suggestions, method: str) -> list[Any]:
-    return jobs._methods[method]._optuna._ot_study.trials
+def optunas(jobs: OptunaQueue, method: str) -> list[Any]:
+    return jobs._methods[method]._study.trials
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
@@ -105,7 +106,7 @@ def test_no_more_is_suggested_than_there_are_places() -> None:
     first = jobs.suggest("a")
     assert jobs.suggest("b")
     assert jobs.suggest("c") is None
-    jobs.end(Succeeded(jobs.open[first["key"]], {"val_acc": 0.5}))
+    jobs.end(Succeeded(jobs.unfinished[first["key"]], {"val_acc": 0.5}))
     jobs.on_trial_complete("a")
     assert isinstance(jobs.suggest("c"), dict)
 
@@ -114,7 +115,7 @@ def test_tags_make_a_trial_a_member_and_count_on() -> None:
     search = searching()
     jobs = suggestions(standing_of(search, record(config(), number=7)))
     found = [jobs.suggest(name) for name in "ab"]  # the other method first: it has none
-    assert [jobs.open[job["key"]].method for job in found] == ["siamese", "ce"]
+    assert [jobs.unfinished[job["key"]].method for job in found] == ["siamese", "ce"]
     assert [job["tags"] for job in found] == [
         {"stage": "search", "search.s": "1"},
         {"stage": "search", "search.s": "8"},
@@ -125,7 +126,7 @@ def test_members_are_told_to_optuna_and_count() -> None:
     search = searching()
     members = [
         record(config(lr=0.5), number=1),
-        record(config(lr=0.2), "KILLED", number=2, **{PRUNED: "6"}),
+        record(config(lr=0.2), "KILLED", number=2, **{PRUNED_TAG: "6"}),
         record(config(lr=0.9), "FAILED", number=3, failure="NonFiniteLoss: train/ce is nan in epoch 2 of 20"),
     ]
     found = standing_of(search, *members)
@@ -165,16 +166,14 @@ def test_failed_ones_are_run_again_on_request_only() -> None:
     assert "ce: 1 diverged, 1 failed; to search: 2" in describe(found)[1]
 
 
-def few(trial: Suggest, method: str) -> None:
-    trial.suggest_categorical("batch_size", (25, 50))
-    trial.suggest_categorical("lr_schedule", ("constant", "cosine"))
+FEW = (Parameter("batch_size", choice(25, 50)), Parameter("lr_schedule", choice("constant", "cosine")))
 
 
 def test_a_trial_that_the_ledger_has_is_answered_and_not_run() -> None:
-    search = searching(parameters=few, methods=("ce",))
+    search = searching(parameters=FEW, methods=("ce",))
     known = record(config(lr=0.01, batch_size=25, lr_schedule="cosine"))
-    told: list[Found] = []
-    jobs = suggestions(standing_of(search, known), on_found=told.append)
+    told: list[CacheHit] = []
+    jobs = suggestions(standing_of(search, known), on_cache_hit=told.append)
     ran = run_all(jobs)
     assert len(ran) == 3
     assert known.key not in {trial.key for trial in ran}
@@ -185,17 +184,19 @@ def test_a_trial_that_the_ledger_has_is_answered_and_not_run() -> None:
 
 
 def test_a_search_without_more_configurations_ends() -> None:
-    jobs = suggestions(standing_of(searching(parameters=few, methods=("ce",), trials=9)))
+    jobs = suggestions(standing_of(searching(parameters=FEW, methods=("ce",), trials=9)))
     assert len(set(run_all(jobs))) == 4
     assert jobs.exhausted == {"ce"}
 
 
 def test_how_trials_end_is_told() -> None:
-    jobs = suggestions(standing_of(searching(methods=("ce",), trials=4)), places=lambda: 4)
-    trials = [jobs.open[jobs.suggest(name)["key"]] for name in "abcd"]
-    jobs.trained(trials[1], [{"epoch": 1, MEASURED: 0.2}, {"epoch": 2, MEASURED: 0.3}])
+    jobs = suggestions(standing_of(searching(methods=("ce",), trials=4)), capacity=lambda: 4)
+    trials = [jobs.unfinished[jobs.suggest(name)["key"]] for name in "abcd"]
+    jobs.record_epochs(
+        trials[1], [{"epoch": 1, INTERMEDIATE_METRIC: 0.2}, {"epoch": 2, INTERMEDIATE_METRIC: 0.3}]
+    )
     jobs.end(Succeeded(trials[0], {"val_acc": 0.8, "val_ece": 0.1}))
-    jobs.end(Pruned(trials[1], {"epoch": 2, MEASURED: 0.3}))
+    jobs.end(Pruned(trials[1], {"epoch": 2, INTERMEDIATE_METRIC: 0.3}))
     jobs.end(Failed(trials[2], "NonFiniteLoss: train/ce is nan", ""))
     jobs.end(Failed(trials[3], "OSError: no such file", ""))
     first, second, third, fourth = optunas(jobs, "ce")
@@ -207,7 +208,7 @@ def test_how_trials_end_is_told() -> None:
 
 def test_an_interrupted_trial_is_told_nothing_of() -> None:
     jobs = suggestions(standing_of(searching(methods=("ce",))))
-    trial = jobs.open[jobs.suggest("a")["key"]]
+    trial = jobs.unfinished[jobs.suggest("a")["key"]]
     jobs.end(Interrupted(trial))
     assert [trial.state for trial in optunas(jobs, "ce")] == [TrialState.RUNNING]
 
@@ -217,7 +218,7 @@ def test_several_objectives_and_their_front() -> None:
     jobs = suggestions(standing_of(search))
     ended = 0
     while isinstance(job := jobs.suggest(str(ended)), dict):
-        trial = jobs.open[job["key"]]
+        trial = jobs.unfinished[job["key"]]
         jobs.end(Succeeded(trial, {"val_acc": trial.lr, "train_seconds": 10 * trial.lr}))
         jobs.on_trial_complete(str(ended))
         ended += 1
@@ -242,7 +243,7 @@ def test_nothing_of_a_test_metric_can_be_read_by_the_searcher() -> None:
         record(config("siamese"), number=1),
         record(config(lr=0.7)),  # of another space
     )
-    assert found.known
+    assert found.reusable
     jobs = suggestions(found)
     run_all(jobs)
     seen = repr(found) + repr([optunas(jobs, method) for method in jobs._methods])
@@ -257,16 +258,16 @@ def test_members_beyond_the_asked_for_and_stale_ones_do_not_count() -> None:
     found = standing_of(searching(trials=2), *records, old, digest="new")
     assert [member.number for member in found.members["ce"]] == [1, 2]
     assert found.stale == 1
-    assert found.numbers["ce"] == 9
+    assert found.last_numbers["ce"] == 9
     assert [member.config.lr for member in found.ranked("ce")] == [0.2, 0.1]
     assert found.missing == 2  # of siamese
 
 
 def test_a_budget_begins_nothing_that_does_not_fit() -> None:
-    budget = Budget(deadline=time.time() + 10, seconds=lambda trial: 100.0, shown="a while")
+    budget = Budget(deadline=time.time() + 10, seconds=lambda trial: 100.0, text="a while")
     jobs = suggestions(standing_of(searching()), budget=budget)
     assert jobs.suggest("a") == "FINISHED"
-    assert jobs.left == 1  # and no second one is made up
+    assert jobs.pending == 1  # and no second one is made up
 
 
 def tunes(trial: TrialConfig) -> SimpleNamespace:
@@ -274,10 +275,10 @@ def tunes(trial: TrialConfig) -> SimpleNamespace:
 
 
 def row(epoch: int, value: float) -> dict[str, Any]:
-    return {"row/epoch": epoch, f"row/{MEASURED}": value}
+    return {"row/epoch": epoch, f"row/{INTERMEDIATE_METRIC}": value}
 
 
-def outcome(halving: Halving, trial: TrialConfig, curve: Mapping[int, float]) -> int | None:
+def outcome(halving: PerMethodASHA, trial: TrialConfig, curve: Mapping[int, float]) -> int | None:
     """The epoch at which a trial is stopped; None: never."""
     of_tune = tunes(trial)
     halving.on_trial_add(None, of_tune)
@@ -292,7 +293,7 @@ def flat(value: float, epochs: int = 20) -> dict[int, float]:
 
 
 def test_the_worse_half_is_stopped_and_methods_do_not_compete() -> None:
-    halving = Halving(searching())
+    halving = PerMethodASHA(searching())
     assert outcome(halving, config(lr=0.1), flat(0.5)) is None
     assert outcome(halving, config("siamese", lr=0.1), flat(0.2)) is None  # the first of its method
     assert outcome(halving, config(lr=0.2), flat(0.4)) == 4  # 20 % of 20 epochs
@@ -301,8 +302,8 @@ def test_the_worse_half_is_stopped_and_methods_do_not_compete() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 20, 60, 100])
 def test_trials_are_stopped_at_rungs_and_nowhere_else(epochs: int) -> None:
-    halving = Halving(searching(fixed={**FIXED, "epochs": epochs}))
-    rungs = [epoch for epoch, _ in reversed(halving._of["ce"]._brackets[0]._rungs)]
+    halving = PerMethodASHA(searching(fixed={**FIXED, "epochs": epochs}))
+    rungs = [epoch for epoch, _ in reversed(halving._schedulers["ce"]._brackets[0]._rungs)]
     assert rungs == [*halving.rungs]
     # Each is worse from one epoch on than all before, so that the first rung after it stops it.
     for last_good in range(epochs):
@@ -314,25 +315,25 @@ def test_trials_are_stopped_at_rungs_and_nowhere_else(epochs: int) -> None:
 
 
 def test_a_trial_that_comes_to_its_last_epoch_is_evaluated() -> None:
-    halving = Halving(searching())
+    halving = PerMethodASHA(searching())
     assert outcome(halving, config(lr=0.1), flat(0.9)) is None
     good_then_bad = {**flat(0.95, 19), 20: 0.0}
     assert outcome(halving, config(lr=0.2), good_then_bad) is None
-    one_epoch = Halving(searching(fixed={**FIXED, "epochs": 1}))
+    one_epoch = PerMethodASHA(searching(fixed={**FIXED, "epochs": 1}))
     for lr in (0.1, 0.2, 0.3):
         assert outcome(one_epoch, config(lr=lr, epochs=1), {1: 1 - lr}) is None
 
 
 def test_stored_histories_count_at_every_rung() -> None:
     """Ray's scheduler alone would enter a resumed trial at its highest rung only."""
-    halving = Halving(searching())
+    halving = PerMethodASHA(searching())
     known = config(lr=0.1)
     halving.replay(known.key, "ce", flat(0.5).items())
     assert outcome(halving, config(lr=0.2), flat(0.4)) == 4
     resumed = config(lr=0.3)
     of_tune = tunes(resumed)
     halving.on_trial_add(None, of_tune)
-    rows = [{"epoch": epoch, MEASURED: 0.9} for epoch in range(1, 7)]
+    rows = [{"epoch": epoch, INTERMEDIATE_METRIC: 0.9} for epoch in range(1, 7)]
     assert halving.on_trial_result(None, of_tune, {"resumed": rows, "notes": []}) == "CONTINUE"
     assert halving.on_trial_result(None, of_tune, row(7, 0.9)) == "CONTINUE"
     # Half of those that came by the first rung are better, but only with the resumed one.
@@ -340,7 +341,7 @@ def test_stored_histories_count_at_every_rung() -> None:
 
 
 def test_a_second_attempt_is_the_same_trial() -> None:
-    halving = Halving(searching())
+    halving = PerMethodASHA(searching())
     assert outcome(halving, config(lr=0.1), flat(0.5, 5)) is None
     assert outcome(halving, config(lr=0.1), flat(0.5)) is None  # it does not lose against itself
     assert outcome(halving, config(lr=0.2), flat(0.49)) == 4

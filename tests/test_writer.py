@@ -36,8 +36,8 @@ class FlakyLedger(Ledger):
     def kill_orphans(self) -> None:
         self._call("kill_orphans")
 
-    def run_of(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
-        self._call("run_of", config.seed, dict(tags))
+    def ensure_run(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
+        self._call("ensure_run", config.seed, dict(tags))
         return f"run-{config.seed}"
 
     def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
@@ -96,7 +96,7 @@ def put_bundle(storage: Storage, config: TrialConfig) -> None:
 
 def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> None:
     ledger, done = FlakyLedger(), []
-    writer = LedgerWriter(ledger, storage, on_finished=done.append)
+    writer = LedgerWriter(ledger=ledger, storage=storage, on_finished=done.append)
     put_bundle(storage, trial())
     for event in (
         Started(trial(), {"host": "a"}, 0),
@@ -127,7 +127,7 @@ def test_a_trial_is_written_once_and_its_bundle_deleted(storage: Storage) -> Non
 def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> None:
     ledger, troubles = FlakyLedger(), []
     ledger.failures = 4
-    writer = LedgerWriter(ledger, storage, on_trouble=troubles.append)
+    writer = LedgerWriter(ledger=ledger, storage=storage, on_trouble=troubles.append)
     put_bundle(storage, trial())
     writer.put(Started(trial(), {}, 0))
     writer.put(Succeeded(trial()))
@@ -140,7 +140,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(storage: Storage) -> Non
 def test_a_store_that_stays_away_leaves_the_bundle(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.failures = 10**6
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close(patience=0.05)
@@ -151,7 +151,7 @@ def test_a_store_that_stays_away_leaves_the_bundle(storage: Storage) -> None:
 def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.logged = 2
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     writer.put(Started(trial(), {}, 0))
     for epoch in (1, 2, 3):
         writer.put(EpochDone(trial(), row(epoch)))
@@ -161,11 +161,11 @@ def test_epochs_that_the_run_already_has_are_skipped(storage: Storage) -> None:
 
 def test_a_bundle_found_at_the_start_is_logged_with_its_own_tags(storage: Storage) -> None:
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close()
-    assert ("run_of", 0, {"host": "a"}) in ledger.calls  # no new attempt: nothing ran
+    assert ("ensure_run", 0, {"host": "a"}) in ledger.calls  # no new attempt: nothing ran
     assert ledger.calls[-1][0] == "finish"
 
 
@@ -173,7 +173,7 @@ def test_a_store_away_between_two_questions_about_a_run(storage: Storage) -> Non
     """Once the run was found but not its epochs, which must be asked again."""
     ledger = FlakyLedger()
     ledger.logged_failures = 1
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     put_bundle(storage, trial())
     writer.put(Succeeded(trial()))
     writer.close(patience=5)
@@ -183,7 +183,9 @@ def test_a_store_away_between_two_questions_about_a_run(storage: Storage) -> Non
 
 def test_a_damaged_bundle_is_told_and_its_trial_left_to_the_next_call(storage: Storage) -> None:
     ledger, lost = FlakyLedger(), []
-    writer = LedgerWriter(ledger, storage, on_lost=lambda config, reason: lost.append((config, reason)))
+    writer = LedgerWriter(
+        ledger=ledger, storage=storage, on_lost=lambda config, reason: lost.append((config, reason))
+    )
     storage.write(f"results/{trial().key}.zip", b"PK\x03\x04 cut short")
     writer.put(Succeeded(trial()))
     writer.close()
@@ -197,7 +199,7 @@ def test_a_damaged_bundle_is_told_and_its_trial_left_to_the_next_call(storage: S
 def test_a_bundle_that_is_not_there_is_told_unless_its_run_is_finished(storage: Storage) -> None:
     ledger, lost = FlakyLedger(), []
     ledger.finished = {"run-1"}
-    writer = LedgerWriter(ledger, storage, on_lost=lambda config, reason: lost.append(reason))
+    writer = LedgerWriter(ledger=ledger, storage=storage, on_lost=lambda config, reason: lost.append(reason))
     writer.put(Succeeded(trial(0)))
     writer.put(Succeeded(trial(1)))
     writer.close()
@@ -212,7 +214,7 @@ def test_a_console_that_is_gone_does_not_stop_the_ledger(storage: Storage) -> No
         raise SystemExit(1)  # what rich does when its pipe is closed
 
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage, on_finished=gone)
+    writer = LedgerWriter(ledger=ledger, storage=storage, on_finished=gone)
     for seed in (0, 1):
         put_bundle(storage, trial(seed))
         writer.put(Succeeded(trial(seed)))
@@ -223,7 +225,7 @@ def test_a_console_that_is_gone_does_not_stop_the_ledger(storage: Storage) -> No
 def test_a_silent_store_is_given_up_after_one_attempt_past_the_deadline(storage: Storage) -> None:
     ledger = FlakyLedger()
     ledger.failures = 10**6
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     for seed in range(20):
         writer.put(Started(trial(seed), {}, 0))
     writer.close(patience=0.05)
@@ -233,7 +235,7 @@ def test_a_silent_store_is_given_up_after_one_attempt_past_the_deadline(storage:
 
 def test_failed_and_interrupted_trials(storage: Storage) -> None:
     ledger = FlakyLedger()
-    writer = LedgerWriter(ledger, storage)
+    writer = LedgerWriter(ledger=ledger, storage=storage)
     for seed in (0, 1):
         writer.put(Started(trial(seed), {}, 0))
     writer.put(Failed(trial(0), "because", "Traceback"))

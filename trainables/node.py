@@ -25,7 +25,7 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def problem(expected: Mapping[str, str]) -> str | None:
+def check_node(expected: Mapping[str, str]) -> str | None:
     """Why no trial of a driver may run on this node, in words for people; None: it may.
 
     Args:

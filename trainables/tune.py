@@ -24,7 +24,7 @@ from ray import tune
 
 from trainables.machine import cap_gpu_memory, device_name
 from trainables.metrics import OBJECTIVES
-from trainables.node import problem
+from trainables.node import check_node
 from trainables.redact import masked
 from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints, saved_epoch
@@ -90,7 +90,7 @@ def run_job(job: dict[str, Any]) -> None:
         job: made by `job`; with `latest_start` (s since 1970) the trial does not start later than that. (One
             that has a checkpoint resumes at any time.)
     """
-    unfit = problem(job["node"]) if job.get("node") else None
+    unfit = check_node(job["node"]) if job.get("node") else None
     if unfit:
         tune.report({"unfit": unfit})
         return

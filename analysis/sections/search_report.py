@@ -36,15 +36,15 @@ from search_spaces import Selection
 from search_spaces.searches import Range
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.records import DATA
-from study.ledger.search_state import Member, Standing
+from study.ledger.records import DATA_TAG
+from study.ledger.search_state import SearchState, SearchTrial
 from trainables.metrics import OBJECTIVES
 
 CURVE = "val/acc"
 
 
 def render(
-    found: Standing, ledger: Ledger, folder: Path, *, ui: str | None = None, force: bool = False
+    found: SearchState, ledger: Ledger, folder: Path, *, ui: str | None = None, force: bool = False
 ) -> Rendered:
     """Render the report of a search into `folder`, unless it is there and nothing has changed.
 
@@ -101,7 +101,7 @@ def render(
 
 
 def _check_data(study: SearchStudy) -> None:
-    digests = {study.records[member.config.key].tags.get(DATA) for member in study.members} - {None}
+    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in study.members} - {None}
     if len(digests) > 1:
         raise MixedData(
             f"search {study.found.search.name}: its trials were trained on different data"
@@ -140,7 +140,7 @@ def _counts(study: SearchStudy) -> dict[str, Any]:
     }
 
 
-def _epochs(member: Member) -> int:
+def _epochs(member: SearchTrial) -> int:
     """Epochs that a member was trained: of one that has failed they are not known."""
     return member.epochs if member.state in ("finished", "pruned") else 0
 

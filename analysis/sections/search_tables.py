@@ -20,7 +20,7 @@ from analysis.trials import finished, load
 from search_spaces import SPACES, Selection
 from search_spaces.searches import SEED
 from study.ledger.records import TrialRecord
-from study.ledger.search_state import Member, Standing
+from study.ledger.search_state import SearchState, SearchTrial
 from trainables.trial import FIELDS, TrialConfig, format_value
 
 SAME = (
@@ -40,7 +40,7 @@ SAME = (
 class SearchStudy:
     """A search with what the ledger has of it."""
 
-    found: Standing
+    found: SearchState
     records: Mapping[str, TrialRecord]
 
     @cached_property
@@ -77,7 +77,7 @@ class SearchStudy:
         return finished(load(Selection(space=space, trials=there, steps=()), self.records))
 
     @cached_property
-    def members(self) -> list[Member]:
+    def members(self) -> list[SearchTrial]:
         """Searched trials, method by method."""
         return self.found.all
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from search_spaces import Search
 from study.ledger.optuna_study import make_study
-from study.ledger.search_state import Member
+from study.ledger.search_state import SearchTrial
 
 FEWEST = 4
 """Finished trials that it takes."""
@@ -20,7 +20,7 @@ ENDS = (0.1, 0.9)
 """Quantiles over these forests between which a share is shown."""
 
 
-def importances(search: Search, members: Sequence[Member]) -> pd.DataFrame | None:
+def importances(search: Search, members: Sequence[SearchTrial]) -> pd.DataFrame | None:
     """The share of the variance of the first objective that each parameter explains by itself.
 
     Args:
@@ -54,7 +54,7 @@ def importances(search: Search, members: Sequence[Member]) -> pd.DataFrame | Non
     )
 
 
-def _shares(search: Search, members: Sequence[Member], seed: int) -> pd.Series:
+def _shares(search: Search, members: Sequence[SearchTrial], seed: int) -> pd.Series:
     study = make_study(search, "shares", members, {})
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
     with warnings.catch_warnings():

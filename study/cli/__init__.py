@@ -1,1 +1,1 @@
-"""The command line: options, what they mean, progress and the closing lines."""
+"""The command line: options, the parsed invocation, progress, and the summary at the end."""

@@ -1,8 +1,8 @@
-"""One call of the command line, understood and checked before anything is created."""
+"""One invocation of `study/run.py`: its arguments, parsed and checked before anything is created."""
 
 import argparse
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,10 @@ from rich.console import Console
 from search_spaces import SEARCHES, Search, Selection, search_from, selection_from
 from study.cli import options
 from study.cluster import connection
+from study.cluster.ray_internals import JOB_FILES
 from study.ledger import tracking_uri
-from study.ledger.ledger import Ledger, ledger_from
+from study.ledger.ledger import Ledger
+from study.ledger.options import ledger_from
 from study.ledger.tracking_uri import LedgerError
 from trainables import backbones, data
 from trainables.redact import first_line, masked, plain
@@ -21,51 +23,35 @@ from trainables.trial import TrialConfig
 if TYPE_CHECKING:
     from trainables.storage.filesystem import Storage
 
-JOB_FILES = "/runtime_resources/working_dir_files/"
-"""Part of the path of what `ray job submit --working-dir` has sent to a cluster."""
 REPORTS = Path("reports")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
-    """One call of the command line, understood and checked."""
+class Invocation:
+    """The arguments of one invocation, parsed and checked.
+
+    The selection of a search has random trials that it could suggest, later its finalists'.
+    """
 
     args: argparse.Namespace
     selection: Selection
-    """The trials; of a search, some that it could suggest, or its finalists'."""
+    sizes: Mapping[TrialConfig, data.Sizes]
     search: Search | None = None
-    sizes: dict[TrialConfig, data.Sizes]
+    sampler: str = "tpe"
+    scheduler: str = "asha"
     resources: connection.Resources
     ledger: Ledger
     storage: "Storage"
+    storage_uri: str
+    output: Path
+    data_dir: Path
+    allocation: connection.Allocation
+    """What each trial will be granted, as far as it is known before Ray is asked."""
     console: Console
-    lease_lost: threading.Event = field(default_factory=threading.Event)
-    exhausted: set[str] = field(default_factory=set)
-    """Methods of the search that have fewer configurations than asked for."""
 
     @property
-    def output(self) -> Path:
-        """Absolute folder of `--output`."""
-        return Path(self.args.output).absolute()
-
-    @property
-    def storage_uri(self) -> str:
-        """Of `storage`."""
-        return options.storage_uri(self.args)
-
-    @property
-    def data_dir(self) -> Path:
-        """Absolute folder of datasets."""
-        return Path(self.args.data_dir).absolute()
-
-    @property
-    def grant(self) -> connection.Grant:
-        """What each trial will be granted, as far as it is known before Ray is asked."""
-        return connection.expected(self.resources, self.args.address)
-
-    @property
-    def again_which(self) -> dict[str, bool]:
-        """Which trials that have ended are to be run again."""
+    def rerun(self) -> dict[str, bool]:
+        """Which ended trials should run again, as arguments of functions in `study.planning.plan`."""
         return {"retry_failed": self.args.retry_failed, "rerun_stale": self.args.rerun_stale}
 
     @property
@@ -73,13 +59,45 @@ class Call:
         """Names of all datasets of the selection."""
         return list(dict.fromkeys(trial.dataset for trial in self.selection.trials))
 
+    def current_digests(self) -> dict[str, str | None]:
+        """SHA-256 of each dataset as it is prepared; None where it is not."""
+        return {name: data.fingerprint(name, self.data_dir) for name in self.datasets}
+
     def say(self, line: str) -> None:
         """Print a line for people."""
         self.console.print(plain(masked(line)), markup=False, soft_wrap=True)
 
+    def check_storage(self) -> None:
+        """Raise LedgerError where saved states and results cannot be read."""
+        try:
+            self.storage.names("results")
+        except OSError as error:
+            where = tracking_uri.redacted(self.storage_uri)
+            raise LedgerError(f"--storage: {where} does not answer: {first_line(error)}") from None
 
-def understood(args: argparse.Namespace, console: Console) -> Call:
-    """What the options mean; raises ValueError or DataError for what cannot be meant."""
+    def check_before_anything_is_created(self) -> None:
+        """Raise LedgerError or ClusterError for what can never work."""
+        folders = [("--output", self.args.output), ("reports", REPORTS)]
+        for option, folder in folders:
+            if JOB_FILES in str(folder.absolute()):
+                raise LedgerError(
+                    f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
+                    " folder elsewhere, and no --working-dir of `ray job submit`"
+                )
+        if not all(self.current_digests().values()):
+            folders.append(("--data-dir", self.args.data_dir))  # otherwise reading is enough
+        if "://" not in self.storage_uri:
+            folders.append(("--storage", Path(self.storage_uri)))
+        if self.ledger.store.sqlite_file is not None:
+            folders.append(("--tracking-uri", self.ledger.store.sqlite_file.parent))
+        for option, folder in folders:
+            tracking_uri.check_writable(option, folder)
+        self.ledger.exists()  # raises for a store that cannot be read
+        connection.check_address(self.args.address, self.resources)
+
+
+def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
+    """Check parsed options and resolve what they name; raises ValueError or DataError."""
     from trainables.storage.filesystem import Storage
 
     search = search_from(args)
@@ -95,67 +113,39 @@ def understood(args: argparse.Namespace, console: Console) -> Call:
         raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
     if args.probe and not args.plan:
         raise ValueError("--probe: allowed with --plan only")
-    if args.probe and not connection.is_own(args.address):
+    if args.probe and not connection.is_local(args.address):
         raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
-    return Call(
+    storage_uri = options.storage_uri(args)
+    several = search is not None and len(search.objectives) > 1
+    return Invocation(
         args=args,
         selection=selection,
-        search=search,
         sizes=sizes,
+        search=search,
+        sampler=args.sampler or "tpe",
+        scheduler=args.scheduler or ("none" if several else "asha"),
         resources=resources,
         ledger=ledger_from(args),
-        storage=Storage(options.storage_uri(args)),
+        storage=Storage(storage_uri),
+        storage_uri=storage_uri,
+        output=args.output.absolute(),
+        data_dir=args.data_dir.absolute(),
+        allocation=connection.expected_allocation(resources, args.address),
         console=console,
     )
 
 
 def check_search_options(args: argparse.Namespace, search: Search | None) -> None:
-    """Set what `--sampler` and `--scheduler` are by default; ValueError for what cannot be."""
+    """Raise ValueError for a sampler or scheduler that does not fit the search."""
     if search is None:
         for option in ("sampler", "scheduler"):
             if getattr(args, option) is not None:
                 known = ", ".join(SEARCHES)
                 raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
-        return
-    several = len(search.objectives) > 1
-    if several and args.scheduler == "asha":
-        raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
-    if several and args.sampler == "cmaes":
-        raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")
-    args.sampler = args.sampler or "tpe"
-    args.scheduler = args.scheduler or ("none" if several else "asha")
-
-
-def check_before_anything_is_created(call: Call) -> None:
-    """Raise LedgerError or ClusterError for what could never work."""
-    folders = [("--output", call.args.output), ("reports", REPORTS)]
-    for option, folder in folders:
-        if JOB_FILES in str(folder.absolute()):
-            raise LedgerError(
-                f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
-                " folder elsewhere, and no --working-dir of `ray job submit`"
-            )
-    if not all(data.fingerprint(name, call.data_dir) for name in call.datasets):
-        folders.append(("--data-dir", call.args.data_dir))  # else it may be shared, only for reading
-    if "://" not in call.storage_uri:
-        folders.append(("--storage", Path(call.storage_uri)))
-    for option, folder in folders:
-        tracking_uri.check_writable(option, folder)
-    database = tracking_uri.sqlite_file(call.ledger.uri)
-    if database is not None:
-        tracking_uri.check_writable("--tracking-uri", database.parent)
-    call.ledger.exists()  # a store that cannot be read is told here
-    connection.check(call.args.address, call.resources)
-
-
-def check_storage(call: Call) -> None:
-    """Raise LedgerError where saved states and results cannot be read."""
-    try:
-        call.storage.names("results")
-    except OSError as error:
-        line = first_line(error)
-        raise LedgerError(
-            f"--storage: {tracking_uri.redacted(call.storage_uri)} does not answer: {line}"
-        ) from None
+    elif len(search.objectives) > 1:
+        if args.scheduler == "asha":
+            raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
+        if args.sampler == "cmaes":
+            raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")

@@ -9,10 +9,11 @@ from urllib.parse import quote
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study.ledger import credentials
-from study.ledger.ledger import DEFAULT_EXPERIMENT, add_ledger_arguments
+from study.ledger.ledger import DEFAULT_EXPERIMENT
+from study.ledger.options import add_ledger_arguments
 
 RESERVED = (".", "checkpoints", "nodes", "results")
-"""Names of folders that the default experiment has where others have theirs."""
+"""Folders of the default experiment, beside the folders of other experiments."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -27,13 +28,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")
     options.add_argument("--plan", action="store_true", help="say what would run, create nothing, exit")
     options.add_argument(
-        "--probe", action="store_true", help="with --plan: measure for seconds what no trial tells yet"
+        "--probe", action="store_true", help="with --plan: measure for seconds what no trial has measured"
     )
     options.add_argument(
         "--budget",
         metavar="TIME",
-        type=duration,
-        help="2h, 30m, 1h30m: begin no trial that would not fit, end then; the next call goes on",
+        type=parse_duration,
+        help="2h, 30m, 1h30m: begin no trial that would not fit, end then; the same command resumes",
     )
     options.add_argument(
         "--sampler", choices=SAMPLERS, help="who suggests the configurations of a search (default: tpe)"
@@ -94,12 +95,8 @@ def add_storage_argument(options: argparse.ArgumentParser) -> None:
     )
 
 
-def duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`.
-
-    Raises:
-        argparse.ArgumentTypeError: for anything else, and for no time at all.
-    """
+def parse_duration(text: str) -> float:
+    """Seconds in `90s`, `30m`, `2h`, `1h30m` or `1d`; argparse.ArgumentTypeError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
     seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
     if "".join(map("".join, parts)) != text or not seconds:
@@ -108,12 +105,12 @@ def duration(text: str) -> float:
 
 
 def storage_uri(args: argparse.Namespace) -> str:
-    """Where saved states and bundles go: an absolute path or a URI.
+    """Absolute folder or URI of saved states and bundles.
 
-    Those of each experiment apart: a trial is the same in two of them, but its result belongs to one.
+    Each experiment has its own: two can contain the same trial, but its result belongs to one.
 
     Raises:
-        ValueError: the address holds a password, or the experiment's name is that of another folder.
+        ValueError: the address contains a password, or the experiment's name is reserved.
     """
     given = args.storage or str(args.output)
     credentials.check_storage(given)

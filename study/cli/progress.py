@@ -11,28 +11,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.ledger.search_state import SEARCHED, STAGE
-from study.planning.forecast import shown
-from study.recording.events import EpochDone, Event, Failed, Found, Pruned, Repeated, Resumed, Started
+from study.ledger.search_state import SEARCH_STAGE, STAGE_TAG
+from study.planning.durations import format_duration
+from study.recording.events import CacheHit, EpochDone, Event, Failed, Pruned, Resumed, Retrying, Started
 from trainables.redact import masked, plain
 from trainables.storage.bundles import Bundle
 from trainables.trial import TrialConfig
 
-SHOWN = 12
+MAX_SHOWN = 12
 """Running trials in the live display."""
 
 
 class Progress:
-    """Counts, time left and the running trials. Methods may be called from any thread.
-
-    Args:
-        total: trials that will run.
-        epochs: of all of them together.
-        console: where to; a terminal gets a live display.
-    """
+    """Counts, time left and the running trials. Methods may be called from any thread."""
 
     def __init__(self, total: int, epochs: int, console: Console) -> None:
-        """Show nothing yet; use as a context manager."""
+        """Expect `total` trials with `epochs` epochs in all; use as a context manager."""
         self._total = total
         self._epochs = epochs
         self._epochs_done: dict[str, int] = {}
@@ -56,7 +50,7 @@ class Progress:
         self._live.stop()
 
     def on(self, event: Event) -> None:
-        """Take in what a worker reported."""
+        """Show an event."""
         key = event.config.key
         with self._lock:
             match event:
@@ -70,43 +64,39 @@ class Progress:
                     self._running[key] = (config, row)
                 case _:
                     self._running.pop(key, None)
-        if isinstance(event, Resumed):
-            if event.rows:
-                self.note(f"{event.config.name} goes on after epoch {len(event.rows)}")
-            for line in event.notes:
-                self.note(line)
-        if isinstance(event, Found):
-            self.found(event)
-        if isinstance(event, Pruned):
-            row, trial = event.row, event.config
-            shown_epochs = f"stopped early, after {int(row['epoch'])} of {trial.epochs} epochs"
-            self._end(trial, f"{shown_epochs}: validation {row['val/acc']:.1%}", style="bright_black")
-        if isinstance(event, Repeated):
-            self.note(f"{event.config.name}: {event.reason}")
-        if isinstance(event, Failed):
-            self.failed(event.config, event.reason)
+        match event:
+            case Resumed(config, rows, warnings):
+                if rows:
+                    self.note(f"{config.name} resumes after epoch {len(rows)}")
+                for line in warnings:
+                    self.note(line)
+            case CacheHit(config):
+                self._end(config, "in the ledger already", style="bright_black")
+            case Pruned(config, row):
+                stopped = f"stopped early, after {int(row['epoch'])} of {config.epochs} epochs"
+                self._end(config, f"{stopped}: validation {row['val/acc']:.1%}", style="bright_black")
+            case Retrying(config, reason):
+                self.note(f"{config.name}: {reason}")
+            case Failed(config, reason):
+                self.failed(config, reason)
 
     def finished(self, bundle: Bundle) -> None:
         """The ledger has all of a trial."""
         metrics = bundle.result.metrics
         seconds = metrics["train_seconds"] + metrics["evaluate_seconds"]
         validation = f"validation {metrics['val_acc']:.1%}, " if "val_acc" in metrics else ""
-        # Of a searched trial nobody is to see how it does on test images.
-        test = "" if bundle.tags.get(STAGE) == SEARCHED else f"test {metrics['test_acc']:.1%}, "
-        self._end(bundle.config, f"{test}{validation}{shown(seconds)}")
-
-    def found(self, event: Found) -> None:
-        """A searcher asked for a trial that the ledger has."""
-        self._end(event.config, "in the ledger already", style="bright_black")
+        # Nobody should see the test accuracy of a searched trial.
+        test = "" if bundle.tags.get(STAGE_TAG) == SEARCH_STAGE else f"test {metrics['test_acc']:.1%}, "
+        self._end(bundle.config, f"{test}{validation}{format_duration(seconds)}")
 
     def failed(self, trial: TrialConfig, reason: str) -> None:
-        """A trial has no result and will not get one in this run."""
+        """A trial will get no result in this session."""
         with self._lock:
             self._failed += 1
         self._end(trial, f"FAILED: {reason}", style="red")
 
     def note(self, line: str) -> None:
-        """A line for people between the others."""
+        """Print a line for people."""
         self._print(line, "yellow")
 
     def _end(self, trial: TrialConfig, outcome: str, style: str | None = None) -> None:
@@ -119,10 +109,10 @@ class Progress:
         self._print(line, style)
 
     def _print(self, line: str, style: str | None) -> None:
-        # Who closes the pipe we print to (`| head`) wants no more lines; the study goes on.
+        # A closed pipe (`| head`) ends the output, not the study.
         with contextlib.suppress(SystemExit):
-            shown_line = plain(masked(line))
-            self._console.print(shown_line, style=style, markup=False, highlight=False, soft_wrap=True)
+            text = plain(masked(line))
+            self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         with self._lock:
@@ -133,11 +123,11 @@ class Progress:
             eta = self._time_left(epochs, sum(self._epochs_before.values()))
         counts = f"{done} done, {len(running)} running, {waiting} waiting, {failed} failed   {eta}"
         table = Table.grid(padding=(0, 2))
-        for trial, row in running[:SHOWN]:
+        for trial, row in running[:MAX_SHOWN]:
             loss = f"loss {row['train/loss']:.3f}" if row else "starting"
             table.add_row(f"  {trial.name}", f"epoch {int(row.get('epoch', 0))}/{trial.epochs}", loss)
-        if len(running) > SHOWN:
-            table.add_row(f"  … and {len(running) - SHOWN} more", "", "")
+        if len(running) > MAX_SHOWN:
+            table.add_row(f"  … and {len(running) - MAX_SHOWN} more", "", "")
         bar = Table.grid()  # a bar alone ends no line
         bar.add_row(ProgressBar(total=self._epochs, completed=epochs, width=60))
         return Group(bar, Text(counts), table)
@@ -149,4 +139,4 @@ class Progress:
             return "time left not known yet"
         elapsed = time.monotonic() - self._began
         left = elapsed * (self._epochs - epochs) / (epochs - before)
-        return f"{shown(elapsed)} elapsed, about {shown(left)} left"
+        return f"{format_duration(elapsed)} elapsed, about {format_duration(left)} left"

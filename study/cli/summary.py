@@ -1,96 +1,94 @@
-"""What people read at the end of a call: what is missing, where to look, what to type next."""
+"""The last lines of an invocation: what is missing, where to look, what to type next."""
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from study.cli.invocation import Call
+from study.cli.invocation import Invocation
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.search_state import Standing
+from study.ledger.search_state import SearchState
 from study.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from study.cluster.execute import Ending
+    from study.cluster.execute import StopReason
 
 
-def search_closing(call: Call, found: Standing, ending: "Ending | None") -> int:
-    """Say what a search that is not complete lacks; returns the exit code."""
-    lines = _where_to_look(call.ledger) if found.all else []
-    reason = ending.reason if ending else None
-    received = ending.received if ending else None
-    if received:
-        reason = f"stopped by {received.name}"
-    total = found.search.trials * len(found.members)
-    if found.missing:
-        missing = f"{found.missing} of {total} configurations are missing"
-        lines += [f"{reason}: {missing}" if reason else missing, f"go on:    {again()}"]
+def print_search_summary(invocation: Invocation, state: SearchState, stop: "StopReason | None") -> int:
+    """Print what an incomplete search lacks; returns the exit code."""
+    lines = [*_search_failures(state), *(ui_hint(invocation.ledger) if state.all else [])]
+    total = state.search.trials * len(state.members)
+    if state.missing:
+        lines.append(_because(stop, f"{state.missing} of {total} configurations are missing"))
+        lines.append(f"resume:   {rerun_command()}")
     else:
-        more = again("--trials", str(2 * found.search.trials))
-        lines += ["no configuration was trained to its end: there are no finalists", f"more:     {more}"]
-    for line in [*_failed(found), *lines]:
-        call.say(line)
-    return 128 + received if received else 1
+        lines.append("no configuration was trained to its end: there are no finalists")
+        lines.append(f"more:     {rerun_command('--trials', str(2 * state.search.trials))}")
+    return _print(invocation, lines, stop, complete=False)
 
 
-def _failed(found: Standing) -> list[str]:
-    """What happened to searched trials that have no result."""
+def print_summary(
+    invocation: Invocation, plan: Plan, stop: "StopReason | None", state: SearchState | None = None
+) -> int:
+    """Print what is missing of the final `plan`, and what to type next; returns the exit code.
+
+    `stop` is why training ended early, `state` that of the search whose finalists are planned.
+    """
+    done, stale = len(plan.done), len(plan.stale)
+    total = len(plan.selection.trials) - stale
+    missing = total - done - len(plan.failed)
+    lines = ui_hint(invocation.ledger) if plan.records else []
+    if missing or (stop and stop.received):
+        lines.append(_because(stop, f"{missing} of {total} trials are missing"))
+    for trial in plan.failed:
+        reason = plan.records[trial.key].tags.get("failure", "unknown reason")
+        lines.append(f"failed:   {trial.name}: {reason}")
+    if missing:
+        lines.append(f"resume:   {rerun_command()}")
+    if plan.failed:
+        lines.append(f"retry:    {rerun_command('--retry-failed')}")
+    if stale:
+        lines.append(f"stale:    the data of {stale} trials have changed since they were trained")
+        lines.append(f"rerun:    {rerun_command('--rerun-stale')}")
+    if state is not None:
+        lines += _search_failures(state)
+    if plan.complete and state is not None:
+        more = rerun_command("--trials", str(2 * state.search.trials))
+        counts = f"{len(state.all)} configurations searched, {done} trials of finalists"
+        lines.append(f"complete: {counts}. More: {more}")
+    elif plan.complete:
+        seeds = len({trial.seed for trial in plan.selection.trials})
+        lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
+    complete = plan.complete and not (state and state.count("failed"))
+    return _print(invocation, lines, stop, complete=complete)
+
+
+def _because(stop: "StopReason | None", missing: str) -> str:
+    if stop is None or stop.complete:
+        return missing
+    return f"{f'stopped by {stop.received.name}' if stop.received else stop.reason}: {missing}"
+
+
+def _print(invocation: Invocation, lines: Sequence[str], stop: "StopReason | None", *, complete: bool) -> int:
+    for line in lines:
+        invocation.say(line)
+    if stop and stop.received:
+        return 128 + stop.received
+    return 0 if complete else 1
+
+
+def _search_failures(state: SearchState) -> list[str]:
+    """What happened to searched trials without a result."""
     lines = []
-    if diverged := found.count("diverged"):
+    if diverged := state.count("diverged"):
         lines.append(f"diverged: {diverged} configurations (their loss was not finite)")
-    if failed := found.count("failed"):
-        lines.append(f"failed:   {failed} searched trials; again: {again('--retry-failed')}")
+    if failed := state.count("failed"):
+        lines.append(f"failed:   {failed} searched trials; retry: {rerun_command('--retry-failed')}")
     return lines
 
 
-def closing(call: Call, plan: Plan, ending: "Ending | None", found: Standing | None = None) -> int:
-    """Say what is missing and what to type next; returns the exit code.
-
-    Args:
-        call: of the command line.
-        plan: as it is at the end.
-        ending: why training ended early, if it did.
-        found: the search whose finalists the plan has.
-    """
-    done, failed, stale = len(plan.done), len(plan.failed), len(plan.stale)
-    total = len(plan.selection.trials) - stale
-    missing = total - done - failed
-    lines = _where_to_look(call.ledger) if plan.records else []
-    received, reason = (ending.received, ending.reason) if ending else (None, None)
-    if received:
-        reason = f"stopped by {received.name}"
-    if reason and (missing or received):
-        lines.append(f"{reason}: {missing} of {total} trials are missing")
-    elif missing:
-        lines.append(f"{missing} of {total} trials are missing")
-    for trial in plan.failed:
-        lines.append(
-            f"failed:   {trial.name}: {plan.records[trial.key].tags.get('failure', 'unknown reason')}"
-        )
-    if missing:
-        lines.append(f"go on:    {again()}")
-    if failed:
-        lines.append(f"again:    {again('--retry-failed')}")
-    if stale:
-        lines.append(f"stale:    the data of {stale} trials have changed since they were trained")
-        lines.append(f"again:    {again('--rerun-stale')}")
-    if found is not None:
-        lines += _failed(found)
-        if plan.complete:
-            more = again("--trials", str(2 * found.search.trials))
-            searched = f"{len(found.all)} configurations searched, {done} trials of finalists"
-            lines.append(f"complete: {searched}. More: {more}")
-    elif plan.complete:
-        seeds = len({trial.seed for trial in plan.selection.trials})
-        lines.append(f"complete: {done} trials. More seeds: {again('--seeds', str(2 * seeds))}")
-    for line in lines:
-        call.say(line)
-    if received:
-        return 128 + received
-    return 0 if plan.complete and not (found and found.count("failed")) else 1
-
-
-def _where_to_look(ledger: Ledger) -> list[str]:
+def ui_hint(ledger: Ledger) -> list[str]:
     """How to open the experiment in MLflow's UI."""
     address = tracking_uri.redacted(ledger.uri)
     page = f"/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
@@ -100,8 +98,8 @@ def _where_to_look(ledger: Ledger) -> list[str]:
     return [f"compare:  {command}", f"          then http://127.0.0.1:5000{page}"]
 
 
-def again(*changes: str) -> str:
-    """The command that was typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
+def rerun_command(*changes: str) -> str:
+    """The command as typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
     typed = ["python", *sys.orig_argv[1:]]
     if changes and changes[0] in typed:
         at = typed.index(changes[0])

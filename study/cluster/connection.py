@@ -1,4 +1,4 @@
-"""The connection to Ray: a Ray of one's own, or a cluster that is already there."""
+"""The connection to Ray: a local one that lives as long as the study, or an existing cluster."""
 
 import contextlib
 import logging
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.ledger import credentials
-from study.ledger.garbage import collecting_later
+from study.cluster import ray_internals
 from trainables import machine
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE_SECONDS = 5
+TIMEOUT = 5
+"""Seconds to wait for the head of a cluster."""
 
 
 class ClusterError(ValueError):
@@ -25,12 +25,9 @@ class ClusterError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """What a trial gets, and how many run at once.
+    """What each trial requests: CPUs (as many threads), GPUs (None: one where there are any).
 
-    Attributes:
-        cpus: CPUs a trial; PyTorch uses as many threads, at least one.
-        gpus: GPUs a trial, a fraction to pack several on one; None: one where there are any.
-        max_concurrent: trials at once; None: as many as fit.
+    At most `max_concurrent` trials run at once; None: as many as fit.
     """
 
     cpus: float = 1.0
@@ -48,14 +45,10 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Grant:
-    """What a trial is expected to get, on which kind of device.
+class Allocation:
+    """What each trial is expected to be granted; None: not known before Ray is asked.
 
-    Attributes:
-        device: as in the tag; None where it is not known: a GPU's name, or anything on a cluster.
-        threads: of PyTorch.
-        gpus: share of a GPU, or number of them; 0: a CPU; None: not known.
-        slots: trials at once; None: not known.
+    `device` is the run's tag, not known for GPUs and on clusters; `slots` is the number of trials at once.
     """
 
     device: str | None
@@ -63,55 +56,49 @@ class Grant:
     gpus: float | None
     slots: int | None
 
-    def made(self, tags: Mapping[str, str]) -> bool:
-        """Whether a run with these tags was made with such a grant."""
+    def matches(self, tags: Mapping[str, str]) -> bool:
+        """Whether a run with these tags had this allocation, as far as it is known."""
         device = tags.get("device", "")
         if self.device is not None and device != self.device:
             return False
-        on_cpu = device.startswith("cpu ")
-        if on_cpu:
+        if device.startswith("cpu "):
             return not self.gpus and tags.get("threads") == str(self.threads)
         return self.gpus is None or tags.get("gpus", "1") == f"{self.gpus:g}"
 
 
-def expected(resources: Resources, address: str | None) -> Grant:
-    """What trials will be granted, as far as it is known before Ray is asked."""
+def expected_allocation(resources: Resources, address: str | None) -> Allocation:
+    """The allocation of each trial, as far as it is known before Ray is asked."""
     threads = max(1, int(resources.cpus))
-    if not is_own(address):
-        return Grant(device=None, threads=threads, gpus=resources.gpus, slots=resources.max_concurrent)
-    here = machine.gpus()
-    gpus = resources.gpus if resources.gpus is not None else float(min(1, here))
+    if not is_local(address):
+        return Allocation(device=None, threads=threads, gpus=resources.gpus, slots=resources.max_concurrent)
+    gpus_here = machine.gpus()
+    gpus = resources.gpus if resources.gpus is not None else float(min(1, gpus_here))
     slots = int((os.cpu_count() or 1) / resources.cpus)
     if gpus:
-        slots = min(slots, int(here / gpus))
+        slots = min(slots, int(gpus_here / gpus))
     slots = max(1, min(slots, resources.max_concurrent or slots))
     device = None if gpus else machine.device_name("cpu")
-    return Grant(device=device, threads=threads, gpus=gpus, slots=slots)
+    return Allocation(device=device, threads=threads, gpus=gpus, slots=slots)
 
 
-def is_own(address: str | None) -> bool:
-    """Whether `address` means a Ray of one's own on this machine."""
+def is_local(address: str | None) -> bool:
+    """Whether `address` means a local Ray, started and ended by the study."""
     return address in (None, "", "local")
 
 
-def resolve(address: str | None) -> str | None:
-    """The address itself; for `auto` that of the Ray which runs on this machine.
-
-    Raises:
-        ClusterError: `auto`, and none runs.
-    """
+def resolve_address(address: str | None) -> str | None:
+    """The address; for `auto` that of the Ray on this machine, ClusterError where none runs."""
     if address != "auto":
         return address
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108  # Ray's own
     try:
-        return note.read_text().strip()
+        return ray_internals.local_cluster_address()
     except OSError:
         raise ClusterError("--address: got 'auto', but no Ray runs on this machine") from None
 
 
-def check(address: str | None, resources: Resources) -> None:
-    """Raise ClusterError for what could never work, before anything starts; waits 5 s at most."""
-    if is_own(address):
+def check_address(address: str | None, resources: Resources) -> None:
+    """Raise ClusterError for what can never work, before anything starts; waits 5 s at most."""
+    if is_local(address):
         cores = os.cpu_count() or 1
         if resources.cpus > cores:
             raise ClusterError(
@@ -120,7 +107,7 @@ def check(address: str | None, resources: Resources) -> None:
         if (resources.gpus or 0) > 0 and not machine.gpus():
             raise ClusterError(f"--gpus-per-trial: got {resources.gpus:g}; allowed: 0, there is no GPU here")
         return
-    address = resolve(address)
+    address = resolve_address(address)
     host, _, port = str(address).rpartition(":")
     if not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise ClusterError(
@@ -128,132 +115,119 @@ def check(address: str | None, resources: Resources) -> None:
             " head, or with `ray job submit`)"
         )
     try:
-        socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
     except OSError as error:
         raise ClusterError(f"--address: no Ray answers at {address} ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
-def session(address: str | None, meanwhile: Sequence[Callable[[], object]] = ()) -> Iterator[None]:
-    """A connection to Ray for the time of the context; a Ray of one's own ends with it.
+def ray_connection(address: str | None, background: Sequence[Callable[[], object]] = ()) -> Iterator[None]:
+    """Be connected to a cluster, or to a local Ray that ends with the context.
 
-    To be entered in the main thread: Linux ends Ray's processes with the thread that started them.
-
-    Args:
-        address: of a cluster; None or `local`: a Ray of one's own.
-        meanwhile: done in other threads while Ray starts, which takes seconds and leaves them idle. What
-            one raises is raised here.
+    Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions
+    in `background` run in other threads while Ray starts; what one raises is raised here.
 
     Raises:
         ClusterError: no Ray answers.
     """
-    credentials.guard_ray_token(create=is_own(address))  # before Ray reads or makes it
+    ray_internals.guard_auth_token(create=is_local(address))  # before Ray reads or creates it
+    ray_internals.configure_tune()
     import ray
 
-    # Workers of a Ray of one's own run the code of this checkout, not of another one that is installed.
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path)
+    _prefer_this_checkout()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if is_own(address):
-        # "local" is said: without it Ray may join somebody else's cluster on this host.
+    if is_local(address):
+        # Without "local", Ray may join another user's cluster on this host.
         settings |= {"address": "local", "include_dashboard": False}
     else:
-        settings |= {"address": resolve(address)}
+        settings |= {"address": resolve_address(address)}
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
-        errands = [threads.submit(errand) for errand in meanwhile]
-        stack.callback(_shut_down)
+        futures = [threads.submit(function) for function in background]
+        stack.callback(ray_internals.shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**settings)
         except (ConnectionError, RuntimeError) as error:
             raise ClusterError(f"--address: no Ray to use at {address or 'local'} ({error})") from None
-        signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a word
-        for errand in errands:
-            errand.result()
+        signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a message
+        for future in futures:
+            future.result()
         yield
 
 
-def _shut_down() -> None:
-    """End the connection; no other thread is to clean up Ray's objects meanwhile.
+def _prefer_this_checkout() -> None:
+    """Let workers of a local Ray run the code of this checkout, not of another one that is installed."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if paths[0] != str(ROOT):
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
 
-    One that reaches for Ray's core while it goes ends the whole process, with code 1 and no word of ours.
-    """
+
+def _node_resources() -> list[dict[str, float]]:
     import ray
 
-    with collecting_later():
-        ray.shutdown()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def places(request: Mapping[str, float], address: str | None) -> int:
-    """How many trials that ask for `request` can run at once, within a `session`.
+def capacity(request: Mapping[str, float], address: str | None) -> int:
+    """How many trials with this request can run at once, within a `ray_connection`.
 
-    On a cluster, which may grow, one more than there is room for: it grows for what waits.
+    On a cluster one more than fit now: it may grow for what waits.
     """
-    import ray
-
     count = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            having = node["Resources"]
-            fitting = [having.get(kind.upper(), 0.0) / amount for kind, amount in request.items() if amount]
-            count += int(min(fitting, default=0.0) + 1e-6)
-    return max(1, count + (not is_own(address)))
+    for available in _node_resources():
+        fitting = [available.get(kind.upper(), 0.0) / amount for kind, amount in request.items() if amount]
+        count += int(min(fitting, default=0.0) + 1e-6)
+    return max(1, count + (not is_local(address)))
 
 
-def request(resources: Resources, address: str | None) -> dict[str, float]:
-    """Ray's resource request of one trial, within a `session`.
+def resource_request(resources: Resources, address: str | None) -> dict[str, float]:
+    """Ray's resource request of one trial, within a `ray_connection`.
 
     Raises:
-        ClusterError: a Ray of one's own could never grant it. A cluster may grow: there it waits, but it
-            must be said what for.
+        ClusterError: a local Ray can never grant it, or no node of a cluster tells whether there are GPUs.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _node_resources()
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     gpus = resources.gpus if resources.gpus is not None else min(1.0, largest["GPU"])
-    if resources.gpus is None and not is_own(address) and largest["CPU"] < resources.cpus:
+    if resources.gpus is None and not is_local(address) and largest["CPU"] < resources.cpus:
         raise ClusterError(
             "--gpus-per-trial: not given, and no node of the cluster can run a trial yet, so that nobody"
             " knows whether they will have GPUs; allowed: 0, 1, or a share such as 0.25"
         )
     for option, asked, kind in (("--cpus", resources.cpus, "CPU"), ("--gpus", gpus, "GPU")):
-        if is_own(address) and asked > largest[kind]:
+        if is_local(address) and asked > largest[kind]:
             raise ClusterError(f"{option}-per-trial: got {asked:g}; allowed: at most {largest[kind]:g} here")
     return {"cpu": resources.cpus, "gpu": gpus}
 
 
-def on_cpus_instead(
+def fall_back_to_cpus(
     request: Mapping[str, float], resources: Resources, address: str | None
 ) -> tuple[dict[str, float], str | None]:
-    """The request, and a line for people where it asks for no GPU and nobody has said so.
+    """The request, without a GPU where PyTorch cannot use it; and a line for people about trials on CPUs.
 
-    There is a GPU on this machine, and PyTorch cannot use it: its build or the driver is another. On a
-    cluster the first trial says that; but a cluster without a GPU may be one that is still to get some.
+    Only where `--gpus-per-trial` is not given. On a cluster, which may still get GPUs, the first trial checks
+    PyTorch.
     """
     if resources.gpus is not None:
         return dict(request), None
-    if not is_own(address):
-        told = "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
-        return dict(request), None if request["gpu"] else told
-    if not request["gpu"]:
-        return dict(request), None
-    trouble = machine.gpu_trouble()
+    if not is_local(address):
+        hint = "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
+        return dict(request), None if request["gpu"] else hint
+    trouble = machine.gpu_trouble() if request["gpu"] else None
     if trouble is None:
         return dict(request), None
     return {**request, "gpu": 0.0}, f"{trouble}: training on CPUs"
 
 
-def waits_for(request: Mapping[str, float]) -> str | None:
-    """Why no trial can begin for now, within a `session`, in words for people; None: one can.
+def why_waiting(request: Mapping[str, float]) -> str | None:
+    """Why no trial can begin now, within a `ray_connection`, in words for people; None: one can.
 
-    A cluster may grow; one that does not lets trials wait for ever, without a word from Ray.
+    A cluster may grow; on one that does not, trials would wait for ever without a word from Ray.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    asked = {kind.upper(): amount for kind, amount in request.items() if amount}
-    if any(all(node.get(kind, 0.0) >= amount for kind, amount in asked.items()) for node in nodes):
+    amounts = {kind.upper(): amount for kind, amount in request.items() if amount}
+    if any(
+        all(node.get(kind, 0.0) >= amount for kind, amount in amounts.items()) for node in _node_resources()
+    ):
         return None
-    wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in asked.items())
+    wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in amounts.items())
     return f"no node has {wanted} for a trial: waiting until one joins the cluster"

@@ -1,61 +1,31 @@
-"""Ray Tune runs the trials that are missing."""
+"""Ray Tune runs the missing trials.
+
+Import this module after `ray_internals.configure_tune`.
+"""
 
 import errno
-import logging
 import os
 import signal
-import sys
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Read when Tune is imported or set up. No logger callbacks of Tune's own: the ledger is ours. No periodic
-# snapshots of its state: nothing is ever restored from them.
-os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
-# Trials that wait for resources: enough that an autoscaler sees them, few enough to stay cheap.
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "8")
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints tables even with verbose=0
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # _StopSignals has its own
-
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
 
-from study.cluster.trial_queue import Budget, Jobs
-from study.recording.events import (
-    EpochDone,
-    Event,
-    Failed,
-    Interrupted,
-    Pruned,
-    Repeated,
-    Resumed,
-    Started,
-    Succeeded,
-)
+from study.cluster import ray_internals
+from study.cluster.trial_queue import Budget, Job, TrialQueue
+from study.recording import events
+from study.recording.events import Event
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
-# It complains at length where its own files cannot be written; nobody reads them.
-logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-# Tune gives its workers an environment of their own, for another library's sake (PyTorch Lightning) and to
-# hand on AWS keys: on their command line, where all users of the machine can read them. Without it they are
-# the processes that Ray has already started, seconds sooner. Nodes have keys of their own, or a role.
-for _name in ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE"):
-    getattr(sys.modules.get("ray.tune.execution.class_cache"), _name, set()).clear()
-
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a study ended before all of its trials had; nothing where they had.
-
-    Attributes:
-        received: the signal that stopped it.
-        reason: what stopped it where no signal did, in words for people.
-    """
+class StopReason:
+    """Why a study stopped before all its trials ended: a signal, or a reason in words for people."""
 
     received: signal.Signals | None = None
     reason: str | None = None
@@ -67,36 +37,35 @@ class Ending:
 
 
 def execute(
-    jobs: Jobs,
+    queue: TrialQueue,
     tune_dir: Path,
     on_event: Callable[[Event], None],
     *,
     max_failures: int,
     budget: Budget | None = None,
-    scheduler: TrialScheduler | None = None,
-) -> Ending:
-    """Run all jobs with Ray Tune; to be called within a `cluster.session`, in the main thread.
+) -> StopReason:
+    """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget:
-    what has begun and not ended then is Interrupted.
+    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget.
+    Trials that have begun and not ended by then are Interrupted.
 
     Args:
-        jobs: hands out the trials.
+        queue: hands out the trials.
         tune_dir: absolute folder for Tune's own files.
-        on_event: gets what happens, in the calling thread; must return at once.
-        max_failures: how often a trial whose process is lost is started again, from its last saved state.
-        budget: ends the study when it is used up; None: no limit.
-        scheduler: may stop trials early; None: none is stopped.
+        on_event: called in this thread; must return at once.
+        max_failures: how often a trial whose process is lost is restarted, from its last saved state.
+        budget: ends the study when it is used up.
     """
-    stop = _Stop()
-    callback = _Events(jobs, on_event, stop, attempts=max_failures + 1, budget=budget)
+    ray_internals.keep_worker_environment()
+    stop = GracefulStop()
+    callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1, budget=budget)
     tuner = tune.Tuner(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
-            search_alg=jobs,
-            scheduler=scheduler,
-            num_samples=-1,  # until the queue says that it is over
-            reuse_actors=True,  # a fresh process a trial costs seconds to import PyTorch
+            search_alg=queue,
+            scheduler=queue.scheduler,
+            num_samples=-1,  # until the queue returns FINISHED
+            reuse_actors=True,  # a new process for each trial would spend seconds on importing PyTorch
             trial_dirname_creator=lambda trial: f"{trial.config['key']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -116,153 +85,154 @@ def execute(
         stop.reason = stop.reason or f"there is no room for Ray's files: {str(error).splitlines()[-1]}"
     finally:
         callback.interrupt_rest()
-    if budget is not None and stop.received is None and stop.reason is None and jobs.left:
-        stop.reason = f"the budget of {budget.shown} has no room for the rest"
-    return Ending(stop.received, stop.reason)
+    if budget is not None and not stop.requested and queue.pending:
+        stop.reason = f"the budget of {budget.text} has no room for the rest"
+    return StopReason(stop.received, stop.reason)
 
 
-class _Stop:
-    """Within this context Tune can be stopped in order, and the first Ctrl-C or SIGTERM does so.
+@dataclass
+class GracefulStop:
+    """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
-    The second signal stops at once. Entered after Ray has started, which sets its own handler for SIGTERM.
+    Enter it after Ray has started, which sets its own handler for SIGTERM.
     """
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self.reason: str | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+    received: signal.Signals | None = None
+    reason: str | None = None
+    _previous: dict[signal.Signals, Any] = field(default_factory=dict)
 
     def __enter__(self) -> None:
+        """Set the handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *error: object) -> None:
+        """Restore the handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def ask(self, reason: str) -> None:
+    @property
+    def requested(self) -> bool:
+        """Whether the study should stop."""
+        return self.received is not None or self.reason is not None
+
+    def request(self, reason: str) -> None:
         """Stop in order, for this reason unless there is one already."""
-        if self.reason is None and self.received is None:
+        if not self.requested:
             self.reason = reason
-            _end_tune()
+            ray_internals.end_tune_loop()
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         first = self.received is None
         self.received = signal.Signals(number)
-        if not (first and _end_tune()):
+        if not (first and ray_internals.end_tune_loop()):
             raise KeyboardInterrupt
 
 
-def _end_tune() -> bool:
-    """Let Tune end its loop, which it does on SIGUSR1 once it has set its handler for it."""
-    ready = callable(signal.getsignal(signal.SIGUSR1))
-    if ready:
-        signal.raise_signal(signal.SIGUSR1)
-    return ready
-
-
-class _Events(tune.Callback):
-    """Turns what Tune reports into events, and ends the study where that is called for."""
+class TuneCallback(tune.Callback):
+    """Turns what Tune reports into events, and requests a stop where necessary."""
 
     def __init__(
         self,
-        jobs: Jobs,
+        queue: TrialQueue,
         on_event: Callable[[Event], None],
-        stop: _Stop,
+        stop: GracefulStop,
         *,
         attempts: int,
         budget: Budget | None,
     ) -> None:
-        self._jobs = jobs
-        self._attempts = attempts
-        self._aborted: dict[str, int] = {}
-        self._started: set[str] = set()
+        """Arguments as in `execute`."""
+        self._queue = queue
         self._on_event = on_event
         self._stop = stop
+        self._attempts = attempts
         self._budget = budget
+        self._dropped: dict[str, int] = {}
+        self._started: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks for a restore that never happens; ours hold threads
+        """Nothing: Tune pickles its callbacks for a restore that never happens; ours hold threads."""
+        return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Stop at the end of the budget; find trials that Tune has given up without calling anybody."""
         if self._budget is not None and time.time() > self._budget.deadline:
-            self._stop.ask(f"the budget of {self._budget.shown} is used up")
-        if self._stop.received or self._stop.reason:
+            self._stop.request(f"the budget of {self._budget.text} is used up")
+        if self._stop.requested:
             return
         for trial in trials:
-            if trial.trial_id in self._jobs.handed_out and trial.status in ("ERROR", "TERMINATED"):
-                self._aborted_by_tune(trial)
+            if trial.status in ("ERROR", "TERMINATED") and (job := self._queue.drop(trial.trial_id)):
+                self._retry_dropped(job)
 
-    def _aborted_by_tune(self, trial: Any) -> None:
-        """Tune tells nobody of a trial that it gives up because an actor could not be used again."""
-        job = self._jobs.handed_out.pop(trial.trial_id)
-        config = self._jobs.open.get(job["key"])
-        if config is None:
-            return
-        count = self._aborted[config.key] = self._aborted.get(config.key, 0) + 1
+    def _retry_dropped(self, job: Job) -> None:
+        """Retry a trial that Tune gave up because an actor could not be reused."""
+        config = self._queue.unfinished[job["key"]]
+        count = self._dropped[config.key] = self._dropped.get(config.key, 0) + 1
         if count < self._attempts:
-            self._jobs.again(job)
-            self._on_event(Repeated(config, "its worker was still busy, begins again"))
+            self._queue.requeue(job)
+            self._on_event(events.Retrying(config, "its worker was still busy, starting again"))
         else:
-            self._end(Failed(config, f"after {count} attempts: no worker could be used again", ""))
+            self._end(events.Failed(config, f"after {count} attempts: no worker could be used again", ""))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        config = self._jobs.open.get(trial.config["key"])
+        """Turn a worker's report (see `trainables.tune`) into an event."""
+        config = self._queue.unfinished.get(trial.config["key"])
         if config is None:
-            return  # ended before: a process that Tune took for lost may still report
+            return  # it has ended: a process that Tune took for lost may still report
         if "started" in result:
             self._started.add(config.key)
-            self._on_event(Started(config, result["started"], result["started_at"]))
+            self._on_event(events.Started(config, result["started"], result["started_at"]))
         elif "resumed" in result:
-            self._jobs.trained(config, result["resumed"])
-            self._on_event(Resumed(config, result["resumed"], result["notes"]))
+            self._queue.record_epochs(config, result["resumed"])
+            self._on_event(events.Resumed(config, result["resumed"], result["notes"]))
         elif "row" in result:
-            self._jobs.trained(config, [result["row"]])
-            self._on_event(EpochDone(config, result["row"]))
-            if result.get("done"):  # the scheduler has decided before us
-                self._end(Pruned(config, result["row"]))
+            self._queue.record_epochs(config, [result["row"]])
+            self._on_event(events.EpochDone(config, result["row"]))
+            if result.get("done"):  # the scheduler has already decided
+                self._end(events.Pruned(config, result["row"]))
         elif "bundle" in result:
-            self._end(Succeeded(config, result["objectives"]))
+            self._end(events.Succeeded(config, result["objectives"]))
         elif "late" in result:
-            self._jobs.late(trial.config)
+            self._queue.postpone(trial.config)
         elif "unfit" in result:
-            self._stop.ask(result["unfit"])
+            self._stop.request(result["unfit"])
         elif "out_of_memory" in result:
             self._enlarge(config, trial.config, result["out_of_memory"], result["traceback"])
         elif "disk_full" in result:
-            self._stop.ask(f"there is no room for results: {result['disk_full']}")
+            self._stop.request(f"there is no room for results: {result['disk_full']}")
         elif "failure" in result:
-            self._end(Failed(config, result["failure"], result["traceback"]))
+            self._end(events.Failed(config, result["failure"], result["traceback"]))
 
-    def _enlarge(self, config: TrialConfig, job: dict[str, Any], reason: str, traceback: str) -> None:
-        """Run a trial again with twice its share of a GPU, and up to a whole one."""
+    def _enlarge(self, config: TrialConfig, job: Job, reason: str, traceback: str) -> None:
+        """Retry a trial with twice its share of a GPU, up to a whole one."""
         share = job["request"]["gpu"]
         if share >= 1:
-            self._end(Failed(config, f"a whole GPU has not enough memory: {reason}", traceback))
+            self._end(events.Failed(config, f"a whole GPU has not enough memory: {reason}", traceback))
             return
-        request = {**job["request"], "gpu": min(1.0, 2 * share)}
-        self._jobs.again({**job, "request": request})
+        larger = min(1.0, 2 * share)
+        self._queue.requeue({**job, "request": {**job["request"], "gpu": larger}})
         self._on_event(
-            Repeated(config, f"{share:g} GPU has not enough memory, goes on with {request['gpu']:g}")
+            events.Retrying(config, f"{share:g} GPU has not enough memory, retrying with {larger:g}")
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = self._jobs.open.get(trial.config["key"])
+        """A trial has failed in every attempt."""
+        config = self._queue.unfinished.get(trial.config["key"])
         if config is None:
             return
         path = Path(trial.error_file) if trial.error_file else None
         text = path.read_text() if path and path.exists() else ""
         last = text.strip().splitlines()[-1:] or ["its process was lost"]
-        self._end(Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
+        self._end(events.Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
 
     def interrupt_rest(self) -> None:
-        """Tell of all that began and neither succeeded nor failed."""
-        for config in list(self._jobs.open.values()):
+        """Report all trials that have begun and not ended as Interrupted."""
+        for config in list(self._queue.unfinished.values()):
             if config.key in self._started:
-                self._end(Interrupted(config))
+                self._end(events.Interrupted(config))
 
     def _end(self, event: Event) -> None:
-        self._jobs.end(event)
+        self._queue.end(event)
         self._on_event(event)

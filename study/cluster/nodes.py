@@ -5,70 +5,69 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.cluster.connection import ClusterError, is_own
-from trainables.node import problem, source_digest
+from study.cluster.connection import ClusterError, is_local
+from trainables.node import check_node, source_digest
 from trainables.redact import first_line, masked
 from trainables.storage.filesystem import Storage
 
 NOTES = "nodes"
-"""Folder of storage with a file for each driver that is at work on a cluster."""
+"""Folder of the storage with a file for each driver that works on a cluster."""
 PATIENCE = 60.0
-"""Seconds for a node to answer; one that does not is asked again by the first trial that it gets."""
+"""Seconds for a node to answer; one that does not is checked again by the first trial that it gets."""
 
 
 @contextlib.contextmanager
-def examined(storage: str, address: str | None) -> Iterator[Mapping[str, str] | None]:
-    """Within this context trials may run; to be entered within a `cluster.session`.
+def checked_nodes(storage: str, address: str | None) -> Iterator[Mapping[str, str] | None]:
+    """Within this context, inside a `ray_connection`, all present nodes can run trials.
 
-    Gives what nodes that join later are asked when they get a trial (`trainables.node.problem`); None where
-    this machine is the only one.
+    Yields what nodes that join later are checked against when they get a trial (the argument of
+    `trainables.node.check_node`); None where this machine is the only one.
 
     Raises:
-        ClusterError: the storage cannot be written, a node does not see it, or its code is another.
+        ClusterError: the storage cannot be written, a node does not see it, or a node has other code.
     """
-    if is_own(address) and "://" not in storage:  # a folder, of which it is known that it can be written
+    if is_local(address) and "://" not in storage:  # a folder, which has been checked already
         yield None
         return
-    place, note = Storage(storage), f"{NOTES}/{uuid.uuid4().hex}"
+    remote, note = Storage(storage), f"{NOTES}/{uuid.uuid4().hex}"
     expected = {"storage": storage, "note": note, "code": source_digest()}
     try:
-        place.write(note, b"what a driver writes all nodes must see\n")
+        remote.write(note, b"what a driver writes all nodes must see\n")
     except OSError as error:
         raise ClusterError(f"--storage: {masked(storage)} cannot be written ({first_line(error)})") from None
     try:
-        if is_own(address):
+        if is_local(address):
             yield None
         else:
-            _examine(expected)
+            _check_nodes(expected)
             yield expected
     finally:
         with contextlib.suppress(OSError):
-            place.delete(note)
+            remote.delete(note)
 
 
-def _examine(expected: Mapping[str, str]) -> None:
-    """Ask all nodes at once."""
+def _check_nodes(expected: Mapping[str, str]) -> None:
+    """Check all nodes at once."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask: Any = ray.remote(problem)
-    asked = {}
+    check: Any = ray.remote(check_node)
+    hosts = {}
     for node in ray.nodes():
         if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-            asked[ask.options(**options).remote(dict(expected))] = node["NodeManagerAddress"]
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
+            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": affinity}
+            hosts[check.options(**options).remote(dict(expected))] = node["NodeManagerAddress"]
+    done, late = ray.wait(list(hosts), num_returns=len(hosts), timeout=PATIENCE)
     for answer in late:
         ray.cancel(answer, force=True)
     for answer in done:
         try:
-            found = ray.get(answer)
-        except ray.exceptions.RayTaskError as error:
-            # Such as a module that it does not have.
+            trouble = ray.get(answer)
+        except ray.exceptions.RayTaskError as error:  # such as a missing module
             line = first_line(error.cause)
-            raise ClusterError(f"--address: node {asked[answer]} cannot run a trial: {line}") from None
+            raise ClusterError(f"--address: node {hosts[answer]} cannot run a trial: {line}") from None
         except ray.exceptions.RayError:
-            continue  # just lost
-        if found:
-            raise ClusterError(found)
+            continue  # the node was just lost
+        if trouble:
+            raise ClusterError(trouble)

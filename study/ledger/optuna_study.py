@@ -1,4 +1,4 @@
-"""What the ledger has of a search, as a study of Optuna's."""
+"""The ledger's trials of a search, as an Optuna study."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from search_spaces import Search
 from search_spaces.searches import Range
-from study.ledger.search_state import Member
+from study.ledger.search_state import SearchTrial
 from trainables.metrics import OBJECTIVES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -17,41 +17,32 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def make_study(
     search: Search,
     name: str,
-    members: Sequence[Member],
+    members: Sequence[SearchTrial],
     histories: Mapping[str, Mapping[int, float]],
-    storage: optuna.storages.BaseStorage | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
 ) -> optuna.Study:
-    """A study that knows members that have ended.
+    """A study in memory with the ended members of one method.
 
-    Args:
-        search: that they are members of.
-        name: of the study.
-        members: of one method.
-        histories: validation accuracy by epoch of those that were stopped early, by key.
-        storage: of the study; None: its own, in memory.
+    `histories` has the validation accuracy by epoch of those that were stopped early, by key.
     """
     study = optuna.create_study(
-        storage=storage,
+        sampler=sampler,
         study_name=name,
         directions=[OBJECTIVES[objective] for objective in search.objectives],  # type: ignore[misc]
     )
     for member in members:
-        study.add_trial(frozen(search, member, histories.get(member.config.key, {})))
+        study.add_trial(frozen_trial(search, member, histories.get(member.config.key, {})))
     return study
 
 
-def frozen(search: Search, member: Member, history: Mapping[int, float]) -> optuna.trial.FrozenTrial:
-    """A member as a trial of Optuna's that has ended.
-
-    Args:
-        search: that it is a member of.
-        member: how it ended.
-        history: validation accuracy by epoch.
-    """
-    recalled = search.recall(member.config)
-    if recalled is None:
+def frozen_trial(
+    search: Search, member: SearchTrial, history: Mapping[int, float]
+) -> optuna.trial.FrozenTrial:
+    """An ended member as an Optuna trial; ValueError for a config that the search could not suggest."""
+    suggested = search.recall(member.config)
+    if suggested is None:
         raise ValueError(f"{member.config.name} is no trial of search {search.name!r}")
-    several = len(search.objectives) > 1
+    several = len(search.objectives) > 1  # then Optuna supports no pruning
     state = {
         "finished": TrialState.COMPLETE,
         "pruned": TrialState.FAIL if several else TrialState.PRUNED,
@@ -64,8 +55,8 @@ def frozen(search: Search, member: Member, history: Mapping[int, float]) -> optu
     return optuna.trial.create_trial(
         state=state,
         values=list(member.objectives) if member.objectives is not None else None,
-        params={name: value for name, (value, _) in recalled.items()},
-        distributions={name: distribution(allowed) for name, (_, allowed) in recalled.items()},
+        params={name: value for name, (value, _) in suggested.items()},
+        distributions={name: distribution(allowed) for name, (_, allowed) in suggested.items()},
         intermediate_values=intermediate,
     )
 
@@ -75,7 +66,6 @@ def distribution(allowed: Range) -> optuna.distributions.BaseDistribution:
     if allowed.kind == "categorical":
         return CategoricalDistribution(allowed.choices)
     if allowed.kind == "int":
-        return IntDistribution(
-            int(allowed.low), int(allowed.high), log=allowed.log, step=int(allowed.step or 1)
-        )
+        low, high = int(allowed.low), int(allowed.high)
+        return IntDistribution(low, high, log=allowed.log, step=int(allowed.step or 1))
     return FloatDistribution(allowed.low, allowed.high, log=allowed.log, step=allowed.step)

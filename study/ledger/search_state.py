@@ -1,7 +1,7 @@
-"""What the ledger has of a search: its members, how far it is, and who the finalists are.
+"""The state of a search in the ledger: its members, their progress, and the finalists.
 
-A trial is a member where its run has the search's tag and its config is one that the search could suggest.
-Nothing here looks at a test metric.
+A trial is a member if its run has the search's tag and the search could suggest its config. No test metric is
+used here.
 """
 
 import math
@@ -10,29 +10,28 @@ from dataclasses import dataclass, field
 
 from search_spaces import Search, Selection
 from search_spaces.searches import SEED
-from study.ledger.records import DATA, PRUNED, TrialRecord
+from study.ledger.records import DATA_TAG, PRUNED_TAG, TrialRecord
 from trainables.metrics import OBJECTIVES
 from trainables.trial import ARM_FIELDS, TrialConfig, coerce, format_value
 
-STAGE = "stage"
-SEARCHED, FINAL = "search", "final"
-"""Values of that tag: trials that the searcher asked for, and trials of finalists."""
+STAGE_TAG = "stage"
+SEARCH_STAGE, FINAL_STAGE = "search", "final"
+"""Values of that tag: trials that the search suggested, and trials of finalists."""
 DIVERGED = ("NonFiniteLoss", "NonFiniteOutputs")
-"""Errors that tell of the configuration, not of the machine."""
+"""Errors caused by the configuration, not by the machine."""
+STATES = ("finished", "pruned", "diverged", "failed", "half-done")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class SearchTrial:
     """A searched trial.
 
     Attributes:
-        config: of the trial.
         number: in the order of suggestion, from 1, for each method.
-        state: `finished`; `pruned` (stopped early); `diverged` (its loss was not finite); `failed` (for
-            another reason); `half-done`.
-        objectives: values of the search's, in their order; None unless finished with all of them.
+        state: one of `STATES`: `pruned` was stopped early, `diverged` had a loss that was not finite,
+            `failed` failed for another reason.
+        objectives: values of the search's objectives, in their order; None unless finished with all of them.
         epochs: trained before it was pruned; all of them otherwise.
-        run_id: of its MLflow run.
     """
 
     config: TrialConfig
@@ -44,36 +43,35 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """Whether it is not to be gone on with."""
+        """Whether it is not to be resumed."""
         return self.state != "half-done"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How far a search is.
+class SearchState:
+    """The progress of a search.
 
     Attributes:
-        search: with how many trials it is to have.
         members: of each method, in the order of suggestion; no more than the search asks for.
-        stale: trials that do not count, as their data have changed since.
-        numbers: the highest number that each method has given, stale ones and those beyond included.
+        reusable: trials in the ledger that the search could suggest but has not, by key.
+        stale: number of trials that do not count because their data have changed.
+        last_numbers: the highest number that each method has assigned, stale and surplus trials included.
     """
 
     search: Search
-    members: Mapping[str, Sequence[Member]]
-    known: Mapping[str, Member] = field(default_factory=dict)
-    """Trials that the search could suggest and that the ledger has for another reason, by key."""
+    members: Mapping[str, Sequence[SearchTrial]]
+    reusable: Mapping[str, SearchTrial] = field(default_factory=dict)
     stale: int = 0
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    last_numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def all(self) -> list[Member]:
+    def all(self) -> list[SearchTrial]:
         """The members of all methods."""
         return [member for members in self.members.values() for member in members]
 
     @property
     def missing(self) -> int:
-        """Configurations that are still to be trained, begun ones included."""
+        """Number of configurations still to be trained, half-done ones included."""
         return self.search.trials * len(self.members) - sum(member.ended for member in self.all)
 
     def count(self, *states: str, method: str | None = None) -> int:
@@ -81,25 +79,25 @@ class Standing:
         members = self.all if method is None else self.members[method]
         return sum(member.state in states for member in members)
 
-    def ranked(self, method: str) -> list[Member]:
+    def ranked(self, method: str) -> list[SearchTrial]:
         """The finished members of a method, best first.
 
-        By the first objective; where there are several, what no other one dominates comes first. Of equals
-        the earlier one.
+        By the first objective; with several objectives, those that no other one dominates come first. Ties
+        are broken by number.
         """
-        done = [
+        finished = [
             (member, member.objectives) for member in self.members[method] if member.objectives is not None
         ]
         sign = -1.0 if OBJECTIVES[self.search.objectives[0]] == "maximize" else 1.0
 
-        def rank(item: tuple[Member, tuple[float, ...]]) -> tuple[bool, float, int]:
+        def rank(item: tuple[SearchTrial, tuple[float, ...]]) -> tuple[bool, float, int]:
             member, values = item
-            dominated = any(self.search.better(other, values) for _, other in done)
+            dominated = any(self.search.better(other, values) for _, other in finished)
             return dominated, sign * values[0], member.number
 
-        return [member for member, _ in sorted(done, key=rank)]
+        return [member for member, _ in sorted(finished, key=rank)]
 
-    def finalists(self) -> dict[str, list[Member]]:
+    def finalists(self) -> dict[str, list[SearchTrial]]:
         """The best configurations of each method, best first."""
         return {method: self.ranked(method)[: self.search.finalists] for method in self.members}
 
@@ -112,52 +110,51 @@ class Standing:
         return Selection(space=self.search.name, trials=tuple(trials), steps=(step,))
 
 
-def tag_of(search: Search) -> str:
+def membership_tag(search: Search) -> str:
     """The tag that makes a run a member of the search; its value is the member's number."""
     return f"search.{search.name}"
 
 
-def standing(
+def load_search_state(
     search: Search, records: Mapping[str, TrialRecord], digests: Mapping[str, str | None]
-) -> Standing:
-    """How far a search is by what the ledger has.
+) -> SearchState:
+    """The state of a search, from all trials in the ledger.
 
-    Args:
-        search: with how many trials it is to have.
-        records: all trials of the ledger, by key.
-        digests: SHA-256 of each dataset as it is at hand; of others nothing is stale.
+    `digests` has the current SHA-256 of datasets; trials on other data are stale.
     """
-    tag = tag_of(search)
-    same = {**search.fixed, **search.assigned, "seed": SEED}
-    # Fields that a method has no use for are not as they were given.
-    same_text = {name: format_value(coerce(name, same[name])) for name in same if name not in ARM_FIELDS}
-    members: dict[str, list[Member]] = {method: [] for method in search.methods}
-    known: dict[str, Member] = {}
-    numbers: dict[str, int] = {}
+    tag = membership_tag(search)
+    shared = {**search.fixed, **search.assigned, "seed": SEED}
+    # A config has defaults, not the given values, in arm fields that its method does not use.
+    expected = {name: format_value(coerce(name, shared[name])) for name in shared if name not in ARM_FIELDS}
+    members: dict[str, list[SearchTrial]] = {method: [] for method in search.methods}
+    reusable: dict[str, SearchTrial] = {}
+    last_numbers: dict[str, int] = {}
     stale = 0
     for record in records.values():
-        if any(record.params.get(name) != text for name, text in same_text.items()):
+        if any(record.params.get(name) != text for name, text in expected.items()):
             continue
         try:
             config = TrialConfig.from_params(record.params)
         except ValueError:
-            continue  # of another version
+            continue  # logged by another version
         if config.key != record.key or config.method not in members or search.recall(config) is None:
             continue
         number = int(record.tags[tag]) if record.tags.get(tag, "").isdigit() else 0
-        numbers[config.method] = max(numbers.get(config.method, 0), number)
+        last_numbers[config.method] = max(last_numbers.get(config.method, 0), number)
         digest = digests.get(config.dataset)
-        if digest is not None and record.tags.get(DATA, digest) != digest:
+        if digest is not None and record.tags.get(DATA_TAG, digest) != digest:
             stale += bool(number)
         elif number:
-            members[config.method].append(_member(search, config, number, record))
+            members[config.method].append(_search_trial(search, config, number, record))
         else:
-            known[config.key] = _member(search, config, number, record)
+            reusable[config.key] = _search_trial(search, config, number, record)
     counted = {
-        method: sorted(found, key=lambda member: (member.number, member.run_id))[: search.trials]
-        for method, found in members.items()
+        method: sorted(trials, key=lambda member: (member.number, member.run_id))[: search.trials]
+        for method, trials in members.items()
     }
-    return Standing(search=search, members=counted, known=known, stale=stale, numbers=numbers)
+    return SearchState(
+        search=search, members=counted, reusable=reusable, stale=stale, last_numbers=last_numbers
+    )
 
 
 def objectives_of(search: Search, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
@@ -167,41 +164,38 @@ def objectives_of(search: Search, metrics: Mapping[str, float]) -> tuple[float, 
 
 
 def failure_state(reason: str) -> str:
-    """`diverged` or `failed`, by the line that says why a trial failed."""
+    """`diverged` or `failed`, from the line that says why a trial failed."""
     return "diverged" if reason.startswith(DIVERGED) else "failed"
 
 
-def _member(search: Search, config: TrialConfig, number: int, record: TrialRecord) -> Member:
+def _search_trial(search: Search, config: TrialConfig, number: int, record: TrialRecord) -> SearchTrial:
     values, epochs = None, config.epochs
     if record.status == "FINISHED":
         values = objectives_of(search, record.metrics)
         state = "finished" if values is not None else "failed"
     elif record.status == "FAILED":
         state = failure_state(record.tags.get("failure", ""))
-    elif record.status == "KILLED" and record.tags.get(PRUNED, "").isdigit():
-        state, epochs = "pruned", int(record.tags[PRUNED])
+    elif record.status == "KILLED" and record.tags.get(PRUNED_TAG, "").isdigit():
+        state, epochs = "pruned", int(record.tags[PRUNED_TAG])
     else:
         state = "half-done"
-    return Member(
+    return SearchTrial(
         config=config, number=number, state=state, objectives=values, epochs=epochs, run_id=record.run_id
     )
 
 
-def describe(standing: Standing, *, retry_failed: bool = False) -> list[str]:
-    """How far a search is, in lines for people."""
-    search = standing.search
-    what = f"{search.trials} configurations of each of {', '.join(search.methods)}"
-    lines = [f"search {search.name}: {what}, by {', '.join(search.objectives)}"]
-    for method, members in standing.members.items():
-        counts = {state: standing.count(state, method=method) for state in STATES}
-        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+def describe(state: SearchState, *, retry_failed: bool = False) -> list[str]:
+    """The progress of a search, in lines for people."""
+    search = state.search
+    per_method = f"{search.trials} configurations of each of {', '.join(search.methods)}"
+    lines = [f"search {search.name}: {per_method}, by {', '.join(search.objectives)}"]
+    for method, members in state.members.items():
+        counts = {name: state.count(name, method=method) for name in STATES}
+        progress = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         to_search = search.trials - sum(member.ended for member in members)
         if retry_failed:
             to_search += counts["failed"]
-        lines.append(f"  {method}: {told or 'none yet'}; to search: {to_search}")
-    if standing.stale:
-        lines.append(f"{standing.stale} stale ones do not count: their data have changed since")
+        lines.append(f"  {method}: {progress or 'none yet'}; to search: {to_search}")
+    if state.stale:
+        lines.append(f"{state.stale} stale ones do not count: their data have changed")
     return lines
-
-
-STATES = ("finished", "pruned", "diverged", "failed", "half-done")

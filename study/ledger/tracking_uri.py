@@ -1,4 +1,4 @@
-"""Where the ledger's store is: addresses that can be used, and a database that is made safely."""
+"""Addresses of the ledger's store: which are supported, and a database that is created safely."""
 
 import os
 import shutil
@@ -11,17 +11,18 @@ from urllib.parse import urlsplit
 
 from trainables.redact import masked
 
-PROBE_SECONDS = 5
+TIMEOUT = 5
+"""Seconds to wait for a server."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-"""Kinds of servers with the port that each listens at unless the address says otherwise."""
+"""Supported servers with their default ports."""
 
 
 class LedgerError(ValueError):
     """The ledger cannot be used as asked; the message says what was given and what is allowed."""
 
 
-def probe(uri: str) -> None:
-    """Raise LedgerError unless the address can be used and answers; waits 5 s at most."""
+def check_reachable(uri: str) -> None:
+    """Raise LedgerError unless the address is supported and answers within 5 s."""
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":
         return
@@ -33,17 +34,17 @@ def probe(uri: str) -> None:
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname or "localhost", parts.port or PORTS[scheme]
-        socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+        socket.create_connection((host, port), timeout=TIMEOUT).close()
     except OSError as error:
         raise LedgerError(
             f"--tracking-uri: nothing answers at {host}:{port} ({error.strerror or error})"
         ) from None
-    except ValueError:  # what it says may hold a part of a password
+    except ValueError:  # whose message may contain a part of the password
         raise LedgerError(f"--tracking-uri: got {redacted(uri)!r}; allowed: SCHEME://HOST:PORT/…") from None
 
 
 def redacted(uri: str) -> str:
-    """The address without its password, for messages; a password may hold what ends an address in a text."""
+    """The address without its password, even where that contains characters that end an address."""
     text = masked(uri)
     try:
         password = urlsplit(uri).password
@@ -58,11 +59,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def create_sqlite(file: Path) -> None:
-    """Create MLflow's database under a temporary name: one killed half-way through bricks nothing.
+    """Create MLflow's database under a temporary name, so that being killed half-way breaks nothing.
 
-    In a process of its own: its end closes every connection, and seconds of migrations do not hold up
-    the driver's other threads. Only the holder of the lock calls this, so what is left of an earlier
-    attempt is nobody's.
+    A separate process does it: all connections end with it, and the migrations do not block other threads for
+    seconds. Only the holder of the lock calls this, so leftovers of an earlier attempt can be deleted.
     """
     scratch = file.with_name(f".{file.name}.creating")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -70,16 +70,16 @@ def create_sqlite(file: Path) -> None:
     draft = scratch / file.name
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     command = [sys.executable, "-c", code, f"sqlite:///{draft}"]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        reason = made.stderr.strip().splitlines()[-1:] or [f"exit code {made.returncode}"]
+    created = subprocess.run(command, check=False, capture_output=True, text=True)
+    if created.returncode:
+        reason = created.stderr.strip().splitlines()[-1:] or [f"exit code {created.returncode}"]
         raise LedgerError(f"--tracking-uri: {file} could not be created: {reason[0]}")
     os.replace(draft, file)
     shutil.rmtree(scratch)
 
 
 def check_writable(option: str, folder: Path) -> None:
-    """Raise LedgerError unless `folder` can be written, or made where it does not exist; leaves no trace."""
+    """Raise LedgerError unless `folder` can be written or created; leaves no trace."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
     try:
         tempfile.TemporaryFile(dir=nearest).close()

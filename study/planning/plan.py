@@ -1,33 +1,33 @@
-"""What would run: the trials of a selection against what the ledger has."""
+"""What would run: the trials of a selection compared with the ledger."""
 
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
 from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, smallest_p
 from search_spaces.names import arm_labels, arm_settings, varying_fields
-from study.ledger.records import DATA, TrialRecord
+from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.arms import CE
 from trainables.trial import TrialConfig, format_value, two_views
 
 NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
-SHOWN_SUBSETS = 8
-"""Subsets of augmentations that a line of the plan names one by one."""
+MAX_LISTED_SUBSETS = 8
+"""A line of the plan lists up to so many subsets of augmentations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The trials of a selection by what the ledger says of them; each is in one of five groups.
+    """The trials of a selection by their state in the ledger; each is in one of five groups.
 
     Attributes:
-        selection: what was asked for.
+        selection: the planned trials.
         done: finished, with all metrics and artifacts.
-        stale: finished, but on data that have changed since; run again on request only.
-        failed: failed for good; run again on request only.
+        stale: finished, but on data that have changed; run again on request only.
+        failed: failed permanently; run again on request only.
         half_done: begun, then interrupted.
         new: not begun.
-        records: what the ledger has of these trials, by key.
+        records: the ledger's records of these trials, by key.
     """
 
     selection: Selection
@@ -50,39 +50,29 @@ class Plan:
 
 
 def make_plan(
-    selection: Selection,
-    ledger: Mapping[str, TrialRecord],
-    digests: Mapping[str, str | None] = NO_DIGESTS,
+    selection: Selection, ledger: Mapping[str, TrialRecord], digests: Mapping[str, str | None] = NO_DIGESTS
 ) -> Plan:
-    """Hold a selection against the ledger.
+    """Compare a selection with the ledger's records, by key.
 
-    Args:
-        selection: the trials.
-        ledger: what it has, by key; of these trials, or of more.
-        digests: SHA-256 of each dataset as it is at hand; of others nothing is stale.
+    `digests` has the current SHA-256 of datasets; finished trials on other data are stale.
     """
-    keys = (trial.key for trial in selection.trials)
-    records = {key: ledger[key] for key in keys if key in ledger}
-
-    def having(*statuses: str | None) -> tuple[TrialConfig, ...]:
-        status = {key: record.status for key, record in records.items()}
-        return tuple(trial for trial in selection.trials if status.get(trial.key) in statuses)
-
-    finished = having("FINISHED")
-    stale = tuple(t for t in finished if _is_stale(records[t.key], digests.get(t.dataset)))
+    records = {trial.key: ledger[trial.key] for trial in selection.trials if trial.key in ledger}
+    groups: dict[str, list[TrialConfig]] = {}
+    for trial in selection.trials:
+        groups.setdefault(_group(records.get(trial.key), digests.get(trial.dataset)), []).append(trial)
     return Plan(
         selection=selection,
-        done=tuple(trial for trial in finished if trial not in set(stale)),
-        stale=stale,
-        failed=having("FAILED"),
-        half_done=having("RUNNING", "SCHEDULED", "KILLED"),
-        new=having(None),
         records=records,
+        **{name: tuple(groups.get(name, ())) for name in ("done", "stale", "failed", "half_done", "new")},
     )
 
 
-def _is_stale(record: TrialRecord, digest: str | None) -> bool:
-    return digest is not None and record.tags.get(DATA, digest) != digest
+def _group(record: TrialRecord | None, digest: str | None) -> str:
+    if record is None:
+        return "new"
+    if record.status == "FINISHED":
+        return "stale" if digest is not None and record.tags.get(DATA_TAG, digest) != digest else "done"
+    return "failed" if record.status == "FAILED" else "half_done"
 
 
 def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = False) -> list[str]:
@@ -100,9 +90,9 @@ def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = Fals
 
 
 def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
-    """A line for all cells that differ in their augmentations alone and have the same arms, seeds and state.
+    """A line for all cells that differ only in their augmentations and have the same arms, seeds and state.
 
-    Besides dataset, backbone and epochs a line names the fields in which the cells of the selection differ.
+    It names dataset, backbone, epochs, and the fields in which the cells of the selection differ.
     """
     trials = plan.selection.trials
     states = {
@@ -122,46 +112,46 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for members in cells.values():
         first = members[0]
-        arms = ", ".join(_distinct(labels[trial] for trial in members))
+        arms = ", ".join(dict.fromkeys(labels[trial] for trial in members))
         settings = [f"{first.epochs} epochs"]
         settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
         settings += arm_settings(members)
-        what = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
-        where = f"{first.dataset}/{first.backbone}"
-        counts = {name: sum(trial in having for trial in members) for name, having in states.items()}
+        design = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
+        network = f"{first.dataset}/{first.backbone}"
+        counts = {name: sum(trial in trials for trial in members) for name, trials in states.items()}
         state = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        groups.setdefault((where, what, state), []).append(format_value(first.augmentations))
+        groups.setdefault((network, design, state), []).append(format_value(first.augmentations))
     lines = [f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"]
-    for (where, what, state), subsets in groups.items():
+    for (network, design, state), subsets in groups.items():
         each = "each " if len(subsets) > 1 else ""
-        lines.append(f"  {where}/{_subsets(subsets)}: {what}: {each}{state}")
+        lines.append(f"  {network}/{_subsets(subsets)}: {design}: {each}{state}")
     return lines
 
 
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
-    """How small a p-value the seeds allow in the largest family of comparisons, and how many allow 0.05.
+    """The smallest p-value that the seeds allow in the largest family, and how many seeds allow 0.05.
 
-    Of the sign-flip test: n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
-    times that after Holm over the m comparisons of a family.
+    In the sign-flip test n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
+    times that after Holm's correction for the m comparisons of a family.
     """
     labels = arm_labels(trials)
     cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
     for trial in trials:
         cells.setdefault(trial.cell, {}).setdefault(labels[trial], []).append(trial)
-    about = {cell: {label: members[0] for label, members in arms.items()} for cell, arms in cells.items()}
-    elsewhere = controls_elsewhere(about)
-    found: list[tuple[int, int]] = []  # comparisons and seeds of each family
+    examples = {cell: {label: members[0] for label, members in arms.items()} for cell, arms in cells.items()}
+    elsewhere = controls_elsewhere(examples)
+    sizes: list[tuple[int, int]] = []  # comparisons and seeds of each family
     for cell, arms in cells.items():
-        # Compared are the seeds that every arm has.
+        # Only seeds that every arm has are compared.
         seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
-        found += [(len(held), len(seeds)) for held in families(about[cell]).values()]
-        with_two_views = sum(map(two_views, about[cell].values()))
+        sizes += [(len(compared), len(seeds)) for compared in families(examples[cell]).values()]
+        with_two_views = sum(map(two_views, examples[cell].values()))
         for other in elsewhere.get(cell, {}).values():
-            found.append((with_two_views, len(seeds & {trial.seed for trial in cells[other][CE]})))
-    found = [(m, n) for m, n in found if n]
-    if not found:
+            sizes.append((with_two_views, len(seeds & {trial.seed for trial in cells[other][CE]})))
+    sizes = [(m, n) for m, n in sizes if n]
+    if not sizes:
         return []
-    m, n = max(found, key=lambda family: (family[0], -family[1]))  # the largest; of equals the fewest seeds
+    m, n = max(sizes, key=lambda size: (size[0], -size[1]))  # of equally large ones that with fewest seeds
     enough = next((count for count in range(1, EXACT + 1) if m * smallest_p(count) <= LEVEL), EXACT + 1)
     floor = f"{min(1, m * smallest_p(n)):.2g}"
     exact = "an exact" if n <= EXACT else "a"
@@ -175,7 +165,7 @@ def _subsets(texts: Sequence[str]) -> str:
     """`rrc`, or `{none, rrc, rrc+hflip}`, or how many."""
     if len(texts) == 1:
         return texts[0]
-    return f"{{{', '.join(texts)}}}" if len(texts) <= SHOWN_SUBSETS else f"{{{len(texts)} subsets}}"
+    return f"{{{', '.join(texts)}}}" if len(texts) <= MAX_LISTED_SUBSETS else f"{{{len(texts)} subsets}}"
 
 
 def _ranges(seeds: set[int]) -> str:
@@ -187,7 +177,3 @@ def _ranges(seeds: set[int]) -> str:
         else:
             runs.append([seed])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))

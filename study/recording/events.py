@@ -8,28 +8,28 @@ from trainables.trial import TrialConfig
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A worker has begun with the trial."""
+    """A worker has begun the trial, at `timestamp` (ms since 1970)."""
 
     config: TrialConfig
     tags: Mapping[str, str]
     timestamp: int
-    """ms since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The worker goes on from what an earlier attempt had saved."""
+    """The worker continues from the saved state of an earlier attempt.
+
+    `rows` are the epochs trained so far, of which the ledger may lack some; `warnings` are for people.
+    """
 
     config: TrialConfig
     rows: Sequence[Mapping[str, float]]
-    """Of the epochs that are trained already; the ledger may not have all of them."""
-    notes: Sequence[str]
-    """For people."""
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch's row of the history."""
+    """An epoch has ended; `row` is its row of the history."""
 
     config: TrialConfig
     row: Mapping[str, float]
@@ -37,35 +37,32 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The trial's result bundle lies on storage."""
+    """The trial's result bundle is on storage; `objectives` is all that a search may know of it."""
 
     config: TrialConfig
     objectives: Mapping[str, float] = field(default_factory=dict)
-    """What a search may know of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The trial was stopped early: others of its search are better."""
+    """The scheduler has stopped the trial early; `row` is that of its last epoch."""
 
     config: TrialConfig
     row: Mapping[str, float]
-    """Of its last epoch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A searcher asked for a trial that the ledger has already."""
+class CacheHit:
+    """A search suggested a trial that the ledger already has; its run gets these tags."""
 
     config: TrialConfig
     run_id: str
     tags: Mapping[str, str]
-    """That its run gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The trial has failed for good."""
+    """The trial has failed permanently."""
 
     config: TrialConfig
     reason: str
@@ -74,17 +71,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Nobody runs the trial any more; it can be gone on with."""
+    """The trial is not running any more and can be resumed."""
 
     config: TrialConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
-    """The trial will be begun again, otherwise."""
+class Retrying:
+    """The trial will be started again, with other resources or another worker."""
 
     config: TrialConfig
     reason: str
 
 
-Event = Started | Resumed | EpochDone | Succeeded | Pruned | Found | Failed | Interrupted | Repeated
+Event = Started | Resumed | EpochDone | Succeeded | Pruned | CacheHit | Failed | Interrupted | Retrying

@@ -1,4 +1,4 @@
-"""One driver an experiment at a time, on one machine and through a remote store."""
+"""One driver per experiment at a time, on one machine and through a remote store."""
 
 import contextlib
 import json
@@ -12,23 +12,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from study.ledger import leases
+from study.ledger.leases import Lease
 from study.ledger.ledger import Ledger
-from study.ledger.records import Lock
-from study.ledger.tracking_uri import LedgerError, sqlite_file
+from study.ledger.tracking_uri import LedgerError
 from trainables.redact import plain
 
 HEARTBEAT = 5.0
-"""Seconds between two signs of life of who holds a lease."""
+"""Seconds between two heartbeats of a lease."""
 DEAD_AFTER = 45.0
-"""Seconds without a sign of life after which a holder counts as dead."""
+"""Seconds without a heartbeat after which the holder of a lease counts as dead."""
 SLOW = 3.0
-"""Seconds after which an answer of the store is late: signs of life may be held up with it."""
+"""Seconds after which the store counts as slow: heartbeats may be delayed, too."""
 SETTLE = 1.0
 """Seconds after which two drivers that ask at the same moment see each other."""
 
 
 class LockHeld(ValueError):
-    """Another driver works on the same output folder or experiment."""
+    """Another driver uses the same output folder, storage or experiment."""
 
 
 @contextlib.contextmanager
@@ -40,22 +41,23 @@ def driver_locks(
     wait: Callable[[str], None] | None = None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Be the only driver of an output folder, of a ledger and of a storage.
+    """Be the only driver of an output folder, a ledger and a storage; folders are created where missing.
+
+    A local database is locked with a file beside it, another store with a lease in the experiment, which is
+    created where missing. A storage URI cannot be locked.
 
     Args:
-        ledger: a local database is locked with a file beside it, anything else with a lease in the
-            experiment, which is made where it is missing.
-        output: absolute; made where missing.
-        storage: absolute folder, made where missing, or a URI, which cannot be locked.
-        wait: where another driver has one of them, gets a line that says which, and then it is waited for;
-            None: not waited for.
-        on_lost: called, from another thread, where the lease is lost: another driver took this one for dead.
+        ledger: of the study.
+        output: absolute folder.
+        storage: absolute folder or URI.
+        wait: called with a line that says what another driver uses, before waiting for it; None: fail.
+        on_lost: called, from another thread, when another driver has taken over the lease.
 
     Raises:
-        LockHeld: another driver has one of them; the message says which.
+        LockHeld: another driver uses one of them; the message says which.
         LedgerError: the ledger does not answer.
     """
-    database = sqlite_file(ledger.uri)
+    database = ledger.store.sqlite_file
     with contextlib.ExitStack() as stack:
         stack.enter_context(file_lock(output / ".driver.lock", f"--output: {output}", wait=wait))
         if database is None:
@@ -69,33 +71,28 @@ def driver_locks(
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a lock on this machine (or a shared folder); it goes with the process, however that ends.
+def file_lock(path: Path, resource: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a lock on this machine (or in a shared folder), which ends with the process at the latest.
 
-    Args:
-        path: of the lock's file; its folder is made where missing.
-        what: is locked, for messages: an option, a colon, and its value.
-        wait: as of `driver_locks`.
-
-    Raises:
-        LockHeld: another process has it; the message says which.
+    `resource` is what is locked, for messages: an option, a colon, and its value. `wait` and errors as in
+    `driver_locks`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    about = path.with_suffix(".json")
+    holder = path.with_suffix(".json")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        held = f"{what} is in use by {_holder(about)}"
+        in_use = f"{resource} is in use by {_read_holder(holder)}"
         if wait is None:
-            raise LockHeld(f"{held}; wait for it with --wait, or take another") from None
-        wait(f"{held}: waiting")
+            raise LockHeld(f"{in_use}; wait for it with --wait, or take another") from None
+        wait(f"{in_use}: waiting")
         lock.acquire()
     try:
-        draft = about.with_name(f"{about.name}.{secrets.token_hex(4)}")
+        draft = holder.with_name(f"{holder.name}.{secrets.token_hex(4)}")
         with draft.open("x") as text:
-            text.write(json.dumps(_myself()))
-        os.replace(draft, about)  # whatever lies there, or is linked from there, is not written to
+            text.write(json.dumps(_this_process()))
+        os.replace(draft, holder)  # never writes into an existing file or through a link
         yield
     finally:
         lock.release()
@@ -103,43 +100,41 @@ def file_lock(path: Path, what: str, *, wait: Callable[[str], None] | None = Non
 
 @contextlib.contextmanager
 def lease(
-    ledger: Ledger,
-    *,
-    wait: Callable[[str], None] | None = None,
-    on_lost: Callable[[], None] = lambda: None,
+    ledger: Ledger, *, wait: Callable[[str], None] | None = None, on_lost: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Hold the lease of an experiment: a run of `kind=lock` that shows signs of life.
+    """Hold the lease of an experiment; arguments and errors as in `driver_locks`.
 
-    Who wants it writes a run, waits, and reads: the holder stays, else the oldest wins. Whether a rival is
-    alive is seen from its signs of life, not from clocks, which differ. Arguments and errors as of
-    `driver_locks`.
+    A driver that wants it creates a run, waits, and reads all leases: a holder keeps it, otherwise the oldest
+    wins. Heartbeats tell whether a rival is alive, not clocks, which differ between machines.
     """
     ledger.open()
-    mine = ledger.create_lock({"lock.state": "asking", "lock.beat": "0", "lock.by": json.dumps(_myself())})
+    mine = leases.create(
+        ledger, {"lock.state": "asking", "lock.beat": "0", "lock.by": json.dumps(_this_process())}
+    )
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(ledger, mine, stop, on_lost), name="lease", daemon=True)
     heart.start()
     try:
-        _win(ledger, mine, wait)
+        _acquire(ledger, mine, wait)
         yield
     finally:
         stop.set()
-        heart.join(HEARTBEAT)  # where the store hangs, it may take longer; the thread dies with the process
-        with contextlib.suppress(Exception):  # the store is away: the lease expires
+        heart.join(HEARTBEAT)  # a thread that the store blocks for longer ends with the process
+        with contextlib.suppress(Exception):  # a store that does not answer: the lease expires
             ledger.delete_runs([mine])
 
 
 def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[], None]) -> None:
-    """Show signs of life until told to stop; the store may be away for a while."""
+    """Send heartbeats until stopped; the store may be away for a while."""
     count = 0
     while not stop.wait(HEARTBEAT):
         count += 1
         try:
-            locks = ledger.locks()
-            ours = next((lock for lock in locks if lock.run_id == mine), None)
-            lost = ours is None or (_is_held(ours) and any(_is_held(lock) for lock in _earlier(locks, ours)))
+            all_leases = leases.read(ledger)
+            ours = _find(all_leases, mine)
+            lost = ours is None or (_is_held(ours) and any(map(_is_held, _older(all_leases, ours))))
             if not lost:
-                ledger.touch_lock(mine, {"lock.beat": str(count)})
+                leases.update(ledger, mine, {"lock.beat": str(count)})
         except LedgerError:
             continue
         if lost and not stop.is_set():
@@ -147,91 +142,100 @@ def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[]
             return
 
 
-def _win(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
-    """Return once the lease is ours; the dead are removed on the way."""
-    told = False
+def _acquire(ledger: Ledger, mine: str, wait: Callable[[str], None] | None) -> None:
+    """Return once the lease is ours; leases of dead drivers are deleted on the way."""
+    announced = False
     while True:
         try:
-            rival = _rival(ledger, mine)
+            rival = _find_rival(ledger, mine)
             if rival is None:
                 return
-            lives = _lives(ledger, rival)
-            if lives is False:
+            alive = _is_alive(ledger, rival)
+            if alive is False:
                 ledger.delete_runs([rival.run_id])
-            if not lives:
+            if not alive:
                 continue
         except LedgerError:
             if wait is None:
                 raise
-            continue  # who waits, waits for the store as well
-        held = f"--experiment: {ledger.experiment} is in use by {_described(rival.tags.get('lock.by', '{}'))}"
+            continue  # waiting includes waiting for the store
+        holder = describe_holder(rival.tags.get("lock.by", "{}"))
+        in_use = f"--experiment: {ledger.experiment} is in use by {holder}"
         if wait is None:
-            raise LockHeld(f"{held}; wait for it with --wait, or take another")
-        if not told:
-            wait(f"{held}: waiting")
-            told = True
+            raise LockHeld(f"{in_use}; wait for it with --wait, or take another")
+        if not announced:
+            wait(f"{in_use}: waiting")
+            announced = True
 
 
-def _rival(ledger: Ledger, mine: str) -> Lock | None:
-    """Who goes before us; None where nobody does, and then the lease is ours.
+def _find_rival(ledger: Ledger, mine: str) -> Lease | None:
+    """The lease that takes precedence over ours; None where ours has become the held one.
 
-    Runs may become visible late, and requests may take long: so a holder looks once more, and two that both
-    see themselves as holders both go back to asking, where the older one goes first.
+    Runs may become visible late, and requests may take long. So a holder checks again, and two that both see
+    themselves as holders go back to asking, where the older one wins.
     """
     time.sleep(SETTLE)
-    locks = ledger.locks()
-    ours = next((lock for lock in locks if lock.run_id == mine), None)
+    all_leases = leases.read(ledger)
+    ours = _find(all_leases, mine)
     if ours is None:
         raise LockHeld("--experiment: another driver took this one for dead and works on it now")
-    before = [lock for lock in locks if _is_held(lock) and lock.run_id != mine] or _earlier(locks, ours)
-    if before:
-        return min(before, key=_age)
-    ledger.touch_lock(mine, {"lock.state": "held"})
+    rivals = _other_holders(all_leases, mine) or _older(all_leases, ours)
+    if rivals:
+        return min(rivals, key=_age)
+    leases.update(ledger, mine, {"lock.state": "held"})
     time.sleep(SETTLE)
-    holders = [lock for lock in ledger.locks() if _is_held(lock) and lock.run_id != mine]
+    holders = _other_holders(leases.read(ledger), mine)
     if not holders:
         return None
-    ledger.touch_lock(mine, {"lock.state": "asking"})
+    leases.update(ledger, mine, {"lock.state": "asking"})
     return min(holders, key=_age)
 
 
-def _is_held(lock: Lock) -> bool:
-    return lock.tags.get("lock.state") == "held"
+def _find(all_leases: list[Lease], run_id: str) -> Lease | None:
+    return next((lease for lease in all_leases if lease.run_id == run_id), None)
 
 
-def _earlier(locks: list[Lock], than: Lock) -> list[Lock]:
-    return [lock for lock in locks if _age(lock) < _age(than)]
+def _is_held(lease: Lease) -> bool:
+    return lease.tags.get("lock.state") == "held"
 
 
-def _age(lock: Lock) -> tuple[int, str]:
-    return (lock.started, lock.run_id)
+def _other_holders(all_leases: list[Lease], mine: str) -> list[Lease]:
+    return [lease for lease in all_leases if _is_held(lease) and lease.run_id != mine]
 
 
-def _lives(ledger: Ledger, rival: Lock) -> bool | None:
-    """Whether a rival shows a sign of life before it counts as dead; None where it is gone.
+def _older(all_leases: list[Lease], than: Lease) -> list[Lease]:
+    return [lease for lease in all_leases if _age(lease) < _age(than)]
 
-    While the store itself is slow, it proves nothing that no sign comes through.
+
+def _age(lease: Lease) -> tuple[int, str]:
+    return (lease.started, lease.run_id)
+
+
+def _is_alive(ledger: Ledger, rival: Lease) -> bool | None:
+    """Whether a rival sends a heartbeat before it counts as dead; None where its lease is gone.
+
+    While the store itself is slow, a missing heartbeat proves nothing.
     """
-    by = _known(rival.tags.get("lock.by", "{}"))
-    here = by.get("namespace") and by["namespace"] == _myself()["namespace"]
-    if here and not Path(f"/proc/{by.get('pid')}").exists():
+    process = _parse(rival.tags.get("lock.by", "{}"))
+    on_this_machine = process.get("namespace") and process["namespace"] == _this_process()["namespace"]
+    if on_this_machine and not Path(f"/proc/{process.get('pid')}").exists():
         return False
     deadline = time.monotonic() + DEAD_AFTER
     while time.monotonic() < deadline:
         time.sleep(SETTLE)
         asked = time.monotonic()
-        now = next((lock for lock in ledger.locks() if lock.run_id == rival.run_id), None)
+        current = _find(leases.read(ledger), rival.run_id)
         if time.monotonic() - asked > SLOW:
             deadline = time.monotonic() + DEAD_AFTER
-        if now is None:
+        if current is None:
             return None
-        if now.tags.get("lock.beat") != rival.tags.get("lock.beat"):
+        if current.tags.get("lock.beat") != rival.tags.get("lock.beat"):
             return True
     return False
 
 
-def _myself() -> dict[str, object]:
-    """Who we are, for other drivers; `namespace` is where our process number means something."""
+def _this_process() -> dict[str, object]:
+    """This driver, for other drivers; process ids are comparable within one `namespace`."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -241,22 +245,23 @@ def _myself() -> dict[str, object]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "namespace": namespace}
 
 
-def _holder(about: Path) -> str:
+def _read_holder(file: Path) -> str:
     try:
-        return _described(about.read_text())
-    except OSError:  # it has only just begun
-        return _described("{}")
+        return describe_holder(file.read_text())
+    except OSError:  # it has not written it yet
+        return describe_holder("{}")
 
 
-def _described(text: str) -> str:
-    known = _known(text)
+def describe_holder(text: str) -> str:
+    """Who holds a lock, for messages, from what it wrote: `process 7 on host since 2026-01-01 12:00:00`."""
+    known = _parse(text)
     return plain(
         f"process {known.get('pid', '?')} on {known.get('host', '?')} since {known.get('since', '?')}"
     )
 
 
-def _known(text: str) -> dict[str, object]:
-    """What a driver says of itself; nothing where that is damaged."""
+def _parse(text: str) -> dict[str, object]:
+    """What a driver wrote of itself; empty where it is damaged."""
     try:
         known = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which code runs."""
+"""Tags that say which code runs."""
 
 import subprocess
 from importlib.metadata import version
@@ -8,14 +8,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def code_tags() -> dict[str, str]:
-    """Which code runs: version of this project and of Ray, and its commit where it lies in a git checkout."""
-    known = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
+    """Versions of this project and of Ray, and the commit where this is a git checkout."""
+    tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
     try:
-        commit = _git("rev-parse", "HEAD").strip()
-        known |= {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain"))).lower()}
+        status = str(bool(_git("status", "--porcelain"))).lower()
+        return {**tags, "git.commit": _git("rev-parse", "HEAD").strip(), "git.dirty": status}
     except (OSError, subprocess.CalledProcessError):
-        return known  # installed from a package: the version says it
-    return known
+        return tags  # an installed package: its version identifies it
 
 
 def _git(*arguments: str) -> str:

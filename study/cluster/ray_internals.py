@@ -1,0 +1,156 @@
+"""What this project uses of Ray beyond its documented interface, each with its reason.
+
+A new version of Ray means checking this file: `tests/test_ray_internals.py` fails where a name has changed.
+Nothing here imports Ray before it is called.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import secrets
+import signal
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import ASHAScheduler
+
+JOB_FILES = "/runtime_resources/working_dir_files/"
+"""Part of the path of files sent by `ray job submit --working-dir`, which Ray deletes after the job."""
+NOISY_LOGGER = "ray.tune.execution.experiment_state"
+"""It complains at length where snapshots, which nothing reads, cannot be written."""
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger replaces Tune's own loggers
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no periodic snapshots: nothing is ever restored from them
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even with verbose=0
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `execute.GracefulStop` has its own
+}
+MAX_PENDING_TRIALS = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials that wait for resources: 8 are enough for an autoscaler to see, and few enough to be cheap."""
+OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def configure_tune() -> None:
+    """Set the environment variables that Tune reads when it is imported or run."""
+    os.environ.update(TUNE_SETTINGS)
+    os.environ.setdefault(MAX_PENDING_TRIALS, "8")
+    logging.getLogger(NOISY_LOGGER).setLevel(logging.CRITICAL)
+
+
+def keep_worker_environment() -> None:
+    """Stop Tune from giving its workers environment variables.
+
+    It passes AWS keys on command lines, where all users of the machine can read them. Besides, workers with
+    variables are new processes, others have already been started by Ray, which saves seconds.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+
+
+def end_tune_loop() -> bool:
+    """Let Tune end its loop, as it does on SIGUSR1; False where it has not set its handler yet."""
+    ready = callable(signal.getsignal(signal.SIGUSR1))
+    if ready:
+        signal.raise_signal(signal.SIGUSR1)
+    return ready
+
+
+def shut_down() -> None:
+    """End the connection to Ray, without collecting its objects meanwhile.
+
+    Another thread that collects one while Ray's core shuts down would end the process with code 1.
+    """
+    import ray
+
+    gc.freeze()
+    try:
+        ray.shutdown()
+    finally:
+        gc.unfreeze()
+
+
+def local_cluster_address() -> str:
+    """The address of the Ray that runs on this machine; OSError where none does."""
+    folder = os.environ.get("RAY_TMPDIR", "/tmp")  # noqa: S108  # Ray's own default
+    return Path(folder, "ray", "ray_current_cluster").read_text().strip()
+
+
+def add_to_asha(asha: "ASHAScheduler", key: str) -> None:
+    """Make a trial known to ASHA, which uses nothing of it but its id."""
+    asha.on_trial_add(None, SimpleNamespace(trial_id=key))
+
+
+def report_to_asha(asha: "ASHAScheduler", key: str, result: dict[str, Any]) -> str:
+    """ASHA's decision after a result, which may come from the ledger: no running trial is needed."""
+    return str(asha.on_trial_result(None, SimpleNamespace(trial_id=key), result))
+
+
+def spot_first(
+    node_resources: dict[str, float],
+    resource_demands: list[dict[str, float]],
+    node_type: str,
+    *,
+    node_availability_summary: Any,
+) -> tuple[Any, ...] | None:
+    """Ray's score of a node type, except that one which the cloud has refused ranks behind equal ones.
+
+    `cluster.yaml` names this function in RAY_AUTOSCALER_UTILIZATION_SCORER. Ray remembers a refusal for 30
+    minutes (AUTOSCALER_NODE_AVAILABILITY_MAX_STALENESS_S), but its own score ignores it and would request the
+    same type for ever. Equal types rank by name, the last one first: `gpu_spot` before `gpu_on_demand`.
+
+    Returns:
+        What Ray compares, the greatest wins; None where no waiting demand fits.
+    """
+    from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer
+
+    score = _default_utilization_scorer(
+        node_resources, resource_demands, node_type, node_availability_summary=node_availability_summary
+    )
+    if score is None:
+        return None
+    gpu_is_needed, *rest = score  # stays first: no GPU machine for CPU work because a CPU one was refused
+    last = node_availability_summary.node_availabilities.get(node_type)
+    return (gpu_is_needed, last is None or last.is_available, *rest)
+
+
+def guard_auth_token(*, create: bool) -> None:
+    """Make Ray's token readable by its owner only; Ray itself creates a file that all users can read.
+
+    With `create`, for a local Ray that is about to start, a missing token is created.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    configured = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(configured) if configured else Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):  # Ray itself reports a home that cannot be written
+        if file.exists():
+            if stat.S_IMODE(file.stat().st_mode) & OTHER_USERS:
+                file.chmod(0o600)
+        elif create and not configured:
+            _create_secret(file)
+
+
+def _create_secret(file: Path) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        _write_secret(draft)
+        try:
+            os.link(draft, file)  # complete or not at all, and only one of two drivers succeeds
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            _write_secret(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_secret(file: Path) -> None:
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(secrets.token_hex(32))

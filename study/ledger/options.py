@@ -1,0 +1,44 @@
+"""The command-line options that name a ledger, shared by running and analysing."""
+
+import argparse
+import os
+from pathlib import Path
+
+from study.ledger import credentials
+from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
+from study.ledger.tracking_uri import LedgerError
+
+
+def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--output`, `--experiment` and `--tracking-uri`."""
+    group = parser.add_argument_group("where results are")
+    group.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs"),
+        help="database, artifacts and Ray's files (default: runs)",
+    )
+    group.add_argument(
+        "--experiment",
+        metavar="NAME",
+        default=DEFAULT_EXPERIMENT,
+        help=f"MLflow experiment (default: {DEFAULT_EXPERIMENT})",
+    )
+    group.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db)",
+    )
+
+
+def ledger_from(args: argparse.Namespace) -> Ledger:
+    """The ledger that parsed arguments name; LedgerError where others could read its password."""
+    output = args.output.absolute()
+    uri = args.tracking_uri or f"sqlite:///{output / 'mlflow.db'}"
+    try:
+        credentials.check_tracking(uri)
+    except ValueError as error:
+        raise LedgerError(str(error)) from None
+    return Ledger(uri=uri, experiment=args.experiment, artifact_root=output / "mlartifacts")

@@ -1,0 +1,144 @@
+"""One experiment in an MLflow store: the client, and the questions that the ledger asks through it.
+
+This module and `ledger` are the only ones that import MLflow, and they do so late: importing it takes seconds
+that `--help` cannot spend.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.ledger import sqlite_reader, tracking_uri
+from study.ledger.tracking_uri import LedgerError
+from trainables.redact import first_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE_SIZE = 5000
+
+
+@dataclass(slots=True)
+class Store:
+    """An experiment, which may not exist yet. Creating this object touches nothing."""
+
+    uri: str
+    experiment: str
+    _client: "MlflowClient | None" = field(default=None, repr=False)
+    _experiment_id: str | None = field(default=None, repr=False)
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The MLflow client, created at first use."""
+        if self._client is None:
+            # No notices and progress bars between the lines of our console.
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+            os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+            # The writer retries by itself; the client would retry silently for minutes.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+            from mlflow import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            self._client = MlflowClient(self.uri)
+        return self._client
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a local database; None for other stores."""
+        return tracking_uri.sqlite_file(self.uri)
+
+    @property
+    def experiment_id(self) -> str:
+        """Id of the experiment; LedgerError where it does not exist."""
+        experiment_id = self.find_experiment()
+        if experiment_id is None:
+            where = tracking_uri.redacted(self.uri)
+            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {where}")
+        return experiment_id
+
+    def find_experiment(self) -> str | None:
+        """Id of the experiment, None where it does not exist; LedgerError where it was deleted."""
+        if self._experiment_id is None:
+            experiment = self.lookup()
+            if experiment is not None and experiment.deleted:
+                raise LedgerError(
+                    f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
+                    f" restore --experiment-id {experiment.id}`, or take another name"
+                )
+            self._experiment_id = None if experiment is None else experiment.id
+        return self._experiment_id
+
+    def lookup(self) -> sqlite_reader.Experiment | None:
+        """The experiment as the store has it, deleted or not; None where it does not exist."""
+        if self.sqlite_file is not None:
+            with contextlib.suppress(sqlite_reader.UnsupportedSchema):
+                return sqlite_reader.find_experiment(self.sqlite_file, self.experiment)
+        with self.asking():
+            found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return None
+        deleted = found.lifecycle_stage == "deleted"
+        return sqlite_reader.Experiment(found.experiment_id, deleted, int(found.creation_time or 0))
+
+    def create(self, artifact_root: Path) -> None:
+        """Create the store and the experiment where missing. Only for the driver that holds the lock."""
+        if self.sqlite_file is not None and not self.sqlite_file.exists():
+            tracking_uri.create_sqlite(self.sqlite_file)
+        if self.find_experiment() is not None:
+            return
+        location = None if self.uri.startswith("http") else artifact_root.absolute().as_uri()
+        with self.asking():
+            try:
+                self._experiment_id = self.client.create_experiment(self.experiment, location)
+            except Exception:
+                # Another driver may have just created it, or the client itself: it repeats a request whose
+                # answer was lost.
+                if self.find_experiment() is None:
+                    raise
+
+    def search(self, condition: str, *, deleted: bool = False) -> Iterator["Run"]:
+        """The active (or deleted) runs of the experiment that meet a condition in MLflow's syntax."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+        token = None
+        while True:
+            with self.asking(), _without_garbage_collection():
+                page = self.client.search_runs(
+                    [self.experiment_id], condition, view, max_results=PAGE_SIZE, page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Turn MLflow's errors, which include those of its database and its transport, into LedgerError."""
+        try:
+            yield
+        except LedgerError:
+            raise
+        except Exception as error:
+            where = tracking_uri.redacted(self.uri)
+            raise LedgerError(f"--tracking-uri: no ledger at {where}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """A search creates millions of objects; looking for cycles among them doubles its time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
