@@ -40,7 +40,7 @@ from trainables.datasets.sources import DataError
 from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
-    from analysis.render.page import Rendered
+    from analysis.render.files import Rendered
     from study.cluster.execute import Ending
 
 SHOWN_CELLS = 4
@@ -173,7 +173,8 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
     from analysis.render.table import to_terminal
     from analysis.report import render
-    from analysis.sections.cells import cell_table, summarise
+    from analysis.sections.cells import cell_table
+    from analysis.stats.summary import summarise
     from analysis.trials import cell_labels, load
 
     ledger, console = call.ledger, call.console
@@ -198,10 +199,10 @@ def _report(call: Call, plan: Plan, lines: Sequence[str]) -> None:
 def _search_report(call: Call, lines: Sequence[str], found: Standing) -> None:
     """Print the finalists' table and render the report of a search, unless nothing has changed."""
     from analysis.render.table import to_terminal
-    from analysis.sections.search_report import render
+    from analysis.report import render_search
 
     with call.console.status("rendering the report"):
-        rendered = render(found, call.ledger, REPORTS / found.search.name)
+        rendered = render_search(found, call.ledger, REPORTS / found.search.name)
     for table in rendered.tables:
         call.console.print()
         call.console.print(to_terminal(table))
@@ -210,7 +211,7 @@ def _search_report(call: Call, lines: Sequence[str], found: Standing) -> None:
 
 def _keep(call: Call, rendered: "Rendered", lines: Sequence[str]) -> None:
     """Log a report to the ledger, if it is new, and say where it is."""
-    from analysis.render.page import forget
+    from analysis.render.files import invalidate
 
     if rendered.files:
         # Figures are in the report, and single tables in the file of them all.
@@ -219,7 +220,7 @@ def _keep(call: Call, rendered: "Rendered", lines: Sequence[str]) -> None:
         try:
             call.ledger.log_study(call.selection.space, files)
         except LedgerError as error:
-            forget(rendered.path.parent)
+            invalidate(rendered.path.parent)
             call.say(f"the report was not logged: {error}")
     state = "" if rendered.files else " (unchanged)"
     call.console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)

@@ -87,36 +87,6 @@ class Ledger:
         except sqlite_reader.NotQuick:
             return None
 
-    def changed_since(self, moment: int) -> tuple[dict[str, TrialRecord], set[str]]:
-        """What a reader has to know who read all trials at `moment`. Creates nothing.
-
-        Args:
-            moment: ms since 1970.
-
-        Returns:
-            The trials that are not finished, or have finished since, by key; and the ids of all runs that
-            are trials no more: deleted, or set aside because their data have changed.
-        """
-        if not self.exists():
-            return {}, set()
-        gone = {run.info.run_id for run in self._search("tags.kind = 'trial'", deleted=True)}
-        gone |= set(self.stale_runs())
-        trial, finished = "tags.kind = 'trial'", "attributes.status = 'FINISHED'"
-        records = [
-            _record(run)
-            for condition in (
-                f"{trial} and {finished} and attributes.end_time >= {moment}",
-                f"{trial} and attributes.status != 'FINISHED'",
-            )
-            for run in self._search(condition)
-        ]
-        return {record.key: record for record in records}, gone
-
-    def created(self) -> int:
-        """When the experiment was made, ms since 1970: one of the same name may have been made anew."""
-        found = self._experiment()
-        return 0 if found is None else found.created
-
     def exists(self) -> bool:
         """Whether the store and the experiment are there."""
         file = tracking_uri.sqlite_file(self.uri)
