@@ -17,7 +17,7 @@ from analysis.cli import parse_command_line
 from analysis.plots.embeddings import draw, multiples
 from analysis.plots.projections import KINDS, SPLITS, Embedding, read, shown_seed
 from analysis.plots.style import save
-from analysis.trials import groups_of
+from analysis.trials import groups_of, is_several
 from study.ledger.ledger import Ledger
 
 
@@ -70,7 +70,7 @@ def _parts(trials: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     groups = [
         (f"subsets-{number}", f"{part['group_label'].iloc[0]} · by augmentations", part)
         for number, part in groups_of(trials)
-        if part["cell"].nunique() > 1
+        if is_several(part["cell"])
     ]
     return cells + groups
 

@@ -65,7 +65,7 @@ def render(
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         summary, compared = summarise(trials), comparisons(trials)
-        report = study_report(selection, trials, summary, compared, numbers, ledger, cache)
+        report = study_report(selection, trials, summary, compared, numbers, ledger=ledger, cache=cache)
         frames = {"summary.csv": summary, "paired.csv": compared}
         written = files.write_tables(frames, report.tables, folder / "tables")
         write(trials, folder / FRAME)

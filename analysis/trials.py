@@ -138,8 +138,8 @@ def _refuse_mixed(trials: pd.DataFrame) -> None:
             groups = "; ".join(f"{str(digest)[:12]}: {_named(ids)}" for digest, ids in runs.items())
             raise MixedData(
                 f"{label}: its trials were trained on different data, which no table may mix. Runs by"
-                f" {DATA}: {groups}. `python study/run.py … --rerun-stale` trains those again whose data differ"
-                " from the data at hand"
+                f" {DATA}: {groups}. `python study/run.py … --rerun-stale` trains those again whose data"
+                " differ from the data at hand"
             )
 
 
@@ -168,6 +168,11 @@ def metric_names(trials: pd.DataFrame) -> list[str]:
 def groups_of(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     """The groups of cells that differ in their augmentations alone, with their numbers."""
     return [(int(group["group"].iloc[0]), group) for _, group in trials.groupby("group", sort=False)]
+
+
+def is_several(column: pd.Series) -> bool:
+    """Whether there is more than one value."""
+    return len(set(column)) > 1
 
 
 def cell_labels(trials: pd.DataFrame) -> dict[int, str]:

@@ -14,7 +14,7 @@ from synthetic import config, frame
 from analysis.render.table import Table
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings, findings
-from analysis.stats.comparisons import claimed, comparisons, fields_by_arm, pooled_comparisons, values_of
+from analysis.stats.comparisons import arm_configs, claimed, comparisons, pooled_comparisons, values_of
 from search_spaces.families import families
 from trainables.trial import TrialConfig
 
@@ -140,8 +140,8 @@ def test_a_trial_that_is_there_twice_is_an_error() -> None:
         values_of(pd.concat([trials, trials.iloc[:1]]), "test_acc")
 
 
-def about(*configs: TrialConfig) -> dict[str, dict[str, Any]]:
-    return fields_by_arm(frame(dict.fromkeys(configs, 0.5)))
+def by_label(*configs: TrialConfig) -> dict[str, TrialConfig]:
+    return arm_configs(frame(dict.fromkeys(configs, 0.5)))
 
 
 def test_each_arm_has_its_matching_baseline() -> None:
@@ -150,7 +150,7 @@ def test_each_arm_has_its_matching_baseline() -> None:
         size: [config(arm, 0, dataset="stl10", unlabeled_size=size) for arm in ("0", "0.01")]
         for size in (0, 5000)
     }
-    found = families(about(config("ce", 0, dataset="stl10"), *of[0], *of[5000]))
+    found = families(by_label(config("ce", 0, dataset="stl10"), *of[0], *of[5000]))
     plain, more = "unlabeled_size=0", "unlabeled_size=5000"
     assert found["ce"] == dict.fromkeys(
         [f"siamese-{gamma} {kind}" for kind in (plain, more) for gamma in ("0", "0.01")], "ce"
@@ -163,16 +163,16 @@ def test_the_control_with_other_views_is_held_against_that_with_equal_ones() -> 
     arms = [
         config("0", 0, augmentations=("grayscale",), views=views) for views in ("asymmetric", "symmetric")
     ]
-    found = families(about(*arms))
+    found = families(by_label(*arms))
     assert found == {"views=symmetric": {"siamese-0 views=asymmetric": "siamese-0 views=symmetric"}}
 
 
 def test_widths_are_held_against_the_default() -> None:
     arms = [config("0.01", 0, hidden_dim=width) for width in (64, 2048)]
-    found = families(about(config("0", 0), *arms))
+    found = families(by_label(config("0", 0), *arms))
     assert found["hidden_dim=2048"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=2048"}
     # Without the default width, against the first of the space.
-    two = families(about(config("0", 0), *(config("0.01", 0, hidden_dim=width) for width in (512, 64))))
+    two = families(by_label(config("0", 0), *(config("0.01", 0, hidden_dim=width) for width in (512, 64))))
     assert two["hidden_dim=512"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=512"}
     # Whatever their width: the control has no projector.
     assert set(found["siamese-0"].values()) == {"siamese-0"}

@@ -19,7 +19,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
-from analysis.render import page
+from analysis.render.files import invalidate
 from analysis.report import main, render
 from analysis.sections.caveats import provenance
 from analysis.stats.published import THESIS
@@ -452,7 +452,7 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     assert "(2 of 3)" in page
     assert "Left out, as not every arm has them: seed 1." in page
     markdown = (tmp_path / "out/report.md").read_text()
-    assert markdown.startswith("# Study test\n\n**Incomplete: 3 of 6 trials have no result**")
+    assert markdown.startswith("# Study test\n\n**This study is incomplete: 3 of 6 trials have no result")
     assert r"`: loss is nan \<b\>at\</b\> epoch 2" in markdown
     for text in (page, markdown):  # of those that were not begun no reason is known
         assert ": nan\n" not in text
@@ -575,8 +575,8 @@ def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Pa
     ]
     page = studied(tmp_path, empty_store, made, configs)()
     assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
-    assert "1 of 6 trials ran from a working tree with changes that no commit holds." in page
-    assert "1 of 6 trials were begun more than once: interrupted and gone on with, or retried." in page
+    assert "1 of 6 trials ran from a working tree with uncommitted changes." in page
+    assert "1 of 6 trials were started more than once: interrupted and resumed, or retried." in page
     assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
 
 
@@ -628,7 +628,7 @@ def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_sto
     selection = Selection(space="test", trials=tuple(configs), steps=("a test",))
     trials = load(selection, ledger.trials())
     assert render(selection, trials, ledger, tmp_path / "out").files == ()
-    page.forget(tmp_path / "out")
+    invalidate(tmp_path / "out")
     assert render(selection, trials, ledger, tmp_path / "out").files
     (tmp_path / "out/.rendered").write_text("damaged")
     assert render(selection, trials, ledger, tmp_path / "out").files

@@ -142,9 +142,9 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
         columns=tuple(map(arm_title, arms)),
         rows=tuple(rows),
         caption=_spread_caption(sorted(set(part["n"])), "Measured after the last epoch,") + " They describe"
-        " the trained networks and are not compared: no p-values. kNN: test images classified by their nearest"
-        " training images in h. View agreement and cosine: two augmented views of the same test image, equal"
-        " predictions and similar features. Effective rank: dimensions that the features fill."
+        " the trained networks and are not compared: no p-values. kNN: test images classified by their"
+        " nearest training images in h. View agreement and cosine: equal predictions and similar features for"
+        " two augmented views of a test image. Effective rank: dimensions that the features fill."
         f" {NO_VALUE}: not recorded for the arm (z is used where γ > 0).",
     )
 

@@ -132,25 +132,16 @@ def _by_split(
 def group_figures(
     trials: pd.DataFrame,
     group: pd.DataFrame,
-    number: int,
     compared: pd.DataFrame,
     effects: Effects,
+    *,
     ledger: Ledger,
     cache: FigureCache,
 ) -> list[RenderedFigure]:
-    """The figures of cells that differ in their augmentations alone; none for a single cell.
-
-    Args:
-        trials: those of the whole study.
-        group: those of the group.
-        number: of the group.
-        compared: the comparisons of the study.
-        effects: `analysis.stats.factors.effects_of` the group.
-        ledger: where artifacts are.
-        cache: draws the figures.
-    """
+    """The figures of a group of cells that differ in their augmentations alone; none for a single cell."""
     if group["cell"].nunique() < 2 or finished(group).empty:
         return []
+    number = int(group["group"].iloc[0])
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
     pooled = pooled_comparisons(trials, set(group["cell"]))
     shown = _forests(group, compared, pooled, cache, labels=subsets, name=f"{number}")

@@ -89,8 +89,8 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
             f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}: differences"
-            f" from {interval(low, high)} points remain possible (adjusted 95 % intervals, {_n(n, seed)}); that is"
-            " no evidence of equality."
+            f" from {interval(low, high)} points remain possible (adjusted 95 % intervals, {_n(n, seed)});"
+            " that is no evidence of equality."
         )
     return sentences
 

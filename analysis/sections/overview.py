@@ -29,7 +29,7 @@ from analysis.sections.differences import difference_table
 from analysis.stats.comparisons import TESTED, arm_configs, claimed, pooled_comparisons, values_of
 from analysis.stats.factors import Effects, effects_of
 from analysis.stats.paired import FEWEST, Selected, best, pool, select
-from analysis.trials import groups_of
+from analysis.trials import groups_of, is_several
 from search_spaces.families import LEVEL
 from trainables.arms import Arm, weight_text
 from trainables.trial import TrialConfig
@@ -51,7 +51,7 @@ def overview(
     """
     tables = []
     for number, group in groups_of(trials):
-        if group["cell"].nunique() > 1:
+        if is_several(group["cell"]):
             label = group["group_label"].iloc[0]
             tables.append(_by_subset(group, number, summary))
             tables += _differences_by_subset(group, number, compared)
@@ -59,7 +59,7 @@ def overview(
             tables += _pooled(pooled, f"pooled-{number}", f"{label}: {{}} subsets together")
             effects = effects_of(group) if effects_by_group is None else effects_by_group[number]
             tables += _effects(group, number, effects)
-    if trials["group"].nunique() > 1:
+    if is_several(trials["group"]):
         tables.append(_by_group(trials))
         tables += _pooled(pooled_comparisons(trials), "pooled-all", "{} cells together")
     selected = _selected(trials)

@@ -27,6 +27,7 @@ def study_report(
     summary: pd.DataFrame,
     compared: pd.DataFrame,
     published: Published,
+    *,
     ledger: Ledger,
     cache: FigureCache,
 ) -> Report:
@@ -43,14 +44,12 @@ def study_report(
     """
     matched = match_published(summary, trials, published)
     tables = tuple(published_tables(matched, trials, published))
-    by_cell = list(trials.groupby("cell", sort=False))
-    figures = {
-        number: cell_figures(cell, int(number), len(by_cell), ledger, cache) for number, cell in by_cell
-    }
+    by_cell = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
+    figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = cell_sections(trials, summary, compared, figures)
     whole = tuple(study_figures(trials, compared, cache))
     sections = [
-        _overview(trials, summary, compared, whole if len(cells) > 1 else (), ledger, cache),
+        _overview(trials, summary, compared, whole if len(cells) > 1 else (), ledger=ledger, cache=cache),
         Section(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
@@ -81,7 +80,8 @@ def _lead(trials: pd.DataFrame) -> str:
     )
     seconds = float(trials["train_seconds"].sum()) if "train_seconds" in trials else 0.0
     time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
-    return f"{len(finished(trials))} of {len(trials)} planned trials finished · {extent} · {time} of training in all"
+    done = f"{len(finished(trials))} of {len(trials)} planned trials finished"
+    return f"{done} · {extent} · {time} of training in all"
 
 
 def _note(trials: pd.DataFrame) -> str:
@@ -99,6 +99,7 @@ def _overview(
     summary: pd.DataFrame,
     compared: pd.DataFrame,
     whole: tuple[RenderedFigure, ...],
+    *,
     ledger: Ledger,
     cache: FigureCache,
 ) -> Section:
@@ -108,7 +109,9 @@ def _overview(
     parts = [
         Section(
             title=str(group["group_label"].iloc[0]),
-            figures=tuple(group_figures(trials, group, number, compared, effects[number], ledger, cache)),
+            figures=tuple(
+                group_figures(trials, group, compared, effects[number], ledger=ledger, cache=cache)
+            ),
         )
         for number, group in groups
     ]

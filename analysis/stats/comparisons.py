@@ -130,7 +130,7 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
 
 
 def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, Vector, str]]:
-    """For each metric of a cell: values (seeds, arms) without the seeds that an arm lacks, and these seeds."""
+    """For each metric of a cell: values (seeds, arms) without the seeds that an arm lacks; and these."""
     for metric in metrics:
         wide = values_of(group.trials, metric)[list(group.configs)]
         values = wide.to_numpy()
@@ -232,6 +232,6 @@ def _same_arms(sources: Sequence[ComparedArms]) -> dict[int, object]:
             differing = any(trial.uses("views") for trial in configs)
             kinds[group.cell] = arms, tuple(trial.views for trial in configs) if differing else None
     views_of: dict[Hashable, set[Hashable]] = {}
-    for arms, views in kinds.values():
-        views_of.setdefault(arms, set()).update([views] if views else [])
-    return {cell: (arms, views if len(views_of[arms]) > 1 else None) for cell, (arms, views) in kinds.items()}
+    for own, views in kinds.values():
+        views_of.setdefault(own, set()).update([views] if views else [])
+    return {cell: (own, views if len(views_of[own]) > 1 else None) for cell, (own, views) in kinds.items()}

@@ -285,7 +285,7 @@ def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
 
 
 def prediction_interval(values: Vector) -> tuple[float, float]:
-    """Where one more run lies with 95 % probability: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
+    """Where one more run lies with 95 %: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
     n = len(values)
     if n < FEWEST:
         return math.nan, math.nan

@@ -1,5 +1,7 @@
 """The results of each cell: mean and standard deviation over seeds, and the best arm."""
 
+from collections.abc import Hashable
+
 import numpy as np
 import pandas as pd
 
@@ -27,7 +29,9 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
     others = [name for name in metric_names(trials) if name not in ACCURACIES]
     metrics = [*ACCURACIES, *others]
     trials = trials.reindex(columns=[*trials.columns, *(name for name in ACCURACIES if name not in trials)])
-    bold = {cell: best_arms(planned) for cell, planned in trials.groupby("cell", sort=False)}
+    bold: dict[Hashable, tuple[list[str], int]] = {
+        cell: best_arms(planned) for cell, planned in trials.groupby("cell", sort=False)
+    }
     rows = []
     for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
         done = finished(planned).sort_values("seed")
