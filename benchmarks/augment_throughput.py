@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from trainables.augment import Draws, augment, normalise, policy
+from trainables.catalogue import TRANSFORMS
 from trainables.machine import device_name, keep_freed_memory
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.trial import TrialConfig
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 SIZES = (32, 96)
@@ -46,7 +47,8 @@ def ours(_: int) -> Callable[[Tensor], object]:
 
     def views(images: Tensor) -> object:
         return [
-            normalise(augment(images, one, Draws.sample(len(images), generator)), MEAN, STD) for _ in range(2)
+            normalise(augment(images, one, Draws.sample(len(images), lambda name: generator)), MEAN, STD)
+            for _ in range(2)
         ]
 
     return views

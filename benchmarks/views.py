@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from trainables.fast.optimizer import SGD
-from trainables.losses import siamese_loss
+from trainables.losses import barlow_twins_loss, siamese_loss
 from trainables.machine import device_name, keep_freed_memory
 from trainables.models import SiameseNet, build
 from trainables.trial import TrialConfig
@@ -79,7 +79,8 @@ def _step(
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             h = features(net, views)
             scores, embeddings = net.logits(h).chunk(2), net.embedding(h).chunk(2)
-            loss = siamese_loss(*scores, targets, *embeddings, gamma=0.01, lambd=config.lambd)
+            term = barlow_twins_loss(*embeddings, lambd=config.lambd)
+            loss = siamese_loss(*scores, targets, term, gamma=0.01)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step(config.lr)

@@ -16,17 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from search_spaces.design import Row, powerset
+from trainables.catalogue import METHODS, TRANSFORMS
 from trainables.metrics import OBJECTIVES
-from trainables.trial import (
-    FIELDS,
-    METHODS,
-    TRANSFORMS,
-    FieldValue,
-    TrialConfig,
-    coerce,
-    format_value,
-    nearest,
-)
+from trainables.trial import FIELDS, FieldValue, TrialConfig, coerce, format_value, nearest
 
 Choice = TypeVar("Choice", None, bool, int, float, str)
 

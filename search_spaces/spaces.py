@@ -19,7 +19,8 @@ from search_spaces.design import (  # noqa: F401  # all of the vocabulary, for t
     product,
     trials,
 )
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
 
 Space = Callable[[], list[TrialConfig]]
 

@@ -7,18 +7,52 @@ from pathlib import Path
 
 import pytest
 
+from trainables.node import source_digest
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "search_spaces", "study", "trainables")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
+DESCRIPTION = {f"trainables.{name}" for name in ("trial", "catalogue", "setting", "arms", "metrics")}
+"""What a trial is, without PyTorch."""
 MAY_IMPORT = {
     "trainables": {"trainables"},
-    "search_spaces": {"search_spaces", "trainables.trial"},
+    "search_spaces": {"search_spaces", *DESCRIPTION},
     "study": {"study", "search_spaces", "trainables"},
-    "analysis": {"analysis", "search_spaces", "trainables.trial", "trainables.redact", "study.ledger"},
+    "analysis": {"analysis", "search_spaces", *DESCRIPTION, "trainables.redact", "study.ledger"},
 }
 MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 """run.py puts everything together."""
+
+ORDER = {
+    "trainables": (
+        *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
+        *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
+        *("evaluate", "train", "node", "probe", "tune"),
+        65,
+    ),
+    "study": (
+        *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),
+        *("clean", "run"),
+        40,
+    ),
+    "analysis": (
+        "trials",
+        "stats",
+        "render",
+        "plots",
+        "sections",
+        "cli",
+        "tables",
+        "embeddings",
+        "report",
+        45,
+    ),
+}
+"""The rooms within each top-level one, from the ground up, and how many of them may import each other."""
+ORDER = {top: (rooms[:-1], rooms[-1]) for top, rooms in ORDER.items()}
+LONGEST = 320
+"""Lines of a module."""
 
 TRAINING = {path for path in SOURCES if ROOT / "trainables" in path.parents}
 HEAVY = {
@@ -62,6 +96,55 @@ def test_imports_run_one_way(path: Path) -> None:
     # `from study import ledger` names the room and then the module: the module decides.
     ours -= {name for name in ours if any(other.startswith(f"{name}.") for other in ours)}
     assert [name for name in sorted(ours) if not within(name, allowed)] == []
+
+
+def room_of(name: str, top: str) -> str | None:
+    """The direct child of a top-level room that a module belongs to: `cluster` of `study.cluster.nodes`."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == top and len(parts) > 1 else None
+
+
+def arrows(top: str) -> set[tuple[str, str]]:
+    """Which rooms within a top-level one import which others; a subpackage is one room."""
+    found = set()
+    for path in (path for path in SOURCES if path.relative_to(ROOT).parts[0] == top):
+        here = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts), top)
+        for name in imports(path):
+            there = room_of(name, top)
+            if (
+                there
+                and there != here
+                and ((ROOT / top / there).is_dir() or (ROOT / top / f"{there}.py").exists())
+            ):
+                found.add((str(here), there))
+    return found
+
+
+@pytest.mark.parametrize("top", ORDER)
+def test_within_a_room_imports_run_one_way(top: str) -> None:
+    order, most = ORDER[top]
+    rooms = {
+        path.relative_to(ROOT / top).parts[0].removesuffix(".py")
+        for path in SOURCES
+        if ROOT / top in path.parents
+    }
+    assert rooms - {"__init__"} == set(order), "every room has its place in ORDER"
+    found = arrows(top)
+    assert [pair for pair in sorted(found) if order.index(pair[1]) >= order.index(pair[0])] == []
+    assert len(found) <= most, sorted(found)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_the_digest_of_a_nodes_code_covers_all_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    straight = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self) or straight(self))
+    source_digest.__wrapped__()
+    assert {path for path in SOURCES if ROOT / "trainables" in path.parents} <= set(read)
 
 
 @pytest.mark.parametrize("library", HEAVY)

@@ -9,8 +9,20 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from trainables.augment import ATTEMPTS, Draws, augment, crop_boxes, crop_resize, normalise, policies, policy
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables import augment as augment_module
+from trainables.augment import (
+    ATTEMPTS,
+    Augmentation,
+    Draws,
+    augment,
+    crop_boxes,
+    crop_resize,
+    normalise,
+    policies,
+    policy,
+)
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 
@@ -26,7 +38,7 @@ def images(count: int, size: int = 32) -> Tensor:
 
 
 def sample(count: int, seed: int = 0) -> Draws:
-    return Draws.sample(count, torch.Generator().manual_seed(seed))
+    return Draws.sample(count, lambda name: torch.Generator().manual_seed(seed))
 
 
 def draws_of(*, area: list[float], ratio: list[float], top: float = 0, left: float = 0) -> Draws:
@@ -232,20 +244,21 @@ def test_view_is_fp32_and_none_is_the_image_itself(tiny: Tiny) -> None:
 
 def test_ce_has_one_view_by_the_probabilities(tiny: Tiny) -> None:
     (only,) = policies(tiny(method="ce", views="asymmetric", grayscale_p=0.3, solarize_p=0.4))
-    assert (only.transforms, only.grayscale_p, only.solarize_p) == (("rrc", "solarize"), 0.3, 0.4)
+    assert only.transforms == ("rrc", "solarize")
+    assert only.p == {"hflip": 0.5, "grayscale": 0.3, "solarize": 0.4}
 
 
 def test_symmetric_views_are_alike(tiny: Tiny) -> None:
     view1, view2 = policies(tiny(views="symmetric", grayscale_p=0.3, solarize_p=0.4, crop_scale_min=0.5))
     assert view1 == view2
-    assert (view1.grayscale_p, view1.solarize_p, view1.crop_scale_min) == (0.3, 0.4, 0.5)
+    assert (view1.p["grayscale"], view1.p["solarize"], view1.crop_scale_min) == (0.3, 0.4, 0.5)
 
 
 def test_asymmetric_view_1_is_always_grey_and_solarized(tiny: Tiny) -> None:
     config = tiny(views="asymmetric", augmentations=TRANSFORMS, grayscale_p=0.3, crop_scale_min=0.5)
     view1, view2 = policies(config)
-    assert (view1.grayscale_p, view1.solarize_p) == (1, 1)
-    assert (view2.grayscale_p, view2.solarize_p) == (0.3, 0.2)
+    assert view1.p == {"hflip": 0.5, "grayscale": 1, "solarize": 1}
+    assert view2.p == {"hflip": 0.5, "grayscale": 0.3, "solarize": 0.2}
     assert view1.transforms == view2.transforms == TRANSFORMS
     assert view1.crop_scale_min == view2.crop_scale_min == 0.5
     x = augment(images(20), view1, sample(20))
@@ -275,7 +288,7 @@ def test_normalise_takes_the_channels_mean_and_deviation_away() -> None:
 
 def test_a_flipped_crop_is_the_crop_flipped() -> None:
     """To the last bit; and images are not changed by what is made of them."""
-    draws = Draws.sample(16, torch.Generator().manual_seed(0))
+    draws = sample(16)
     images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     x, boxes = images.float() / 255, crop_boxes(draws, 32, 0.2)
     before, flipped = x.clone(), draws.happens("hflip", 0.5)
@@ -283,3 +296,43 @@ def test_a_flipped_crop_is_the_crop_flipped() -> None:
     assert torch.equal(crop_resize(x, boxes, flipped), expected)
     normalise(x, (0.5,) * 3, (0.2,) * 3)
     assert torch.equal(x, before)
+
+
+def inverted(x: Tensor, u: Tensor) -> Tensor:
+    """Images with each channel inverted by chance, from one number an image and channel."""
+    return torch.where(u.view(-1, 3, 1, 1) < 0.5, 1 - x, x)
+
+
+def test_an_added_augmentation_changes_no_draw_of_the_others(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a random stream, a probability and a place of its own: between crop and flip, here."""
+    x, config = images(40), tiny(augmentations=TRANSFORMS)
+    streams: list[str] = []
+
+    def stream(name: str) -> torch.Generator:
+        streams.append(name)
+        return torch.Generator().manual_seed(len(name))
+
+    before = Draws.sample(40, stream, TRANSFORMS)
+    expected = augment(x, policy(config, TRANSFORMS), before)
+    assert streams == [""]
+
+    names = ("rrc", "invert", "hflip", "grayscale", "solarize")
+    monkeypatch.setattr(augment_module, "AUGMENTATIONS", names)
+    monkeypatch.setattr(augment_module, "ADDED", {"invert": Augmentation(apply=inverted, numbers=3)})
+    probabilities = {"hflip": 0.5, "invert": 0.3, "grayscale": 0.2, "solarize": 0.2}
+    monkeypatch.setattr(augment_module, "_probability", lambda config, name: probabilities[name])
+    draws = Draws.sample(40, stream, names)
+    assert streams[1:] == ["", " invert"]
+    assert torch.equal(draws.u, before.u)
+    assert torch.equal(augment(x, policy(config, TRANSFORMS), draws), expected)
+
+    happens = draws.happens("invert", 0.3)
+    assert 0 < happens.sum() < 40
+    crops = augment(x, policy(config, ("rrc",)), draws)
+    changed = torch.where(happens, inverted(crops, draws.added["invert"][:, 1:]), crops)
+    flipped = torch.where(draws.happens("hflip", 0.5), changed.flip(-1), changed)
+    assert torch.equal(augment(x, policy(config, ("hflip", "invert", "rrc")), draws), flipped)
+    some = draws[torch.tensor([3, 5])]
+    assert torch.equal(some.added["invert"], draws.added["invert"][[3, 5]])

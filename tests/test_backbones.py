@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from trainables import backbones
-from trainables.trial import BACKBONES, TrialConfig
+from trainables.catalogue import BACKBONES
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 

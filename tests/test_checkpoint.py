@@ -176,7 +176,7 @@ def test_attempts_at_once_do_no_harm(storage: Storage) -> None:
 @pytest.mark.parametrize(
     "damage", [lambda c: c[: len(c) // 2], lambda c: c[:-1], lambda c: b"", lambda c: c + b"x"]
 )
-def test_a_damaged_state_is_set_aside(storage: Storage, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_state_is_quarantined(storage: Storage, damage: Callable[[bytes], bytes]) -> None:
     Checkpoints(storage, "k").save(1, b"whole")
     Checkpoints(storage, "k").save(2, b"state two")
     newest = storage.names("checkpoints/k")[-1]
@@ -184,7 +184,7 @@ def test_a_damaged_state_is_set_aside(storage: Storage, damage: Callable[[bytes]
     storage.write(f"checkpoints/k/{newest}", damage(content))
     attempt = Checkpoints(storage, "k")
     assert [content for _, content in attempt.newest_first()] == [b"whole"]
-    assert attempt.notes == [f"checkpoints/k/{newest} is set aside: it is cut short or altered"]
+    assert attempt.notes == [f"checkpoints/k/{newest} is quarantined: it is cut short or altered"]
     assert f"{newest}.damaged" in storage.names("checkpoints/k")
     assert states(storage) == [b"whole"]
 

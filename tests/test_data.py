@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from trainables import data
+from trainables.datasets import arrays
 
 
 def sha256(dataset: data.Dataset) -> str:
@@ -102,7 +103,7 @@ def test_what_a_killed_process_left_does_no_harm(tmp_path: Path, digits: data.Da
 def test_another_layout_is_prepared_again(tmp_path: Path, digits: data.Dataset) -> None:
     folder = tmp_path / "prepared/digits"
     folder.mkdir(parents=True)
-    (folder / "meta.json").write_text(json.dumps({"layout": data.LAYOUT - 1, "sha256": "old"}))
+    (folder / "meta.json").write_text(json.dumps({"layout": arrays.LAYOUT - 1, "sha256": "old"}))
     (folder / "old.npy").touch()
     assert data.prepare("digits", tmp_path) == digits.sha256
     assert not (folder / "old.npy").exists()
@@ -122,7 +123,7 @@ def test_two_processes_at_once_make_one_whole_dataset(tmp_path: Path, digits: da
     assert sha256(data.load("digits", tmp_path)) == digits.sha256
 
 
-@pytest.mark.parametrize("file", [*data.ARRAYS, "meta.json"])
+@pytest.mark.parametrize("file", [*arrays.ARRAYS, "meta.json"])
 def test_a_missing_file_is_made_again(file: str, tmp_path: Path) -> None:
     digest = data.prepare("digits", tmp_path)
     (tmp_path / "prepared/digits" / file).unlink()

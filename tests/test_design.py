@@ -18,7 +18,8 @@ from search_spaces.design import (
     product,
     trials,
 )
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
 
 
 def test_powerset() -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
 from trainables.augment import normalise
+from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
 from trainables.models import SiameseNet, build
-from trainables.trial import TRANSFORMS, TrialConfig, TrialResult
+from trainables.trial import TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]
@@ -225,7 +226,7 @@ def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEval
     some = e.outputs("train", np.concatenate([indices, indices + 500]), None, keep=keep)
     assert torch.equal(some.h, every.h[keep])
     assert torch.equal(some.logits, every.logits)
-    assert e.outputs("train", indices, None, keep=evaluate_module.NOTHING).h.shape == (0, 16)
+    assert e.outputs("train", indices, None, keep=evaluate_module.NO_FEATURES).h.shape == (0, 16)
 
 
 def test_measures_are_of_the_images_that_method_says(

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.models import backbone, build, complaint
-from trainables.trial import BACKBONES, TrialConfig
+from trainables.backbones import why_unsupported
+from trainables.catalogue import BACKBONES
+from trainables.models import backbone, build
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 
@@ -95,7 +97,7 @@ def test_vgg16_is_torchvisions() -> None:
     ],
 )
 def test_what_cannot_be_trained_is_known_without_training(name: str, size: int, text: str | None) -> None:
-    said = complaint(name, 16, size)
+    said = why_unsupported(name, 16, size)
     assert said is None if text is None else str(said).startswith(text)
 
 

@@ -13,7 +13,8 @@ from analysis.sections.overview import overview
 from analysis.stats.comparisons import comparisons
 from analysis.stats.factors import effects_of
 from analysis.stats.summary import summarise
-from trainables.trial import TRANSFORMS, TrialConfig
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
 
 NOISE = np.random.default_rng(5).normal(scale=0.001, size=4096)
 

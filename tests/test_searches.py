@@ -6,7 +6,8 @@ import pytest
 
 from search_spaces import SEARCHES, SPACES, Search, add_selection_arguments, search_from, selection_from
 from search_spaces.searches import SEED, Suggest
-from trainables.trial import METHODS, TrialConfig, format_value
+from trainables.catalogue import METHODS
+from trainables.trial import TrialConfig, format_value
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 9}
 

@@ -1,4 +1,4 @@
-"""Interrupted training goes on bit by bit."""
+"""Interrupted training resumes bit for bit."""
 
 import dataclasses
 import io
@@ -132,7 +132,7 @@ def test_a_damaged_state_costs_the_epochs_since_the_one_before(
     assert untimed(result.metrics) == untimed(trained(**LONG).metrics)
 
 
-def test_a_state_of_something_else_is_set_aside_and_the_trial_starts_again(
+def test_a_state_of_something_else_is_quarantined_and_the_trial_starts_again(
     tiny: Tiny, trained: Trained, data_dir: Path, tmp_path: Path
 ) -> None:
     """Whole files that are no state of this network: nothing of them is left in it."""
@@ -211,7 +211,7 @@ def test_saving_takes_a_hundredth_of_the_time(
     assert counting.epochs.count(200) == 1
 
 
-def test_states_of_other_data_are_set_aside(
+def test_states_of_other_data_are_quarantined(
     tiny: Tiny, trained: Trained, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, storage = tiny(), Storage(tmp_path)
@@ -223,7 +223,7 @@ def test_states_of_other_data_are_set_aside(
     result = train(config, data_dir, checkpoints=checkpoints, on_resume=resumed.extend)
     assert resumed == []
     assert [note.partition(" is ")[2] for note in checkpoints.notes] == [
-        "set aside: it was trained on data that have changed since"
+        "quarantined: it was trained on data that have changed since"
     ]
     assert untimed(result.metrics) == untimed(trained().metrics)
 
@@ -234,5 +234,5 @@ def test_going_on_with_other_threads_is_said(tiny: Tiny, data_dir: Path, tmp_pat
     checkpoints = Checkpoints(storage, config.key)
     train(config, data_dir, threads=2, checkpoints=checkpoints)
     assert checkpoints.notes == [
-        f"{config.name} goes on on cpu, 2 threads, began on cpu, 1 threads: not bit for bit"
+        f"{config.name} resumes on cpu, 2 threads, started on cpu, 1 threads: not bit for bit"
     ]

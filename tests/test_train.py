@@ -1,5 +1,6 @@
 """Training a trial, on digits with a tiny network."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,9 @@ from trainables import data
 from trainables import train as train_module
 from trainables.data import Dataset
 from trainables.datasets.splits import UNLABELLED, training_indices
-from trainables.losses import SiameseLoss, barlow_twins_loss, siamese_loss
+from trainables.losses import Loss, barlow_twins_loss, siamese_loss
+from trainables.methods import barlow_twins, term_of
+from trainables.methods.term import Branches
 from trainables.models import SiameseNet, build
 from trainables.storage.bundles import from_parquet
 from trainables.train import NonFiniteLoss, train
@@ -190,11 +193,12 @@ def test_views_meet_classifier_and_projector_as_if_one_after_the_other(
         found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         return list(found)
 
-    loss, logits = train_module._forward(config, net, [x1, x2], targets)
+    loss, logits = train_module._forward(config, term_of(config), net, [x1, x2], targets)
     h1, h2 = net.features(x1), net.features(x2)
     y1, y2 = net.logits(h1), net.logits(h2)
-    z = (net.embedding(h1), net.embedding(h2)) if gamma else (None, None)
-    expected = siamese_loss(y1, y2, targets, *z, gamma=gamma, lambd=config.lambd, center=center)
+    z = (net.embedding(h1), net.embedding(h2))
+    term = barlow_twins_loss(*z, lambd=config.lambd, center=center) if gamma else None
+    expected = siamese_loss(y1, y2, targets, term, gamma=gamma)
     torch.testing.assert_close(logits, [y1, y2], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(loss.total, expected.total, rtol=1e-10, atol=0)
     for ours, theirs in zip(gradients(loss.total), gradients(expected.total), strict=True):
@@ -366,16 +370,17 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments of every loss that is computed from here on."""
     calls: list[dict[str, Any]] = []
 
-    def noting(
-        logits1: Tensor, logits2: Tensor, targets: Tensor, z1: Tensor, z2: Tensor, **weights: Any
-    ) -> SiameseLoss:
-        loss = siamese_loss(logits1, logits2, targets, z1, z2, **weights)
-        calls.append(
-            {"logits": (logits1, logits2), "targets": targets, "z": (z1, z2), "loss": loss, **weights}
-        )
-        return loss
+    def of_term(branches: Branches, config: TrialConfig) -> Tensor:
+        calls.append({"branches": branches, "config": config})
+        return barlow_twins.TERM.loss(branches, config)
 
-    monkeypatch.setattr(train_module, "siamese_loss", noting)
+    def of_batch(*arguments: Any, **weights: Any) -> Loss:
+        calls[-1]["loss"] = siamese_loss(*arguments, **weights)
+        return calls[-1]["loss"]
+
+    term = dataclasses.replace(barlow_twins.TERM, loss=of_term)
+    monkeypatch.setattr(train_module, "term_of", lambda config: term)
+    monkeypatch.setattr(train_module, "siamese_loss", of_batch)
     return calls
 
 
@@ -383,7 +388,7 @@ def test_labelled_and_unlabelled_images_are_shuffled_together(
     tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
 ) -> None:
     train(tiny(**SEMI, unlabeled_size=40, batch_size=20), stl10_dir)
-    targets = [call["targets"] for call in losses]
+    targets = [call["branches"].targets for call in losses]
     assert [len(batch) for batch in targets] == [20] * 4
     every = torch.cat(targets)
     assert (every == UNLABELLED).sum() == 40
@@ -398,15 +403,16 @@ def test_cross_entropy_sees_labelled_images_alone_and_barlow_twins_all(
 ) -> None:
     train(tiny(**SEMI, unlabeled_size=40, batch_size=20), stl10_dir)
     for call in losses:
-        labelled = call["targets"] != UNLABELLED
+        labelled = call["branches"].targets != UNLABELLED
         ce = sum(
-            torch.nn.functional.cross_entropy(logits[labelled], call["targets"][labelled])
-            for logits in call["logits"]
+            torch.nn.functional.cross_entropy(logits[labelled], call["branches"].targets[labelled])
+            for logits in call["branches"].logits
         )
         torch.testing.assert_close(call["loss"].ce, ce)
-        assert all(len(z) == 20 for z in call["z"])
-        bt = barlow_twins_loss(*call["z"], lambd=call["lambd"], center=call["center"])
-        torch.testing.assert_close(call["loss"].bt, bt)
+        z, config = call["branches"].z, call["config"]
+        assert all(len(embedding) == 20 for embedding in z)
+        bt = barlow_twins_loss(*z, lambd=config.lambd, center=config.center)
+        torch.testing.assert_close(call["loss"].term, bt)
 
 
 def test_images_and_labels_belong_together_also_with_unlabelled_ones(
@@ -422,7 +428,7 @@ def test_images_and_labels_belong_together_also_with_unlabelled_ones(
     }
     assert len(label_of) == 80  # no two images are alike
     for images, call in zip(shown[::2], losses, strict=True):
-        assert [label_of[image.numpy().tobytes()] for image in images] == call["targets"].tolist()
+        assert [label_of[image.numpy().tobytes()] for image in images] == call["branches"].targets.tolist()
     seen = [image.numpy().tobytes() for images in shown[::2] for image in images]
     assert len(set(seen)) == len(seen) == 70
 
@@ -433,10 +439,10 @@ def test_a_batch_of_unlabelled_images_alone_trains_on(
     """Ten labelled images among fifty, in batches of two: most batches have none."""
     changes = {**SEMI, "train_size": 10, "unlabeled_size": 40, "batch_size": 2, "lr": 0.001}
     result = train(tiny(**changes), stl10_dir)
-    without = [call for call in losses if (call["targets"] == UNLABELLED).all()]
+    without = [call for call in losses if (call["branches"].targets == UNLABELLED).all()]
     assert len(without) >= 10
     assert all(call["loss"].ce == 0 and call["loss"].total.isfinite() for call in without)
-    assert all(call["loss"].bt > 0 for call in without)
+    assert all(call["loss"].term > 0 for call in without)
     assert all(math.isfinite(value) for value in untimed(result.history[0]).values())
 
 
@@ -444,7 +450,7 @@ def test_accuracy_of_an_epoch_is_of_labelled_images(
     tiny: Tiny, stl10_dir: Path, losses: list[dict[str, Any]]
 ) -> None:
     result = train(tiny(**{**SEMI, "epochs": 5}, unlabeled_size=40, batch_size=20), stl10_dir)
-    last = [(logits, call["targets"]) for call in losses[-4:] for logits in call["logits"]]
+    last = [(logits, call["branches"].targets) for call in losses[-4:] for logits in call["branches"].logits]
     right = sum(int((logits.argmax(1) == targets).sum()) for logits, targets in last)
     assert result.history[-1]["train/acc"] == pytest.approx(right / 80)  # of 40 images in two views
     assert right

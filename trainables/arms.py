@@ -7,19 +7,14 @@ Standard library only.
 
 import math
 import re
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from trainables.catalogue import FIRST_TERM, TERMS
 
 CE = "ce"
 """Cross-entropy on one view: the baseline of the thesis's claim."""
 CONTROL = "siamese-0"
 """Two views without a consistency term: the baseline of the effect of the term itself."""
-
-TERMS: Mapping[str, str] = types.MappingProxyType({"barlow_twins": "Barlow Twins"})
-"""Consistency terms with their titles. Each is a module of this name in `trainables.methods`."""
-FIRST_TERM = "barlow_twins"
-"""The term of the thesis: its arms are called `siamese-…`, those of another one by the term's own name."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.trial import AUGMENTATIONS, TARGETED, TrialConfig, two_views
+from trainables.catalogue import AUGMENTATIONS, TARGETED
+from trainables.trial import TrialConfig, two_views
 
 RATIO = (3 / 4, 4 / 3)
 """Range of a random crop's aspect ratio, as torchvision's default."""
@@ -145,8 +146,12 @@ def policies(config: TrialConfig) -> tuple[Policy, ...]:
 def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
     """`transforms` with the config's probabilities."""
     ordered = tuple(name for name in AUGMENTATIONS if name in transforms)
-    p = {name: getattr(config, f"{name}_p") for name in AUGMENTATIONS if name not in ("rrc", "hflip")}
-    return Policy(transforms=ordered, crop_scale_min=config.crop_scale_min, p={"hflip": HFLIP_P, **p})
+    p = {name: _probability(config, name) for name in AUGMENTATIONS if name != "rrc"}
+    return Policy(transforms=ordered, crop_scale_min=config.crop_scale_min, p=p)
+
+
+def _probability(config: TrialConfig, name: str) -> float:
+    return HFLIP_P if name == "hflip" else float(getattr(config, f"{name}_p"))
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:

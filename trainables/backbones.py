@@ -1,13 +1,23 @@
-"""Whether the backbones of a study can run on its images, asked before anything starts."""
+"""Whether the backbones of a study can run on its images, asked before anything starts.
+
+As a script it tries them: the command line starts it as a process, so that it need not import PyTorch itself.
+"""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from trainables.catalogue import BACKBONES
 from trainables.data import image_size
-from trainables.trial import BACKBONES, TrialConfig
+from trainables.redact import first_line
+from trainables.trial import TrialConfig, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 SAFE_SIZE = 32
@@ -17,8 +27,7 @@ SAFE_SIZE = 32
 def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
     """Raise ValueError for a backbone that does not exist or cannot run at its dataset's image size.
 
-    Built-in backbones at usual sizes are known to run. The others are tried in a process of its own: it
-    imports PyTorch, which the command line does not.
+    Built-in backbones at usual sizes are known to run; the others are tried.
     """
     pairs = dict.fromkeys((trial.backbone, trial.feature_dim, trial.dataset) for trial in trials)
     sizes = {dataset: image_size(dataset, data_dir) for dataset in {dataset for *_, dataset in pairs}}
@@ -29,18 +38,59 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
     ]
     if not unknown:
         return
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "trainables.models", json.dumps(unknown)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-W", "ignore", "-m", "trainables.backbones", json.dumps(unknown)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ValueError(
-            f"backbone: {', '.join(dict.fromkeys(n for n, *_ in unknown))} cannot be tried ({reason})"
+        names = ", ".join(dict.fromkeys(name for name, *_ in unknown))
+        raise ValueError(f"backbone: {names} cannot be tried ({reason})")
+    reasons = list(dict.fromkeys(reason for reason in json.loads(done.stdout) if reason))
+    if reasons:
+        raise ValueError("; ".join(reasons))
+
+
+def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
+    """Why a backbone cannot be trained on images of `size` x `size` pixels; None if it can.
+
+    Tried on PyTorch's meta device, which computes shapes alone: no weights, no arithmetic.
+    """
+    import torch
+    import torchvision
+
+    known = sorted({*BACKBONES, *torchvision.models.list_models(module=torchvision.models)})
+    if name not in known:
+        return (
+            f"backbone: got {name!r}{nearest(name, known)}; allowed: {', '.join(BACKBONES)} or a"
+            " classification model of torchvision"
         )
-    complaints = list(dict.fromkeys(text for text in json.loads(done.stdout) if text))
-    if complaints:
-        raise ValueError("; ".join(complaints))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how weights will be drawn in later versions
+            h = _without_weights(name, feature_dim).train()(torch.empty(2, 3, size, size, device="meta"))
+    except Exception as error:  # a network raises anything for images that it is not made for
+        return f"backbone: {name} cannot run on images of {size} x {size} pixels ({first_line(error)})"
+    if not isinstance(h, torch.Tensor) or h.shape != (2, feature_dim):
+        return f"backbone: {name} gives more than one vector of features an image in training"
+    return None
+
+
+def _without_weights(name: str, feature_dim: int) -> "nn.Module":
+    import torch
+
+    from trainables.models import backbone
+
+    try:
+        with torch.device("meta"):
+            return backbone(name, feature_dim)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        return backbone(name, feature_dim).to("meta")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print `why_unsupported` for each of a list of its arguments, all in JSON."""
+    print(json.dumps([why_unsupported(*arguments) for arguments in json.loads(argv[0])]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

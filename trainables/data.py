@@ -11,54 +11,27 @@ Imports neither Ray nor, unless a dataset is downloaded, PyTorch.
 """
 
 import argparse
-import contextlib
-import hashlib
-import json
 import os
-import shutil
 import sys
-import time
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 
+from trainables.catalogue import DATASETS, FOLDER
 from trainables.datasets import sources
+from trainables.datasets.arrays import Split, digest_of, read_meta, scratch_folder, write_arrays
 from trainables.datasets.folders import folder as folder_of_images
-from trainables.datasets.sources import Contents, DataError, Images, Part, Source
+from trainables.datasets.sources import DataError, Source
 from trainables.datasets.splits import UNLABELLED, Labels, training_indices
-from trainables.trial import DATASETS, FOLDER, TrialConfig, nearest
+from trainables.trial import TrialConfig, nearest
 
-LAYOUT = 2
-"""Version of the prepared files; a folder of another layout is prepared again."""
-ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
-SOURCES: Mapping[str, Callable[[Path], Source]] = types.MappingProxyType(
-    {"cifar10": sources.cifar10, "stl10": sources.stl10, "digits": sources.digits}
-)
-"""How each of `trial.DATASETS` is read, from the folder of datasets."""
 SIZE_FIELDS = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
 """Fields of a trial that decide how many images it works on."""
-EMBEDDED = ("digits",)
+EMBEDDED = tuple(name for name, about in DATASETS.items() if about.embedded)
 """Datasets that need neither a download nor a folder of images."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
-    """Images and labels of one split, mapped read-only.
-
-    Attributes:
-        images: (N, 3, S, S) uint8.
-        labels: (N,) int64, -1 where there is no label.
-    """
-
-    images: Images
-    labels: Labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +85,7 @@ def load(name: str, data_dir: Path) -> Dataset:
     while True:
         prepare(name, data_dir)
         try:
-            meta = _meta(folder)
+            meta = read_meta(folder)
             splits = {
                 split: Split(
                     images=np.load(folder / f"{split}_images.npy", mmap_mode="r"),
@@ -122,7 +95,7 @@ def load(name: str, data_dir: Path) -> Dataset:
             }
         except FileNotFoundError:
             continue  # just being replaced, as its images have changed
-        if meta is not None and meta == _meta(folder):
+        if meta is not None and meta == read_meta(folder):
             break
     return Dataset(
         name=name,
@@ -159,11 +132,11 @@ def prepare(name: str, data_dir: Path, *, look_at_source: bool = False, progress
             digest = fingerprint(name, data_dir, look_at_source=look_at_source)
             if digest is not None:
                 return digest
-            with _scratch(folder) as scratch:
+            with scratch_folder(folder) as scratch:
                 origin = source(name, data_dir)
                 arrays = scratch / "arrays"
                 arrays.mkdir()
-                digest = _write(arrays, origin.read(scratch), origin.state, name if progress else None)
+                digest = write_arrays(arrays, origin.read(scratch), origin.state, name if progress else None)
                 if folder.exists():
                     os.replace(folder, scratch / "replaced")
                 os.replace(arrays, folder)
@@ -178,23 +151,13 @@ def fingerprint(name: str, data_dir: Path, *, look_at_source: bool = False) -> s
     With `look_at_source`, None also where the folder of images that it came from has changed since; a
     folder that is gone has not changed.
     """
-    meta = _meta(_folder(name, data_dir))
+    meta = read_meta(_folder(name, data_dir))
     if meta is None:
         return None
     images = FOLDER.fullmatch(name)
     if look_at_source and images and (data_dir / images["name"]).exists():
         return str(meta["sha256"]) if source(name, data_dir).state == meta["state"] else None
     return str(meta["sha256"])
-
-
-def _meta(folder: Path) -> dict[str, Any] | None:
-    """What is written beside the arrays; None unless all of them are there, whole and of this layout."""
-    try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        sizes = {name: (folder / name).stat().st_size for name in ARRAYS}
-        return meta if meta["layout"] == LAYOUT and meta["bytes"] == sizes else None
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
 
 
 def check(trials: Iterable[TrialConfig], data_dir: Path) -> dict[TrialConfig, Sizes]:
@@ -239,7 +202,8 @@ def source(name: str, data_dir: Path) -> Source:
     """What is known of a dataset before it is read; DataError where a folder of images is not in order."""
     images = FOLDER.fullmatch(name)
     if images is None:
-        return SOURCES[name](data_dir)
+        made: Source = getattr(sources, name)(data_dir)  # a function for each of `DATASETS`
+        return made
     size = images["size"]
     try:
         return folder_of_images(name, data_dir / images["name"], size=int(size) if size else None)
@@ -267,118 +231,6 @@ def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int]:
     return origin.labels, origin.test_images
 
 
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`; those that killed processes left are removed, under the lock."""
-    for left in folder.parent.glob(f".{folder.name}-scratch-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    # Not mkdtemp: its folders are for their maker alone, and a data folder may be shared.
-    scratch = folder.with_name(f".{folder.name}-scratch-{os.getpid()}-{time.time_ns()}")
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write(folder: Path, contents: Contents, state: str, title: str | None) -> str:
-    """Write the arrays and `meta.json` into `folder`; returns the SHA-256."""
-    digest = hashlib.sha256()
-    pixels = np.zeros((3, 256), dtype=np.int64)  # of labelled training images, by channel and value
-    total = len(contents.train.labels) + len(contents.test.labels)
-    with _bar(title, total) as advance:
-        for name, part in (("train", contents.train), ("test", contents.test)):
-            written = 0
-            for chunk in _saved(folder / f"{name}_images.npy", part, contents.image_size):
-                digest.update(chunk.data)
-                labelled = chunk[part.labels[written : written + len(chunk)] != UNLABELLED]
-                if name == "train":
-                    for channel in range(3):
-                        pixels[channel] += np.bincount(labelled[:, channel].ravel(), minlength=256)
-                written += len(chunk)
-                advance(len(chunk))
-            if written != len(part.labels):
-                raise DataError(f"{name} has {written} images, but {len(part.labels)} labels")
-            labels = np.ascontiguousarray(part.labels, dtype="<i8")
-            _save(folder / f"{name}_labels.npy", partial(np.save, arr=labels))
-            digest.update(labels.data)
-    mean, std = _moments(pixels)
-    meta = {
-        "layout": LAYOUT,
-        "sha256": digest.hexdigest(),
-        "bytes": {name: (folder / name).stat().st_size for name in ARRAYS},
-        "mean": mean,
-        "std": std,
-        "classes": contents.classes,
-        "state": state,
-    }
-    text = json.dumps(meta, indent=2)
-    _save(folder / "meta.json", lambda file: file.write(text.encode()))
-    return digest.hexdigest()
-
-
-def _saved(path: Path, part: Part, size: int) -> Iterator[Images]:
-    """Write a part's images as an array file, never in memory as a whole; yields each piece written."""
-    # Not through a memory map: on a full disk that ends the process, where a write says so.
-    shape = (len(part.labels), 3, size, size)
-    with open(path, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for chunk in part.chunks():
-            piece = np.ascontiguousarray(chunk)
-            file.write(piece.data)
-            yield piece
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _save(path: Path, write: Callable[[Any], object]) -> None:
-    with open(path, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _moments(pixels: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, on the scale 0–1, from counts of values (3, 256).
-
-    Over all pixels: a mean of the images' own deviations, which is often copied, comes out too small.
-    """
-    mean, std = [], []
-    for counts in pixels.tolist():
-        n = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
-        mean.append(first / n / 255)
-        # Integers: exact up to the root. A channel of one value has no spread to divide by.
-        std.append(((n * second - first * first) ** 0.5) / n / 255 or 1.0)
-    return mean, std
-
-
-@contextlib.contextmanager
-def _bar(title: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over images, on stderr; yields what moves it on. Without a title, none."""
-    if title is None:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"preparing {title}", total=total)
-        yield lambda count: progress.advance(task, count)
-
-
-def _digest(dataset: Dataset) -> str:
-    """SHA-256 of the arrays as they are on disk now."""
-    digest = hashlib.sha256()
-    for split in (dataset.train, dataset.test):
-        digest.update(split.images.data)
-        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
-    return digest.hexdigest()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare datasets ahead; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -397,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.names:
             digest = prepare(name, args.data_dir, look_at_source=True, progress=True)
             dataset = load(name, args.data_dir)
-            if _digest(dataset) != digest:
+            if digest_of(dataset.train, dataset.test) != digest:
                 folder = _folder(name, args.data_dir)
                 raise DataError(f"{folder} is damaged: it is not what was prepared. Remove it and try again")
             labels, size = dataset.train.labels, dataset.image_size

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from trainables import measures
 from trainables.augment import Draws, Policy, augment, normalise, policy
+from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.data import Dataset, Split
 from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.fast.normalisation import NORMS
 from trainables.models import SiameseNet
 from trainables.randomness import generator
-from trainables.trial import AUGMENTATIONS, DEFAULTS, TRANSFORMS, TrialConfig
+from trainables.trial import DEFAULTS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32
 """Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
@@ -35,20 +36,20 @@ BANK_IMAGES = 10_000
 """Training images among which neighbours are looked for: fixed and stratified."""
 STRENGTHS = ("crop_scale_min", "grayscale_p", "solarize_p")
 """Fields that say how strongly each transform augments."""
-NOTHING = np.arange(0)
-"""No position: of `Evaluator.outputs`, where no features are asked for."""
+NO_FEATURES = np.arange(0)
+"""`keep` of `Evaluator.outputs` where no features are needed."""
 
 
 class NonFiniteOutputs(ArithmeticError):
-    """What a trained network says is infinite or not a number."""
+    """The outputs of a trained network are infinite or not a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outputs:
-    """What the network says of N images.
+    """The network's outputs for N images.
 
     Attributes:
-        h: (n, D) features of those images that were asked for.
+        h: (n, D) features of the images for which they were requested.
         logits: (N, K).
         labels: (N,).
     """
@@ -90,7 +91,7 @@ class Evaluator:
         reference: bool = False,
         keep: Indices | None = None,
     ) -> Outputs:
-        """What the network says of some images, clean or with their fixed augmentation.
+        """The network's outputs for some images, clean or with their fixed augmentation.
 
         Args:
             split: `train` or `test`.
@@ -98,8 +99,8 @@ class Evaluator:
             transforms: the subset of transforms; None: clean images.
             view: which of an image's fixed draws.
             reference: with the default strengths of augmentation, not the trial's own.
-            keep: (n,) sorted positions in `indices` whose features are asked for; None: all. (Those of
-                50,000 images are 400 MB.)
+            keep: (n,) sorted positions in `indices` whose features are returned; None: all. (Those of 50,000
+                images take 400 MB.)
 
         Returns:
             Outputs on the CPU, rows in the order of `indices`.
@@ -120,11 +121,11 @@ class Evaluator:
     @contextlib.contextmanager
     @torch.no_grad()
     def clean_statistics(self, train: Indices) -> Iterator[None]:
-        """For a while, batch norm normalises by its mean statistics over batches of clean training images.
+        """Within this context batch norm uses its mean statistics over batches of clean training images.
 
         Args:
-            train: (n,) the labelled training images, taken in batches as large as those of training; a
-                smaller last one is left out, as there.
+            train: (n,) the labelled training images, in batches of the training's size; a smaller last one is
+                left out, as in training.
         """
         norms = [module for module in self.net.modules() if isinstance(module, NORMS)]
         before = [(norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
@@ -165,8 +166,7 @@ class Evaluator:
         """Position of the first image and `size` normalised images (B, 3, S, S), batch by batch."""
         source = self._split(split)
         labelled = int((source.labels != UNLABELLED).sum())
-        # Drawn for the whole split and then picked, so that an image's draw does not depend on who else is
-        # evaluated.
+        # Drawn for the whole split, then picked: what an image gets does not depend on the others evaluated.
         purpose = f"evaluation of {self.dataset.name}/{split}/view {view}"
         draws = None
         if of and of.transforms:
@@ -210,13 +210,13 @@ def evaluate(
     test = outputs("test", every, None)
     cropped = tuple(name for name in AUGMENTATIONS if name in ("rrc", *subset))
     augmented = {
-        transforms: outputs("test", every, transforms, keep=NOTHING)
+        transforms: outputs("test", every, transforms, keep=NO_FEATURES)
         for transforms in dict.fromkeys((subset, cropped))
     }
     view1 = outputs("test", every, TRANSFORMS, reference=True, keep=measured)
     view2 = outputs("test", measured, TRANSFORMS, reference=True, view=1)
     with evaluator.clean_statistics(train):
-        test_bnrecal = outputs("test", every, None, keep=NOTHING)
+        test_bnrecal = outputs("test", every, None, keep=NO_FEATURES)
 
     h = test.h[torch.from_numpy(measured)]
     bank_h, bank_labels = train_clean.h.to(evaluator.device), train_clean.labels[torch.from_numpy(bank)]
@@ -237,7 +237,7 @@ def evaluate(
         "silhouette": measures.silhouette(h, test.labels[torch.from_numpy(measured)]),
     }
     if len(validation):
-        held_out = outputs("train", validation, None, keep=NOTHING)
+        held_out = outputs("train", validation, None, keep=NO_FEATURES)
         metrics["val_acc"] = held_out.accuracy
         metrics["val_ece"] = measures.calibration_error(held_out.logits, held_out.labels)
     predictions = {
@@ -258,7 +258,7 @@ def evaluate(
 
 
 def _finite_outputs(evaluator: Evaluator, split: str, *arguments: Any, **options: Any) -> Outputs:
-    """`Evaluator.outputs`, where they are numbers: weights can be finite and what they give not."""
+    """`Evaluator.outputs`; raises if they are not finite, which they may be even where all weights are."""
     outputs = evaluator.outputs(split, *arguments, **options)
     if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
         raise NonFiniteOutputs(f"features or scores of {split} images are not finite")

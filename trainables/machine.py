@@ -10,7 +10,7 @@ CONTEXT = 600 * 2**20
 """Bytes of each process's share that CUDA takes for itself, outside of PyTorch's allocator: its context and
 kernels are about half a GiB on recent GPUs."""
 LARGEST_BLOCK = 32 * 2**20
-"""Bytes up to which glibc can be told to keep freed blocks."""
+"""Bytes; glibc keeps freed blocks up to this size at most."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """glibc's numbers of the settings (malloc.h)."""
 
@@ -73,8 +73,8 @@ def gpus() -> int:
 def keep_freed_memory() -> bool:
     """Keep what tensors free for the next ones, in this process; returns whether the C library does so.
 
-    Left to itself glibc gives freed blocks back to the kernel, as chance orders them in memory, and takes
-    them anew page by page: filling a tensor of a megabyte can take ten times as long.
+    By default glibc returns freed blocks to the kernel, depending on how they happen to lie in memory, and
+    gets them back page by page: filling a tensor of a megabyte can take ten times as long.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

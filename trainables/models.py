@@ -4,9 +4,6 @@ Shapes: B images, D = feature_dim, M = embedding_dim, K classes.
 """
 
 import copy
-import json
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,10 +11,10 @@ from torch import Tensor, nn
 
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
-from trainables.methods import Term, term_of
-from trainables.methods.term import Branches, Pair
+from trainables.methods import term_of
+from trainables.methods.term import Branches, Pair, Term
 from trainables.randomness import stream_seed
-from trainables.trial import BACKBONES, TrialConfig, nearest
+from trainables.trial import TrialConfig
 
 
 class SiameseNet(nn.Module):
@@ -186,51 +183,3 @@ def resnet18_cifar(feature_dim: int) -> nn.Module:
 
 OWN: dict[str, Callable[[int], nn.Module]] = {"convnet": convnet, "resnet18_cifar": resnet18_cifar}
 """Backbones that torchvision does not have, from the width of their features."""
-
-
-def complaint(name: str, feature_dim: int, size: int) -> str | None:
-    """Why a backbone cannot be trained on images of `size` x `size` pixels; None where it can.
-
-    Tried on PyTorch's meta device, which knows shapes alone: no weights, no arithmetic.
-    """
-    import torchvision
-
-    known = sorted({*BACKBONES, *torchvision.models.list_models(module=torchvision.models)})
-    if name not in known:
-        return (
-            f"backbone: got {name!r}{nearest(name, known)}; allowed: {', '.join(BACKBONES)} or a"
-            " classification model of torchvision"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how weights will be drawn some day
-            net = _shapes_of(name, feature_dim).train()
-            h = net(torch.empty(2, 3, size, size, device="meta"))
-    except Exception as error:  # whatever a network raises for images that it is not made for
-        return f"backbone: {name} cannot run on images of {size} x {size} pixels ({_first_line(error)})"
-    if not isinstance(h, Tensor) or h.shape != (2, feature_dim):
-        return f"backbone: {name} gives more than one vector of features an image in training"
-    return None
-
-
-def _shapes_of(name: str, feature_dim: int) -> nn.Module:
-    """A backbone without weights."""
-    try:
-        with torch.device("meta"):
-            return backbone(name, feature_dim)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        return backbone(name, feature_dim).to("meta")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Print what `complaint` says of each of a list of its arguments, all in JSON."""
-    print(json.dumps([complaint(*arguments) for arguments in json.loads(argv[0])]))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

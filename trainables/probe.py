@@ -17,7 +17,7 @@ import torch
 
 from trainables import data
 from trainables.datasets.splits import stratified_choice, training_indices
-from trainables.evaluate import NOTHING, Evaluator, evaluate
+from trainables.evaluate import NO_FEATURES, Evaluator, evaluate
 from trainables.machine import device_name
 from trainables.models import build
 from trainables.train import EpochRow, train
@@ -100,7 +100,7 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
     net = build(config, len(dataset.classes)).to(device)
     evaluator = Evaluator(config=shorter, net=net, dataset=smaller, device=torch.device(device))
     started = time.monotonic()
-    evaluate(evaluator, whole[some], NOTHING)
+    evaluate(evaluator, whole[some], NO_FEATURES)
     return Probe(
         device=device_name(device),
         images_per_second=images / training,

@@ -15,11 +15,12 @@ from torch import Tensor
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
 from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
-from trainables.evaluate import NOTHING, Evaluator, evaluate
+from trainables.evaluate import NO_FEATURES, Evaluator, evaluate
 from trainables.fast.optimizer import SGD
 from trainables.losses import Loss, cross_entropy, siamese_loss
 from trainables.machine import keep_freed_memory
-from trainables.methods import Term, term_of
+from trainables.methods import term_of
+from trainables.methods.term import Term
 from trainables.models import SiameseNet, build
 from trainables.randomness import generator, stream_seed
 from trainables.storage.bundles import to_parquet
@@ -57,9 +58,9 @@ def train(
         data_dir: where prepared datasets lie; made there if missing.
         device: where to train.
         threads: CPU threads of PyTorch's operators, for the whole process.
-        checkpoints: where the state is saved between epochs, and an earlier attempt's is gone on from.
-        on_resume: called once, with the rows of the epochs that an earlier attempt has trained.
-        on_epoch: called after each epoch with its row of the history. Where it raises, the state is saved.
+        checkpoints: where the state is saved between epochs, and where an earlier attempt's is resumed from.
+        on_resume: called once, with the rows of the epochs that an earlier attempt trained.
+        on_epoch: called after each epoch with its row of the history. If it raises, the state is saved first.
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
 
     Returns:
@@ -78,7 +79,7 @@ def train(
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)
     where = f"{device.type}, {threads} threads"
-    net, optimizer, state = _begun(config, dataset, device, where, checkpoints)
+    net, optimizer, state = _resumed(config, dataset, device, where, checkpoints)
     saver = Saver(checkpoints, net, optimizer)
     view_policies, term = policies(config), term_of(config)
     steps = len(trained_on) // config.batch_size
@@ -116,7 +117,7 @@ def train(
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
         if len(choice.validation):
-            row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NOTHING).accuracy
+            row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NO_FEATURES).accuracy
         history.append(row)
         reached = _reached(state, history, started)
         saver.save_if_due(reached, at_once=epoch in save_at)
@@ -147,14 +148,14 @@ def _evaluated(
     return TrialResult(metrics=metrics, history=tuple(history), artifacts=artifacts)
 
 
-def _begun(
+def _resumed(
     config: TrialConfig,
     dataset: data.Dataset,
     device: torch.device,
     where: str,
     checkpoints: Checkpoints | None,
 ) -> tuple[SiameseNet, SGD, State]:
-    """Network and optimiser at the newest saved state of training on these data, else at the start."""
+    """Network and optimiser at the newest checkpoint that was trained on these data, else at the start."""
 
     def start() -> tuple[SiameseNet, SGD]:
         net = build(config, len(dataset.classes)).to(device)
@@ -166,15 +167,15 @@ def _begun(
             try:
                 state = unpack(content, net, optimizer)
             except DamagedState as error:
-                checkpoints.set_aside(name, str(error))
+                checkpoints.quarantine(name, str(error))
             else:
                 if state.data == dataset.sha256:
                     if state.where != where:
                         checkpoints.notes.append(
-                            f"{config.name} goes on on {where}, began on {state.where}: not bit for bit"
+                            f"{config.name} resumes on {where}, started on {state.where}: not bit for bit"
                         )
                     return net, optimizer, state
-                checkpoints.set_aside(name, "it was trained on data that have changed since")
+                checkpoints.quarantine(name, "it was trained on data that have changed since")
             net, optimizer = start()
     return (
         net,
@@ -184,13 +185,13 @@ def _begun(
 
 
 def _reached(start: State, history: Sequence[EpochRow], started: float) -> State:
-    """The state after the epochs in `history`, of an attempt that began at `start`."""
+    """The state after the epochs in `history`, in an attempt that resumed at `start`."""
     seconds = start.seconds + time.perf_counter() - started
     return dataclasses.replace(start, epoch=len(history), history=tuple(history), seconds=seconds)
 
 
 def _settle_process(threads: int) -> None:
-    """Set what an earlier trial in this process may have left otherwise."""
+    """Set what an earlier trial in this process may have changed."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32

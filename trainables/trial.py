@@ -1,8 +1,8 @@
 """What one trial is: a frozen description, its identity (`key`) and what training it returns.
 
 This module is the only place with defaults for what is trained, and each field says everything about itself:
-default, range, part of the identity, when it matters. It imports nothing beyond the standard library,
-`trainables.arms` and `trainables.setting`: command lines, search spaces and analysis use it without PyTorch.
+default, range, part of the identity, when it matters. Like all that it imports it needs the standard library
+alone: command lines, search spaces and analysis use it without PyTorch.
 """
 
 import contextlib
@@ -17,32 +17,23 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainables.arms import FIRST_TERM, TERMS, Arm
+from trainables.arms import Arm
+from trainables.catalogue import (
+    AUGMENTATIONS,
+    BACKBONES,
+    DATASETS,
+    FIRST_TERM,
+    FOLDER,
+    METHODS,
+    OTHER_BACKBONE,
+    TARGETED,
+    TERMS,
+)
 from trainables.setting import Rule, Setting, nearest, one_of, setting
 
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results from before and after are never mixed up."""
-
-TRANSFORMS = ("rrc", "hflip", "grayscale", "solarize")
-"""The thesis's four augmentations. This constant never grows: spaces, reference views and the common random
-stream of these four depend on it."""
-AUGMENTATIONS = TRANSFORMS
-"""All augmentations, in the order in which they are applied. One that is added gets its place here."""
-TARGETED = ("grayscale", "solarize")
-"""Augmentations that asymmetric views always apply to view 1."""
-
-BACKBONES = ("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn")
-"""Names of the built-in backbones; any other name is one of torchvision's classification models."""
-OTHER_BACKBONE = re.compile(r"[a-z][a-z0-9_]*")
-"""What names of torchvision's models look like; whether there is such a model is asked at plan time."""
-
-DATASETS = ("cifar10", "stl10", "digits")
-FOLDER = re.compile(r"folder:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<size>[1-9][0-9]*))?")
-"""A dataset of your own: a folder of images, and the size that they are resized to."""
-WITH_UNLABELLED = ("stl10",)
-"""Datasets with unlabelled images, besides folders, which may have some."""
-METHODS = ("ce", "siamese")
 
 FieldValue = str | int | float | bool | tuple[str, ...] | None
 
@@ -79,7 +70,7 @@ class TrialConfig:
         ValueError: a field has a value of the wrong type or out of range.
     """
 
-    dataset: str = setting(choices=DATASETS, pattern=FOLDER, hint=", folder:NAME or folder:NAME@SIZE")
+    dataset: str = setting(choices=tuple(DATASETS), pattern=FOLDER, hint=", folder:NAME or folder:NAME@SIZE")
     """One of `DATASETS`; `folder:NAME`: the images in `<data-dir>/NAME`, square and of one size;
     `folder:NAME@64`: the same, resized and cropped to 64 x 64 pixels."""
     train_size: int | None = setting(None, low=2)
@@ -155,7 +146,8 @@ class TrialConfig:
             about.check(name, getattr(self, name))
         if self.method == "siamese" and self.gamma is None:
             raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
-        if self.unlabeled_size and not (self.dataset in WITH_UNLABELLED or FOLDER.fullmatch(self.dataset)):
+        images = DATASETS.get(self.dataset)  # None: a folder, which may have some
+        if self.unlabeled_size and images and not images.unlabelled:
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
 
     def uses(self, name: str) -> bool:

@@ -1,8 +1,8 @@
 """The Ray Tune trainable: a thin adapter around `train`.
 
-What a worker tells the driver, one report each: `started` (the run's tags) with `started_at` (ms since
-1970); `resumed` (the rows of epochs that an earlier attempt has trained) and `notes` (lines for people)
-where there are any; `row` (an epoch); then one of `ENDINGS`, each but the first three with a `traceback`.
+A worker reports to the driver: `started` (the run's tags) with `started_at` (ms since 1970); `resumed` (rows
+of epochs trained by an earlier attempt) and `notes` (lines for people) if there are any; `row` (an epoch);
+finally one of `ENDINGS`, each but the first three with a `traceback`.
 """
 
 import errno
@@ -32,12 +32,12 @@ from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig
 
 ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")
-"""How a worker leaves a trial: its result lies on storage under the key that is told; it was not begun, as
-there is no time left for it; or as no trial may run on this node; it can never succeed; a GPU's share was too
-small; or there is no room to save anything. The last four come with a line that says what happened."""
+"""How a trial ends in a worker: its result is on storage under the key that is reported; it was not started,
+because there was no time left, or because this node may not run trials; it can never succeed; its share of a
+GPU was too small; the disk is full. The last four come with a line that says what happened."""
 
 GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
-"""What libraries beside PyTorch's own allocator say where a GPU's memory is full."""
+"""What libraries other than PyTorch's own allocator say when a GPU's memory is full."""
 
 
 class UnfitError(RuntimeError):
@@ -57,14 +57,14 @@ def job(
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
     Args:
-        config: of the trial.
+        config: what to train.
         data_dir: absolute folder of datasets, on the worker's machine.
-        storage: where the result bundle goes.
-        tags: what the driver knows of the run, such as the commit; they stay with the result.
-        request: `cpu` and `gpu`, of Ray.
-        node: what must hold on the node that runs it (`trainables.node.problem`); None: nothing.
-        save_at: epochs at which it may be stopped: its state is saved before they are reported, so that what
-            has stopped it can count on that.
+        storage: where checkpoints and the result bundle go.
+        tags: what the driver knows about the run, such as the commit; they stay with the result.
+        request: `cpu` and `gpu` that Ray should grant.
+        node: requirements of the node that runs it (`trainables.node`); None: none.
+        save_at: epochs at which a scheduler may stop the trial. Its state is saved before they are reported,
+            so that the scheduler can rely on it.
     """
     return {
         "key": config.key,
@@ -79,7 +79,7 @@ def job(
 
 
 def resources(job: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """What Ray is to grant a job."""
+    """The resources that a job asks Ray for."""
     return tune.PlacementGroupFactory([{kind.upper(): amount for kind, amount in job["request"].items()}])
 
 
@@ -87,21 +87,21 @@ def run_job(job: dict[str, Any]) -> None:
     """Train one trial in a Ray worker. An exception becomes a report: only lost processes are retried.
 
     Args:
-        job: of `job`; with `latest_start` (s since 1970), the trial is not begun later than that. (One that
-            has begun goes on: it may have been here before.)
+        job: made by `job`; with `latest_start` (s since 1970) the trial does not start later than that. (One
+            that has a checkpoint resumes at any time.)
     """
     unfit = problem(job["node"]) if job.get("node") else None
     if unfit:
         tune.report({"unfit": unfit})
         return
-    begun = saved_epoch(Storage(job["storage"]), job["key"])
-    if not begun and time.time() > job.get("latest_start", math.inf):
+    half_done = saved_epoch(Storage(job["storage"]), job["key"])
+    if not half_done and time.time() > job.get("latest_start", math.inf):
         tune.report({"late": job["key"]})
         return
     try:
         ending = _trained(job)
     except Exception as error:
-        # Told as a result: Tune would run an exception again that will never succeed.
+        # Reported as a result: Tune would retry an exception, even one that will never succeed.
         name = "" if isinstance(error, UnfitError) else f"{type(error).__name__}: "
         line = masked(f"{name}{error}".splitlines()[0])
         ending = {_kind(error): line, "traceback": masked(traceback.format_exc())}
@@ -110,7 +110,7 @@ def run_job(job: dict[str, Any]) -> None:
 
 
 def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a trial and put its result on storage; returns what is told of it."""
+    """Train a trial and put its result on storage; returns its last report."""
     from trainables import data
     from trainables.train import train
 
@@ -134,7 +134,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         device=device,
         threads=threads,
         checkpoints=checkpoints,
-        on_resume=lambda rows: _tell_resumed(rows, checkpoints.notes),
+        on_resume=lambda rows: _report_resumed(rows, checkpoints.notes),
         on_epoch=lambda row: tune.report({"row": row}),
         save_at=job["save_at"],
     )
@@ -151,7 +151,7 @@ def _kind(error: BaseException) -> str:
         return "unfit"
     cause: BaseException | None = error
     while cause is not None:
-        # Of a GPU; that of a machine's memory is another.
+        # The GPU's memory; MemoryError is the machine's.
         if isinstance(cause, torch.OutOfMemoryError) or (
             isinstance(cause, RuntimeError) and GPU_MEMORY.search(str(cause))
         ):
@@ -163,7 +163,7 @@ def _kind(error: BaseException) -> str:
 
 
 def _free_gpu_memory() -> None:
-    """What this process keeps of a trial that has ended its neighbours on the same GPU could use."""
+    """Release what an ended trial holds: its neighbours on the same GPU can use it."""
     import torch
 
     if torch.cuda.is_initialized():
@@ -171,15 +171,15 @@ def _free_gpu_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _tell_resumed(rows: Sequence[Mapping[str, float]], notes: Sequence[str]) -> None:
+def _report_resumed(rows: Sequence[Mapping[str, float]], notes: Sequence[str]) -> None:
     if rows or notes:
         tune.report({"resumed": list(rows), "notes": list(notes)})
 
 
 def _granted_device(share: float) -> str:
-    """`cuda`, the first that is visible, or `cpu`; UnfitError where a GPU was granted that cannot be used.
+    """`cuda` (the first visible device) or `cpu`; UnfitError if a GPU was granted that cannot be used.
 
-    Ray hides the other GPUs from a worker that was granted one, but none from one granted none.
+    Ray hides other GPUs from a worker that was granted one, but none from a worker that was granted none.
     """
     import torch
 

@@ -9,7 +9,8 @@ from analysis.stats.comparisons import TESTED, arm_configs, values_of
 from analysis.stats.paired import holm
 from search_spaces.families import LEVEL, families
 from trainables.arms import CONTROL
-from trainables.trial import ARM_FIELDS, AUGMENTATIONS, TrialConfig
+from trainables.catalogue import AUGMENTATIONS
+from trainables.trial import ARM_FIELDS, TrialConfig
 
 Column = tuple[str, str | None]
 """Whose effects: the label of an arm, and of the control that is subtracted, if any."""

@@ -1,1 +1,1 @@
-"""The datasets: where images come from, and which of them a trial sees."""
+"""The datasets: where images come from, how they are prepared, and which of them a trial uses."""

@@ -1,4 +1,4 @@
-"""Datasets of one's own: folders of images."""
+"""Users' own datasets: folders of images."""
 
 import contextlib
 import difflib
@@ -110,7 +110,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    """Not the silence with which os.walk passes over folders that it may not read."""
+    """Raise: os.walk would skip folders that it may not read without a word."""
     raise error
 
 
@@ -171,7 +171,7 @@ def _as_array(image: Any, path: Path, side: int, name: str, *, resize: bool) -> 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An image of Pillow's; what goes wrong in reading it is told with its file."""
+    """An image opened with Pillow; errors name its file."""
     from PIL import Image
 
     try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.arms import TERMS
+from trainables.catalogue import TERMS
 from trainables.trial import TrialConfig
 
 Pair = tuple[Tensor, Tensor]
@@ -42,7 +42,7 @@ class Term:
     """A consistency term.
 
     Attributes:
-        name: as in `trainables.arms.TERMS`.
+        name: as in `TERMS`.
         loss: the scalar that gamma weighs.
         column: of the history, after `train/`.
         projector: whether it looks at embeddings `z`.

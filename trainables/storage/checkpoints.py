@@ -22,7 +22,7 @@ class Checkpoints:
     """The saved states of one trial, as one attempt at it reads and writes them.
 
     Attributes:
-        notes: for people, one line a damaged state.
+        notes: for people, one line for each damaged checkpoint.
     """
 
     def __init__(self, storage: Storage, key: str) -> None:
@@ -51,7 +51,7 @@ class Checkpoints:
                     self._storage.delete(f"{self._folder}/{other}")
 
     def newest_first(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of the saved states. One that is cut short or altered is set aside."""
+        """Name and content of the checkpoints. One that is cut short or altered is quarantined."""
         for name in reversed(self.names()):
             try:
                 checksum, _, content = self._storage.read(f"{self._folder}/{name}").partition(b"\n")
@@ -60,12 +60,12 @@ class Checkpoints:
             if hashlib.sha256(content).hexdigest().encode() == checksum:
                 yield name, content
             else:
-                self.set_aside(name, "it is cut short or altered")
+                self.quarantine(name, "it is cut short or altered")
 
-    def set_aside(self, name: str, reason: str) -> None:
-        """Take a damaged state out of the way, under a name that says so, and note why."""
+    def quarantine(self, name: str, reason: str) -> None:
+        """Rename a damaged checkpoint, so that nobody reads it again, and note why."""
         self._storage.rename(f"{self._folder}/{name}", f"{self._folder}/{name}{DAMAGED}")
-        self.notes.append(f"{self._folder}/{name} is set aside: {reason}")
+        self.notes.append(f"{self._folder}/{name} is quarantined: {reason}")
 
     def names(self) -> list[str]:
         """Names of the states that are not known to be damaged, oldest first."""
@@ -78,7 +78,7 @@ def checkpoint_keys(storage: Storage) -> list[str]:
 
 
 def saved_epoch(storage: Storage, key: str) -> int:
-    """The epoch after which a trial will go on, 0 where nothing is saved; takes the file for whole."""
+    """The epoch after which a trial will resume, 0 if nothing is saved; assumes that the file is whole."""
     return max((int(name.partition("-")[0]) for name in Checkpoints(storage, key).names()), default=0)
 
 

@@ -1,4 +1,4 @@
-"""The state of a trial between two epochs, as bytes: all that it takes to go on bit by bit.
+"""The state of a trial between two epochs, as bytes: all that it takes to resume bit for bit.
 
 Random numbers are no part of it: each comes from (seed, purpose, epoch, step).
 """
@@ -15,8 +15,8 @@ from torch import nn
 from trainables.fast.optimizer import SGD
 from trainables.storage.checkpoints import Checkpoints
 
-SHARE = 0.01
-"""Of the time of a trial that saving may take."""
+SAVE_TIME_FRACTION = 0.01
+"""Of a trial's time, what saving may take."""
 SHORTEST_PAUSE = 2.0
 """Seconds between two saves, however cheap they are."""
 
@@ -78,16 +78,10 @@ def unpack(content: bytes, net: nn.Module, optimizer: SGD) -> State:
 
 
 class Saver:
-    """Saves the state of a trial now and then: often enough to lose little, seldom enough to cost nothing."""
+    """Saves the state of a trial now and then: often enough to lose little, rarely enough to cost nothing."""
 
     def __init__(self, checkpoints: Checkpoints | None, net: nn.Module, optimizer: SGD) -> None:
-        """Save nothing yet.
-
-        Args:
-            checkpoints: where to; None: nowhere.
-            net: what to save, with its optimiser.
-            optimizer: likewise.
-        """
+        """Save nothing yet; with None for `checkpoints`, never."""
         self._checkpoints = checkpoints
         self._net = net
         self._optimizer = optimizer
@@ -97,7 +91,7 @@ class Saver:
 
     def save_if_due(self, state: State, *, at_once: bool = False) -> None:
         """Save, unless the last save is so near that saving would take more than its share of the time."""
-        pause = max(SHORTEST_PAUSE, self._cost / SHARE)
+        pause = max(SHORTEST_PAUSE, self._cost / SAVE_TIME_FRACTION)
         if at_once or time.monotonic() - self._last >= pause:
             self.save(state)
 

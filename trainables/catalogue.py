@@ -1,0 +1,51 @@
+"""What a trial can be made of, by name: augmentations, backbones, datasets, terms. Standard library only."""
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRANSFORMS = ("rrc", "hflip", "grayscale", "solarize")
+"""The thesis's four augmentations. This constant never grows: spaces, reference views and the common random
+stream of these four depend on it."""
+AUGMENTATIONS = TRANSFORMS
+"""All augmentations, in the order in which they are applied. One that is added gets its place here."""
+TARGETED = ("grayscale", "solarize")
+"""Augmentations that asymmetric views always apply to view 1."""
+
+BACKBONES = ("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn")
+"""Names of the built-in backbones; any other name is one of torchvision's classification models."""
+OTHER_BACKBONE = re.compile(r"[a-z][a-z0-9_]*")
+"""What names of torchvision's models look like; whether there is such a model is asked at plan time."""
+
+FOLDER = re.compile(r"folder:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<size>[1-9][0-9]*))?")
+"""A dataset of your own: a folder of images, and the size that they are resized to."""
+
+METHODS = ("ce", "siamese")
+TERMS: Mapping[str, str] = types.MappingProxyType({"barlow_twins": "Barlow Twins"})
+"""The consistency terms with their titles; each is a module of this name in `trainables.methods`."""
+FIRST_TERM = "barlow_twins"
+"""The term of the thesis: its arms are called `siamese-…`, those of another term by the term's own name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetInfo:
+    """A built-in dataset.
+
+    Attributes:
+        unlabelled: whether it has unlabelled training images.
+        embedded: whether it comes with an installed package, without a download.
+    """
+
+    unlabelled: bool = False
+    embedded: bool = False
+
+
+DATASETS: Mapping[str, DatasetInfo] = types.MappingProxyType(
+    {
+        "cifar10": DatasetInfo(),
+        "stl10": DatasetInfo(unlabelled=True),
+        "digits": DatasetInfo(embedded=True),
+    }
+)
+"""By name in `TrialConfig.dataset`; `trainables.datasets.sources` has a function of this name."""
