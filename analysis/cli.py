@@ -18,14 +18,9 @@ from trainables.redact import masked, plain
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """What an analysis script was called with.
+    """What an analysis script was called with: the parsed options, and what they select.
 
-    Attributes:
-        args: the parsed options.
-        selection: the selected trials; those of the finalists for a search.
-        search: the state of the search; None where the space is not one.
-        trials: their frame (`analysis.trials.load`); empty for a search without finalists.
-        folder: for results.
+    A search has a state, and the trials of its finalists, if there are any yet. Results go to `folder`.
     """
 
     args: argparse.Namespace

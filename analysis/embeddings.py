@@ -31,15 +31,8 @@ def write(
 ) -> list[Path]:
     """Write a figure of each cell, and a page of each group of cells that differ in augmentations alone.
 
-    Args:
-        trials: the frame of `analysis.trials.load`, of any number of cells.
-        ledger: where their artifacts are.
-        folder: gets `embeddings-<split>-<cell>` and `embeddings-<split>-subsets-<group>`, as PNG and PDF.
-        what: one of `KINDS`; for z the names begin with `embeddings-z`.
-        say: is called with a line on each file, and on what cannot be drawn.
-
-    Returns:
-        The files.
+    The files are `embeddings-<split>-<cell>` and `embeddings-<split>-subsets-<group>`, as PNG and PDF; for z
+    their names begin with `embeddings-z`. `say` gets a line on each, and on what cannot be drawn.
     """
     stem = "embeddings" if what == "h" else f"embeddings-{what}"
     written: list[Path] = []

@@ -50,13 +50,15 @@ def render(
     ui: str | None = None,
     force: bool = False,
 ) -> files.Rendered:
-    """Render the report of a selection into `folder`, unless it exists and nothing has changed.
+    """Render the report of a study into `folder`, unless it exists and nothing has changed.
+
+    The folder gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
 
     Args:
         selection: the planned trials.
         trials: their frame, by `analysis.trials.load`.
         ledger: where their artifacts are.
-        folder: gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
+        folder: created if missing.
         published: numbers to compare with; None: those of the thesis.
         ui: address of MLflow's pages; None: that of the tracking server, if there is one.
         force: render even if nothing has changed.
@@ -78,17 +80,7 @@ def render(
 def render_search(
     state: Standing, ledger: Ledger, folder: Path, *, ui: str | None = None, force: bool = False
 ) -> files.Rendered:
-    """Render the report of a search into `folder`, unless it exists and nothing has changed.
-
-    Args:
-        state: of the search.
-        ledger: where its trials are.
-        folder: gets `report.html`, `report.md`, `searched.csv`, `tables/` and `figures/`.
-        ui: address of MLflow's pages; None: that of the tracking server, if there is one.
-        force: render even if nothing has changed.
-
-    Returns:
-        With the tables of the finalists as `tables`, even if nothing has changed.
+    """Render the report of a search into `folder`, with `searched.csv`; arguments as for `render`.
 
     Raises:
         MixedData: searched trials were trained on different data.
@@ -126,10 +118,10 @@ def _publish(
     Args:
         build: makes the report, and writes the files beside it, which it returns.
         state: a digest of all that the report depends on, but for `ui`.
-        ledger: whose runs the numbers are linked to.
-        folder: of the report.
-        ui: address of MLflow's pages; None: that of the tracking server, if there is one.
-        force: whether to build it anyway.
+        ledger: the runs that numbers are linked to.
+        folder: created if missing.
+        ui: as for `render`.
+        force: as for `render`.
         tables: those that the result has; None: those of the report.
     """
     ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)

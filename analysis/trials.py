@@ -18,17 +18,8 @@ from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format
 MISSING = "MISSING"
 """Status of a trial that the ledger does not have."""
 TAGS = (
-    "data.sha256",
-    "device",
-    "threads",
-    "host",
-    "attempts",
-    "git.commit",
-    "git.dirty",
-    "version.study",
-    "version.torch",
-    "version.ray",
-    "version.python",
+    *("data.sha256", "device", "threads", "host", "attempts", "git.commit", "git.dirty"),
+    *("version.study", "version.torch", "version.ray", "version.python"),
 )
 """Tags of a run that a report shows, each a column of that name."""
 FRAME = "trials.parquet"

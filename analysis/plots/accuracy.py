@@ -45,12 +45,7 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
 
 
 def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
-    """Mean over seeds of the metrics of each epoch, and the range of the seeds; None without curves.
-
-    Args:
-        curves: those of one cell, by `analysis.plots.curves.read_curves`.
-        arms: labels, in order.
-    """
+    """Mean over seeds of the metrics of each epoch, and the range of the seeds; None without curves."""
     metrics = [name for name in CURVES if name in curves and curves[name].notna().any()][:2]
     if not metrics:
         return None
@@ -76,14 +71,11 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
 def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> Figure | None:
     """Test accuracy against γ: mean and 95 % t interval over seeds; cross-entropy alone as a line.
 
-    Arms that differ in more than γ have a line for each setting.
+    Arms that differ in more than γ have a line for each setting. None for fewer than two γ.
 
     Args:
         panels: title -> seeds × arms, fractions.
         arms: labels of all arms.
-
-    Returns:
-        None for fewer than two γ.
     """
     gammas = {label: Arm.parse(label).gamma for label in arms}
     weights = sorted({gamma for gamma in gammas.values() if gamma is not None})

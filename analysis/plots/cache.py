@@ -28,10 +28,8 @@ class Partial:
 class FigureCache:
     """Draws figures into a folder if they are missing or have changed.
 
-    Attributes:
-        folder: the folder.
-        known: by name, a digest of what the figure was drawn from, and one of its files.
-        drawn: all figures of this report.
+    `known` has a digest of what each figure there was drawn from and of its files; `drawn`, all figures of
+    this report.
     """
 
     folder: Path

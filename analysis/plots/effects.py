@@ -77,11 +77,7 @@ def _intervals(
 
 
 def effects_figure(effects: Mapping[Column, pd.DataFrame]) -> Figure:
-    """Main effects of the augmentations with intervals, and a matrix of interactions for each column.
-
-    Args:
-        effects: tables of `analysis.stats.factors.effects`.
-    """
+    """Main effects of the augmentations with intervals, and a matrix of interactions for each column."""
     found = {difference_title(*column): table for column, table in effects.items()}
     tables = list(found.values())
     factors = [term for term in tables[0].index if ":" not in term]

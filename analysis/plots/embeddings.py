@@ -41,9 +41,7 @@ PAGE = (7.7, 11.1)
 def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
     """The figure of one cell: PCA above, t-SNE below, a column per arm, in the order given.
 
-    Args:
-        panels: of the same images.
-        classes: how many there are; None: as many as the labels have.
+    The panels show the same images. `classes` is how many there are; None: as many as the labels have.
     """
     figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False)
@@ -70,11 +68,8 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
 def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
     """PCA of several cells on one page of at most A4: a row per cell, a column per arm.
 
-    The panels of a row are rotated onto its first one, and that onto the first one of the page if both show
-    the same images.
-
-    Args:
-        rows: label and panels of each cell, at least one with a panel. Columns have the longest row's order.
+    Columns have the longest row's order. The panels of a row are rotated onto its first one, and that onto
+    the first one of the page if both show the same images. At least one row must have a panel.
     """
     arms = _columns([row for _, row in rows])
     figure, grid = _page(len(rows), len(arms))
@@ -199,14 +194,7 @@ def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
 
 
 def caption(panels: Sequence[Embedding], split: str, seed: int, *, what: str = "h") -> str:
-    """The caption of a figure of `draw`.
-
-    Args:
-        panels: those that were drawn, at least one.
-        split: one of `SPLITS`.
-        seed: of all panels.
-        what: one of `KINDS`.
-    """
+    """The caption of a figure of `draw`."""
     images = len(panels[0].labels)
     alike = "the same images in the same views" if split == "train" else "the same images"
     return (

@@ -72,12 +72,7 @@ def shown_seed(trials: pd.DataFrame) -> int | None:
 def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str = "h") -> list[Embedding]:
     """The embeddings of each arm of a cell for one seed: the baseline first, else in the order of the space.
 
-    Args:
-        cell: the trials of one cell.
-        seed: of the trials that are read.
-        split: one of `SPLITS`.
-        ledger: where their artifacts are.
-        what: one of `KINDS`; trials without z are left out for it.
+    `split` is one of `SPLITS`, `what` one of `KINDS`; trials without z are left out for it.
 
     Raises:
         ValueError: `what` is not allowed, or the trials kept different images.
@@ -164,14 +159,9 @@ def _cosines(values: npt.NDArray[np.floating]) -> Points:
 
 
 def pca_layouts(panels: Sequence[Embedding], onto: Points | None = None) -> list[tuple[Points, float]]:
-    """Two principal components of each panel, rotated onto those of the first; explained variance.
+    """Two principal components of each panel (N, 2), and the share of the variance that they explain.
 
-    Args:
-        panels: without flaws, of the same images.
-        onto: (N, 2) layout of these images that the first panel is rotated onto; None: it stays.
-
-    Returns:
-        For each panel (N, 2) and the share of the variance that the two components explain.
+    Panels, without flaws and of the same images, are rotated onto the first one, and that one onto `onto`.
     """
     layouts: list[tuple[Points, float]] = []
     for panel in panels:

@@ -30,10 +30,8 @@ def method_colours(methods: Sequence[str]) -> dict[str, Any]:
 def history(members: pd.DataFrame, objective: str) -> Figure:
     """The objective of each configuration in the order of suggestion, and the best so far, a panel a method.
 
-    Args:
-        members: `method`, `number`, `value` (of the objective; NaN unless finished) and `stopped` (validation
-            accuracy when it was stopped early; NaN for others).
-        objective: its name.
+    `members` has `method`, `number`, `value` (of the objective; NaN unless finished) and `stopped`
+    (validation accuracy when it was stopped early; NaN for others).
     """
     methods = list(dict.fromkeys(members["method"]))
     figure, grid = _grid(1, len(methods), sharey=True)
@@ -77,10 +75,8 @@ def shares(importances: Mapping[str, pd.DataFrame]) -> Figure:
 def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]], objective: str) -> Figure:
     """The objective against the two most important parameters, and over both, a row per method.
 
-    Args:
-        panels: by method: its trials (`value`, `stopped` and a column per parameter), and the parameters with
-            their ranges, the most important first.
-        objective: its name.
+    `panels` has by method its trials (`value`, `stopped` and a column per parameter), and the parameters with
+    their ranges, the most important first.
     """
     colours = method_colours(list(panels))
     figure, grid = _grid(len(panels), 3)
@@ -103,14 +99,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
 
 
 def pareto(members: pd.DataFrame, x: str, y: str, front: Sequence[bool]) -> Figure:
-    """One objective against another, and the configurations that none beats in both.
-
-    Args:
-        members: finished trials: `method`, and a column per objective.
-        x: objective along the x-axis.
-        y: objective along the y-axis.
-        front: which of the trials no other one dominates.
-    """
+    """One objective against another, with the front: the finished trials that no other one dominates."""
     methods = list(dict.fromkeys(members["method"]))
     colours = method_colours(methods)
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")

@@ -21,12 +21,9 @@ LATEX_BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """The result of rendering a report.
+    """The report's path, and all files that were written, the report first: none if nothing had changed.
 
-    Attributes:
-        path: of the report.
-        files: all that were written, the report first; empty if nothing had changed.
-        tables: those of the report; of a study empty if nothing had changed.
+    Of a search the tables are those of the finalists, changed or not.
     """
 
     path: Path
@@ -61,16 +58,7 @@ def invalidate(folder: Path) -> None:
 
 
 def write_tables(frames: Mapping[str, pd.DataFrame], tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write frames as CSV, and all tables as `tables.md`, `tables.tex` and `latex/<name>.tex`.
-
-    Args:
-        frames: by the file's name, in full precision.
-        tables: in order.
-        folder: created if missing.
-
-    Returns:
-        The files.
-    """
+    """Write frames as CSV, and all tables as `tables.md`, `tables.tex` and `latex/<name>.tex`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         frame.to_csv(folder / name, index=False)

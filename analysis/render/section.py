@@ -9,15 +9,9 @@ from analysis.render.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure that was drawn.
+    """A figure that was drawn, as files of that name: a PNG of so many CSS pixels, and a PDF for print.
 
-    Attributes:
-        name: of its files.
-        caption: what it shows.
-        alt: the same in few words, for those who cannot see it.
-        png: the file.
-        pdf: the same for print.
-        width: in CSS pixels.
+    `alt` says in few words what it shows, for those who cannot see it.
     """
 
     name: str
@@ -35,18 +29,14 @@ class Section:
     Attributes:
         title: its heading; empty: none.
         id: the anchor that the navigation leads to; empty: not in the navigation.
-        short_title: its title in the navigation, where that differs.
-        paragraphs: text.
+        short_title: its title in the navigation, if different.
         findings: sentences that the comparisons allow.
-        tables: with a heading each if `headed`.
         headed: whether its tables have headings. In Markdown, which cannot fold, all have.
-        facts: names and values.
         parts: sections within this one.
-        figures: with their captions.
         items: a list of remarks.
         notes: remarks in small print; text between backticks is code.
         folded: whether it is closed at first; None: it cannot be folded.
-        extent: how much there is of it, beside the title of what can be folded.
+        extent: how much there is of it, beside the title if it can be folded.
     """
 
     title: str = ""
@@ -79,16 +69,9 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """A whole report.
+    """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
 
-    Attributes:
-        kind: `Study` or `Search`.
-        name: of the space.
-        lead: its extent, in a sentence.
-        warnings: what is missing.
-        findings: the main ones.
-        note: explains the terms.
-        sections: in order.
+    `lead` is its extent in a sentence, `warnings` say what is missing, `note` explains the terms.
     """
 
     kind: str

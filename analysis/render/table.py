@@ -15,13 +15,7 @@ from analysis.render.text import latex
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """The content of one cell of a table.
-
-    Attributes:
-        text: as people read it.
-        bold: whether it is emphasised.
-        runs: the MLflow runs that it was computed from.
-    """
+    """The content of one cell of a table, and the MLflow runs that it was computed from."""
 
     text: str
     bold: bool = False
@@ -32,13 +26,8 @@ class Entry:
 class Table:
     """A table as people read it.
 
-    Attributes:
-        name: of its LaTeX label, unique in a report.
-        title: what it shows.
-        corner: title of the first column.
-        columns: titles of the others.
-        rows: title and entries of each.
-        caption: what the numbers are, with n.
+    The name is that of its LaTeX label, unique in a report; `corner` is the title of the first column, which
+    has the titles of the rows; the caption says what the numbers are, with n.
     """
 
     name: str
@@ -108,29 +97,21 @@ def to_markdown(table: Table, level: int = 3) -> str:
 def to_latex(table: Table) -> str:
     r"""The table for `\input` (package booktabs), with `\label{tab:<name>}`."""
 
-    def emphasised(entry: Entry) -> str:
-        return rf"\textbf{{{latex(entry.text)}}}" if entry.bold else latex(entry.text)
+    def line(title: str, *entries: Entry) -> str:
+        texts = (rf"\textbf{{{latex(e.text)}}}" if e.bold else latex(e.text) for e in entries)
+        return " & ".join([latex(title), *texts]) + r" \\"
 
-    frame = pd.DataFrame(
-        [[emphasised(entry) for entry in entries] for _, entries in table.rows],
-        index=[latex(title) for title, _ in table.rows],
-        columns=[latex(column) for column in table.columns],
-    )
-    # Styler refuses titles that repeat: numbers stand for them until it writes the text.
-    numbered = frame.set_axis(range(len(frame)), axis=0).set_axis(range(len(frame.columns)), axis=1)
-    styler = numbered.rename_axis(columns=latex(table.corner)).style
-    rows, columns = list(frame.index), list(frame.columns)
-    styler = styler.format_index(lambda row: rows[row], axis=0)  # type: ignore[call-overload]
-    styler = styler.format_index(lambda column: columns[column], axis=1)  # type: ignore[call-overload]
-    text: str = styler.to_latex(
-        hrules=True,
-        column_format="l" + "r" * len(table.columns),
-        caption=latex(f"{table.title}. {table.caption}"),
-        label=f"tab:{table.name}",
-        position="htbp",
-        position_float="centering",
-    )
-    return text
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering",
+        rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        *(r"\toprule", line(table.corner, *entries(*table.columns)), r"\midrule"),
+        *(line(title, *row) for title, row in table.rows),
+        *(r"\bottomrule", r"\end{tabular}", r"\end{table}"),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def to_html(table: Table, ui: Ui | None = None) -> str:

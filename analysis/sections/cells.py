@@ -51,14 +51,7 @@ def cell_sections(
 def cell_tables(
     summary: pd.DataFrame, compared: pd.DataFrame, trials: pd.DataFrame, cell: int
 ) -> list[Table]:
-    """The tables of one cell: accuracies, then differences and diagnostics where there are any.
-
-    Args:
-        summary: `analysis.stats.summary.summarise` of the trials.
-        compared: `analysis.stats.comparisons.comparisons` of them.
-        trials: the frame of `analysis.trials.load`.
-        cell: its number.
-    """
+    """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
     results, diagnostics = _tables(summary, compared, trials, cell)
     return results + diagnostics
 
@@ -78,7 +71,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
 
     Entries are `mean ± SD` over n >= 3 seeds, both values for two, the value for one. If fewer seeds have a
     value than are planned, the entry says how many. In the row of test accuracy the best arm is bold, with
-    those that are not distinguishable from it if there are enough seeds. Arguments as for `cell_tables`.
+    those that are not distinguishable from it if there are enough seeds.
     """
     part = summary[(summary["cell"] == cell) & summary["metric"].isin(list(ACCURACIES))]
     planned = trials[trials["cell"] == cell]
@@ -116,7 +109,7 @@ def entry(row: pd.Series, *, scale: float = 100.0, digits: int = 1) -> Entry:
 def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table | None:
     """What describes the networks of a cell beside their accuracy; None if nothing was recorded.
 
-    Entries as in `cell_table`; a dash where an arm does not have the metric. Arguments as for `cell_tables`.
+    Entries as in `cell_table`; a dash where an arm does not have the metric.
     """
     part = summary[(summary["cell"] == cell) & (summary["n"] > 0) & summary["metric"].isin(DIAGNOSTICS)]
     if part.empty:

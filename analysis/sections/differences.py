@@ -22,24 +22,15 @@ from analysis.stats.comparisons import TESTED
 from search_spaces.families import EXACT, RANDOM_PATTERNS
 
 DIFFERENCE_COLUMNS = (
-    "Difference",
-    "95 % interval",
-    "Holm-adjusted",
-    "Wins",
-    "p (t)",
-    "p (Holm)",
-    "p (sign flips)",
+    *("Difference", "95 % interval", "Holm-adjusted", "Wins"),
+    *("p (t)", "p (Holm)", "p (sign flips)"),
 )
 
 
 def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = "") -> Table | None:
     """Differences in test accuracy in points; None if there are none.
 
-    Args:
-        compared: rows of `comparisons` for one cell, or of `pooled_comparisons`.
-        name: of the table.
-        title: of the table.
-        note: more for the caption.
+    `compared` has rows of `comparisons` for one cell, or of `pooled_comparisons`; `note` ends the caption.
     """
     if "metric" in compared:
         compared = compared[compared["metric"] == TESTED]

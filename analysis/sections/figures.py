@@ -1,7 +1,8 @@
 """The figures of a study's report, with their captions."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -83,49 +84,44 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
 
 
 def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
-    """PCA and t-SNE of one cell; none if the embeddings are not kept any more."""
-
-    def prepare(seed: int, split: str) -> tuple[Callable[[], Figure], str]:
-        panels = read(cell, seed, split, ledger)
-        return lambda: embeddings.draw(panels), embeddings.caption(panels, split, seed)
-
-    alt = "PCA and t-SNE of {}, a panel per arm"
-    return _by_split(cell, f"embeddings-{{}}-{number}", alt, prepare, cache)
+    """PCA and t-SNE of one cell, a figure per split; none if the embeddings are not kept any more."""
+    seed = shown_seed(cell)
+    shown: list[RenderedFigure] = []
+    for split, images in SPLITS.items() if seed is not None else ():
+        with contextlib.suppress(OSError):  # embeddings may have been deleted to save space
+            panels = read(cell, int(str(seed)), split, ledger)
+            shown += cache.add(
+                f"embeddings-{split}-{number}",
+                cell,
+                functools.partial(embeddings.draw, panels),
+                embeddings.caption(panels, split, int(str(seed))),
+                f"PCA and t-SNE of {images}, a panel per arm",
+            )
+    return shown
 
 
 def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
     """PCA of every subset of augmentations and arm, a page per split."""
-    cells = [(cell["subset"].iloc[0], cell) for _, cell in group.groupby("cell", sort=False)]
-
-    def prepare(seed: int, split: str) -> tuple[Callable[[], Figure], str]:
-        caption = (
-            f"PCA of the features h of {SPLITS[split]} by augmentations and arm, seed {seed},"
-            " coloured by class; each row is rotated onto its first panel. Small numbers: silhouette and"
-            f" leave-one-out accuracy of {NEIGHBOURS} nearest neighbours among the images shown."
-        )
-        return lambda: embeddings.multiples(
-            [(subset, read(cell, seed, split, ledger)) for subset, cell in cells]
-        ), caption
-
-    alt = "PCA of {}, a row per subset, a column per arm"
-    return _by_split(group, f"subsets-{{}}-{number}", alt, prepare, cache)
-
-
-def _by_split(
-    trials: pd.DataFrame,
-    name: str,
-    alt: str,
-    prepare: Callable[[int, str], tuple[Callable[[], Figure], str]],
-    cache: FigureCache,
-) -> list[RenderedFigure]:
-    """A figure for each split with embeddings; `prepare` returns how to draw it, and its caption."""
-    seed = shown_seed(trials)
+    seed = shown_seed(group)
     shown: list[RenderedFigure] = []
-    for split, images in SPLITS.items():
-        with contextlib.suppress(OSError):  # embeddings may have been deleted to save space
-            if seed is not None:
-                draw, caption = prepare(seed, split)
-                shown += cache.add(name.format(split), trials, draw, caption, alt.format(images))
+
+    def draw(split: str) -> Figure:
+        cells = [cell for _, cell in group.groupby("cell", sort=False)]
+        return embeddings.multiples(
+            [(cell["subset"].iloc[0], read(cell, int(str(seed)), split, ledger)) for cell in cells]
+        )
+
+    for split, images in SPLITS.items() if seed is not None else ():
+        with contextlib.suppress(OSError):
+            shown += cache.add(
+                f"subsets-{split}-{number}",
+                group,
+                functools.partial(draw, split),
+                f"PCA of the features h of {images} by augmentations and arm, seed {seed}, coloured by class;"
+                " each row is rotated onto its first panel. Small numbers: silhouette and leave-one-out"
+                f" accuracy of {NEIGHBOURS} nearest neighbours among the images shown.",
+                f"PCA of {images}, a row per subset, a column per arm",
+            )
     return shown
 
 

@@ -12,12 +12,7 @@ from analysis.stats.paired import FEWEST, LEVEL
 
 
 def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
-    """The main findings of a study.
-
-    Args:
-        trials: the frame of `analysis.trials.load`.
-        compared: `analysis.stats.comparisons.comparisons` of the trials.
-    """
+    """The main findings of a study."""
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
@@ -47,9 +42,7 @@ def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
 def cell_findings(compared: pd.DataFrame, *, seed: str = "seed") -> list[str]:
     """What the comparisons of one cell, or of pooled cells, show, baseline by baseline.
 
-    Args:
-        compared: rows of `comparisons` for one cell, or of `pooled_comparisons`.
-        seed: what to call a replicate.
+    `seed` is what to call a replicate.
     """
     single = "metric" in compared
     if single:

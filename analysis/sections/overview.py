@@ -43,11 +43,7 @@ def overview(
 ) -> list[Table]:
     """All tables over more than one cell, and what a choice of γ is worth.
 
-    Args:
-        trials: the frame of `analysis.trials.load`.
-        summary: `analysis.stats.summary.summarise` of the trials.
-        compared: `analysis.stats.comparisons.comparisons` of them.
-        effects_by_group: `effects_of` each group, by its number; None: not computed yet.
+    `effects_by_group` are the results of `effects_of` by number of the group; None: not computed yet.
     """
     tables = []
     for number, group in groups_of(trials):
@@ -225,10 +221,8 @@ def _pooled(pooled: Sequence[pd.DataFrame], name: str, title: str) -> list[Table
 class Choice:
     """The result of choosing γ on validation images in one cell.
 
-    Attributes:
-        label: of the cell, with what distinguishes its arms from others of the same γ.
-        selected: the result of `analysis.stats.paired.select`.
-        dropped: seeds that an arm lacks.
+    The label is the cell's, with what distinguishes its arms from others of the same γ; the dropped seeds are
+    those that an arm lacks.
     """
 
     label: str

@@ -6,17 +6,22 @@ saw, are compared on them.
 
 from collections.abc import Mapping
 
+import numpy as np
+import pandas as pd
+
 from analysis.plots.cache import FigureCache
-from analysis.render.section import Report, Section
+from analysis.plots.search import history, pareto, shares, slices
+from analysis.render.section import RenderedFigure, Report, Section
 from analysis.render.table import Table
 from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import fixed_section, provenance_section
 from analysis.sections.findings import cell_findings
-from analysis.sections.search_figures import search_figures
 from analysis.sections.search_tables import searched_table
-from analysis.stats.search import SearchStudy
+from analysis.stats.importances import FEWEST, importances
+from analysis.stats.search import METHOD_TITLES, SearchStudy, members_frame, pareto_front
 from analysis.trials import finished, load
 from search_spaces import Selection
+from search_spaces.searches import Range
 from study.ledger.search_state import STATES, Member
 from trainables.metrics import METRICS
 
@@ -32,17 +37,12 @@ _STATES = {"finished": "to the last epoch", "pruned": "stopped early"}
 def search_report(
     study: SearchStudy, tables: list[Table], stopped: Mapping[str, float], experiment: str, cache: FigureCache
 ) -> Report:
-    """The report of a search.
+    """The report of a search, with the `tables` of the finalists.
 
-    Args:
-        study: the search.
-        tables: those of the finalists.
-        stopped: validation accuracy when a trial was stopped early, by key.
-        experiment: the ledger's.
-        cache: draws the figures.
+    `stopped` is the validation accuracy when a trial was stopped early, by key.
     """
     search, final = study.state.search, study.state.final_selection()
-    figures, notes = search_figures(study, stopped, cache)
+    figures, notes = _figures(study, stopped, cache)
     searched = [searched_table(study, method, stopped) for method in study.state.members]
     configs = tuple(member.config for member in study.members)
     searched_count, final_count = number_of(len(configs), "searched configuration"), len(study.finals)
@@ -73,6 +73,98 @@ def search_report(
         findings=tuple(search_findings(study)),
         note=NOTE,
         sections=tuple(section for section in sections if section.notes or not section.is_empty),
+    )
+
+
+def _figures(
+    study: SearchStudy, stopped: Mapping[str, float], cache: FigureCache
+) -> tuple[list[RenderedFigure], list[str]]:
+    """The figures, and notes on what cannot be drawn."""
+    frame = members_frame(study, stopped)
+    if frame.empty:
+        return [], []
+    first = study.state.search.objectives[0]
+    shown = cache.add(
+        "search-history",
+        frame,
+        lambda: history(frame, first),
+        f"{METRICS[first].axis} of each configuration in the order of suggestion, one seed each, and the best"
+        " so far.",
+        "Optimisation history",
+    )
+    tables = {
+        method: importances(study.state.search, members) for method, members in study.state.members.items()
+    }
+    known = {method: table for method, table in tables.items() if table is not None}
+    notes = [_too_few(study, method) for method in tables if method not in known]
+    if known:
+        shown += _importance_figures(study, frame, known, cache)
+    return shown + _pareto_figure(study, frame, cache), notes
+
+
+def _too_few(study: SearchStudy, method: str) -> str:
+    count = number_of(study.state.count("finished", method=method), "finished trial")
+    return (
+        f"Importances of {METHOD_TITLES[method]} are not shown: it has {count}, and it takes {FEWEST} with"
+        " different values."
+    )
+
+
+def _importance_figures(
+    study: SearchStudy, frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], cache: FigureCache
+) -> list[RenderedFigure]:
+    first = study.state.search.objectives[0]
+    counted = [f"{study.state.count('finished', method=name)} of {METHOD_TITLES[name]}" for name in tables]
+    panels = {}
+    for method, table in tables.items():
+        ranges = _ranges(study, method)
+        parameters = [(str(name), ranges[str(name)]) for name in table.index[:2]]
+        panels[method] = frame[frame["method"] == method], parameters
+    return [
+        *cache.add(
+            "search-importances",
+            frame,
+            lambda: shares(tables),
+            f"Share of the variance of {METRICS[first].axis.lower()} that each parameter explains by itself:"
+            f" functional ANOVA over trials that reached their last epoch ({join_and(counted)}). Lines: 10 %"
+            " to 90 % over trials drawn with replacement; if they are long, the order says little. Parameters"
+            " that only some trials have are left out.",
+            "Importances of parameters",
+        ),
+        *cache.add(
+            "search-slices",
+            frame,
+            lambda: slices(panels, first),
+            f"{METRICS[first].axis} against the two parameters with the largest shares, and over both at"
+            " once (between trials, if there are enough, colour is interpolated). The others vary, too.",
+            "Slices and contour of the two most important parameters",
+        ),
+    ]
+
+
+def _ranges(study: SearchStudy, method: str) -> dict[str, Range]:
+    suggested = [study.state.search.recall(member.config) or {} for member in study.state.members[method]]
+    return {name: allowed for values in suggested for name, (_, allowed) in values.items()}
+
+
+def _pareto_figure(study: SearchStudy, frame: pd.DataFrame, cache: FigureCache) -> list[RenderedFigure]:
+    """The first objective against the second, or against time if there is only one."""
+    first, *others = study.state.search.objectives
+    other = others[0] if others else "train_seconds"
+    if other not in frame and other != first:
+        seconds = {key: record.metrics.get(other, np.nan) for key, record in study.records.items()}
+        frame = frame.assign(**{other: frame["key"].map(seconds)})
+    done = frame.dropna(subset=list(dict.fromkeys([first, *others, other])))
+    if len(done) < 2 or other == first:
+        return []
+    front = pareto_front(study, done, (other, first))
+    return cache.add(
+        "search-pareto",
+        done,
+        lambda: pareto(done, other, first, front),
+        f"{METRICS[first].axis} against {METRICS[other].axis.lower()} of the searched trials that"
+        " reached their last epoch, one seed each, and the Pareto front of both methods together.",
+        "Pareto front",
     )
 
 

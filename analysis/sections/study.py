@@ -31,17 +31,7 @@ def study_report(
     ledger: Ledger,
     cache: FigureCache,
 ) -> Report:
-    """The report of a study.
-
-    Args:
-        selection: the planned trials.
-        trials: their frame, by `analysis.trials.load`.
-        summary: `analysis.stats.summary.summarise` of the trials.
-        compared: `analysis.stats.comparisons.comparisons` of them.
-        published: numbers to compare with.
-        ledger: where artifacts are.
-        cache: draws the figures.
-    """
+    """The report of a study, beside `published` numbers."""
     matched = match_published(summary, trials, published)
     tables = tuple(published_tables(matched, trials, published))
     by_cell = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}

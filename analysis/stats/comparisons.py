@@ -89,11 +89,7 @@ def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = None) -> pd.DataFrame:
-    """Compare the arms of each cell with their baselines, paired by seed.
-
-    Args:
-        trials: the frame of `analysis.trials.load`.
-        groups: what is compared; None: `compared_arms` of the trials.
+    """Compare the arms of each cell (by default `compared_arms`) with their baselines, paired by seed.
 
     Returns:
         One row per cell × arm × baseline × metric: `cell, dataset, backbone, augmentations, arm, gamma,
@@ -152,11 +148,8 @@ def claimed(compared: pd.DataFrame) -> pd.Series:
 def pooled_comparisons(trials: pd.DataFrame, among: Collection[int] | None = None) -> list[pd.DataFrame]:
     """Compare arms with their baselines over all cells that have the same arms, in test accuracy.
 
-    Arms are the same if all their fields are, whatever their labels in their cells.
-
-    Args:
-        trials: the frame of `analysis.trials.load`.
-        among: numbers of the pooled cells; None: all. Controls elsewhere may be in other cells.
+    Arms are the same if all their fields are, whatever their labels in their cells. If the numbers of cells
+    are given (`among`), only these are pooled; controls elsewhere may be in others.
 
     Returns:
         For each set of arms that at least two cells have, one row per arm × baseline: `arm_label, baseline,

@@ -23,14 +23,10 @@ ENDS = (0.1, 0.9)
 def importances(search: Search, members: Sequence[Member]) -> pd.DataFrame | None:
     """The share of the variance of the first objective that each parameter explains by itself.
 
-    Args:
-        search: the search.
-        members: its trials of one method; those without a value do not count.
-
     Returns:
         One row per parameter, the most important first: `share`, and `low` and `high` over forests on trials
-        drawn with replacement. Conditional parameters are left out. None for fewer than `FEWEST` trials, or
-        if all values are equal.
+        drawn with replacement. Conditional parameters are left out. None for fewer than `FEWEST` trials of
+        the method with a value, or if all values are equal.
     """
     single = search.replace(objectives=search.objectives[:1])
     done = [

@@ -40,14 +40,9 @@ class MissingSeeds(ValueError):
 
 
 def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[int]]:
-    """The values of the seeds that every arm has.
+    """The values (seeds × arms) of the seeds that every arm has, sorted; and the seeds that were dropped.
 
-    Args:
-        values: seeds × arms. An arm without any value stays: it is missing as a whole.
-        drop: whether to drop, in all arms, the seeds that an arm lacks.
-
-    Returns:
-        The remaining seeds, sorted, and those that were dropped.
+    An arm without any value stays: it is missing as a whole.
 
     Raises:
         MissingSeeds: an arm lacks a seed that another has, and `drop` is False.
@@ -109,17 +104,8 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
 
 
 COLUMNS = (
-    "n",
-    "delta",
-    "delta_low",
-    "delta_high",
-    "delta_low_holm",
-    "delta_high_holm",
-    "wins",
-    "p_t",
-    "p_holm",
-    "p_sign_flip",
-    "p_floor",
+    *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
+    *("p_t", "p_holm", "p_sign_flip", "p_floor"),
 )
 
 
@@ -228,11 +214,7 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
     """Choose an arm for each seed by mean validation value over the *other* seeds.
 
     Neither the test images nor the seed's own validation images influence what is reported for it. Ties go
-    to the first arm.
-
-    Args:
-        validation: seeds × candidate arms, at least two seeds, without NaN.
-        test: the same seeds and arms.
+    to the first arm. Both frames are seeds × candidate arms.
 
     Raises:
         ValueError: fewer than two seeds, or a value is missing.

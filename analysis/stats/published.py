@@ -24,12 +24,10 @@ REQUIRED = ("table", "dataset", "backbone", "augmentations", "arm", "metric", "m
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """Numbers from elsewhere.
+    """Numbers from elsewhere, under the name of their file.
 
-    Attributes:
-        name: of the file, without its ending.
-        rows: columns `REQUIRED` (accuracies in per cent; `runs` NaN if unknown), and fields of `TrialConfig`
-            as text, with the published settings.
+    The rows have the columns `REQUIRED` (accuracies in per cent; `runs` NaN if unknown), and fields of
+    `TrialConfig` as text, with the published settings.
     """
 
     name: str
@@ -99,11 +97,9 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedComparison:
-    """A published number beside one of ours.
+    """A published number (a row of its file) beside one of ours (a row of `summarise`).
 
     Attributes:
-        published: its row of the file.
-        ours: the row of `analysis.stats.summary.summarise`.
         predicted: where one more run of ours lies with 95 % probability, in per cent; None unless the
             published number is a single run's and there are enough seeds.
         differing: `epochs` -> `10, published 1000` for each field that differs.
@@ -123,13 +119,7 @@ class PublishedComparison:
 def match_published(
     summary: pd.DataFrame, trials: pd.DataFrame, published: Published
 ) -> list[PublishedComparison]:
-    """Each published number with each of ours that it can be compared with.
-
-    Args:
-        summary: of the trials (`analysis.stats.summary.summarise`).
-        trials: the frame of `analysis.trials.load`.
-        published: the numbers from elsewhere.
-    """
+    """Each published number with each of ours that it can be compared with."""
     cell = ["dataset", "backbone", "augmentations"]
     fields = trials.drop_duplicates(["cell", "arm_label"]).set_index(["cell", "arm_label"])
     ours = dict(list(summary.groupby([*cell, "arm", "metric"], sort=False)))

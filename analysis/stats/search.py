@@ -19,26 +19,15 @@ from trainables.trial import two_views
 
 METHOD_TITLES = {"ce": "CE", "siamese": "Siamese"}
 SHARED_FIELDS = (
-    "dataset",
-    "train_size",
-    "unlabeled_size",
-    "val_fraction",
-    "backbone",
-    "feature_dim",
-    "epochs",
-    "lr_schedule",
+    *("dataset", "train_size", "unlabeled_size", "val_fraction"),
+    *("backbone", "feature_dim", "epochs", "lr_schedule"),
 )
 """Fields that arms of another space take from the search, to be shown beside its finalists."""
 
 
 @dataclass(frozen=True)
 class SearchStudy:
-    """A search with its trials in the ledger.
-
-    Attributes:
-        state: how far the search is.
-        records: all trials of the ledger, by key.
-    """
+    """A search with its state, and all trials of the ledger by key."""
 
     state: Standing
     records: Mapping[str, TrialRecord]
@@ -111,9 +100,7 @@ class SearchStudy:
 def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFrame:
     """One row per searched trial: number, state, objectives and every parameter; nothing of test images.
 
-    Args:
-        study: the search.
-        stopped: validation accuracy when a trial was stopped early, by key.
+    `stopped` is the validation accuracy when a trial was stopped early, by key.
     """
     objectives = study.state.search.objectives
     rows = []
@@ -138,13 +125,7 @@ def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFr
 
 
 def pareto_front(study: SearchStudy, done: pd.DataFrame, objectives: tuple[str, str]) -> list[bool]:
-    """Which finished trials no other one dominates in both objectives.
-
-    Args:
-        study: the search.
-        done: rows of `members_frame` with a value of both.
-        objectives: their names.
-    """
+    """Which finished trials (rows of `members_frame`) no other one dominates in both objectives."""
     pair = study.state.search.replace(objectives=objectives)
     values = list(done[list(objectives)].itertuples(index=False, name=None))
     return [not any(pair.better(other, own) for other in values) for own in values]
