@@ -25,10 +25,9 @@ from analysis.render.table import Table, Ui
 from analysis.sections.search import search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
-from analysis.stats.comparisons import comparisons
 from analysis.stats.published import Published, read_published
+from analysis.stats.results import Results
 from analysis.stats.search import SearchStudy, members_frame
-from analysis.stats.summary import summarise
 from analysis.trials import FRAME, MixedData, write
 from search_spaces import Selection
 from study.ledger import tracking_uri
@@ -66,10 +65,9 @@ def render(
     numbers = published or read_published()
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
-        summary, compared = summarise(trials), comparisons(trials)
-        report = study_report(selection, trials, summary, compared, numbers, ledger=ledger, cache=cache)
-        frames = {"summary.csv": summary, "paired.csv": compared}
-        written = files.write_tables(frames, report.tables, folder / "tables")
+        results = Results(trials)
+        report = study_report(results, selection, numbers, ledger, cache)
+        written = files.write_tables(results.frames, report.tables, folder / "tables")
         write(trials, folder / FRAME)
         return report, [*written, folder / FRAME]
 

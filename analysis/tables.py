@@ -18,9 +18,8 @@ from analysis.render.table import to_terminal
 from analysis.sections.cells import cell_tables
 from analysis.sections.overview import overview
 from analysis.sections.published import published_tables
-from analysis.stats.comparisons import comparisons
 from analysis.stats.published import match_published, read_published
-from analysis.stats.summary import summarise
+from analysis.stats.results import Results
 from analysis.trials import cell_labels
 
 
@@ -33,18 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         extend=add_published_argument,
         check=lambda args: read_published(args.published),
     )
-    trials, published = inputs.trials, read_published(inputs.args.published)
-    summary, compared = summarise(trials), comparisons(trials)
-    tables = overview(trials, summary, compared)
+    results, trials, published = Results(inputs.trials), inputs.trials, read_published(inputs.args.published)
+    tables = overview(results)
     for cell in cell_labels(trials):
-        tables += cell_tables(summary, compared, trials, cell)
-    tables += published_tables(match_published(summary, trials, published), trials, published)
+        tables += cell_tables(results, cell)
+    tables += published_tables(match_published(results.summary, trials, published), trials, published)
     console = Console()
     for table in tables:
         console.print(to_terminal(table))
         console.print()
-    frames = {"summary.csv": summary, "paired.csv": compared}
-    for path in write_tables(frames, tables, inputs.folder):
+    for path in write_tables(results.frames, tables, inputs.folder):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     return 0
 

@@ -11,6 +11,7 @@ from analysis.render.files import write_tables
 from analysis.render.table import Table
 from analysis.sections.cells import cell_table, cell_tables, diagnostics_table
 from analysis.stats.comparisons import comparisons
+from analysis.stats.results import Results
 from analysis.stats.summary import best_arms, summarise
 from analysis.trials import cell_labels
 
@@ -111,10 +112,8 @@ def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
 
 
 def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
-    summary, compared = summarise(trials), comparisons(trials)
-    write_tables(
-        {"summary.csv": summary, "paired.csv": compared}, cell_tables(summary, compared, trials, 0), tmp_path
-    )
+    results = Results(trials)
+    write_tables(results.frames, cell_tables(results, 0), tmp_path)
     read = pd.read_csv(tmp_path / "summary.csv")
     assert list(read.columns[:11]) == [
         *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
@@ -133,8 +132,7 @@ def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
 
 
 def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_path: Path) -> None:
-    summary, compared = summarise(trials), comparisons(trials)
-    tables = cell_tables(summary, compared, trials, 0)
+    tables = cell_tables(Results(trials), 0)
     write_tables({}, tables, tmp_path)
     write_tables({}, tables[:1], tmp_path)
     (tmp_path / "latex/mine.tex").write_text("a manuscript")

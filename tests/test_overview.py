@@ -12,7 +12,7 @@ from analysis.render.table import Table
 from analysis.sections.overview import overview
 from analysis.stats.comparisons import comparisons
 from analysis.stats.factors import effects_of
-from analysis.stats.summary import summarise
+from analysis.stats.results import Results
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import TrialConfig
 
@@ -40,7 +40,7 @@ def model(trial: TrialConfig) -> float:
 
 
 def tables(trials: pd.DataFrame) -> dict[str, Table]:
-    return {t.name: t for t in overview(trials, summarise(trials), comparisons(trials))}
+    return {t.name: t for t in overview(Results(trials))}
 
 
 def column(table: Table, name: str) -> dict[str, str]:

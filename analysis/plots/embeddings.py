@@ -71,8 +71,13 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
     Columns have the longest row's order. The panels of a row are rotated onto its first one, and that onto
     the first one of the page if both show the same images. At least one row must have a panel.
     """
-    arms = _columns([row for _, row in rows])
-    figure, grid = _page(len(rows), len(arms))
+    longest_first = sorted((row for _, row in rows), key=len, reverse=True)
+    arms = baseline_first(list(dict.fromkeys(panel.arm for row in longest_first for panel in row)))
+    # Many rows are lower, many columns narrower.
+    size = (min(1 + PANEL * max(len(arms), 2), PAGE[0]), min(0.7 + (PANEL + 0.25) * len(rows), PAGE[1]))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    grid = figure.subplots(len(rows), len(arms), squeeze=False)
     roomy = len(arms) <= 5
     for axes, arm in zip(grid[0], arms, strict=True):
         axes.set_title(_title(arm), fontsize=8 if roomy else 6)
@@ -96,20 +101,6 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
 def _title(arm: str) -> str:
     """The title of an arm; fields that distinguish it from others have their own lines."""
     return arm_title(arm).replace(" (", "\n(").replace(", ", ",\n")
-
-
-def _columns(rows: Sequence[Sequence[Embedding]]) -> list[str]:
-    """The arms of all rows, ordered as in the longest one, the baseline first."""
-    longest_first = sorted(rows, key=len, reverse=True)
-    return baseline_first(list(dict.fromkeys(panel.arm for row in longest_first for panel in row)))
-
-
-def _page(rows: int, columns: int) -> tuple[Figure, npt.NDArray[np.object_]]:
-    """A figure that fits on A4, with its (rows, columns) axes; many rows are lower, many columns narrower."""
-    size = (min(1 + PANEL * max(columns, 2), PAGE[0]), min(0.7 + (PANEL + 0.25) * rows, PAGE[1]))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _wrapped(text: str) -> str:

@@ -11,6 +11,7 @@ from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
 from analysis.stats.comparisons import TESTED
 from analysis.stats.paired import SMALLEST_FOR_BOLD
+from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
 from trainables.metrics import ACCURACIES, METRICS
 
@@ -19,27 +20,23 @@ OPEN_CELLS = 2
 DIAGNOSTICS = [name for name, metric in METRICS.items() if metric.table == "diagnostics"]
 
 
-def cell_sections(
-    trials: pd.DataFrame,
-    summary: pd.DataFrame,
-    compared: pd.DataFrame,
-    figures: Mapping[int, Sequence[RenderedFigure]],
-) -> list[Section]:
+def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigure]]) -> list[Section]:
     """A section for each cell, foldable if there are several; `figures` are by number of the cell."""
-    labels = cell_labels(trials)
+    labels = cell_labels(results.trials)
     single = len(labels) == 1
     sections = []
     for number, label in labels.items():
-        cell = trials[trials["cell"] == number]
-        results, diagnostics = _tables(summary, compared, trials, number)
-        fold = Section(title="Diagnostics", folded=True, tables=tuple(diagnostics), headed=False)
+        cell = results.trials[results.trials["cell"] == number]
+        compared = results.compared[results.compared["cell"] == number]
+        diagnostics = tuple(_diagnostics(results, number))
+        fold = Section(title="Diagnostics", folded=True, tables=diagnostics, headed=False)
         sections.append(
             Section(
                 title=label,
                 folded=None if single else len(labels) > OPEN_CELLS,
                 extent=f"{len(finished(cell))} of {len(cell)} trials",
-                findings=() if single else tuple(cell_findings(compared[compared["cell"] == number])),
-                tables=tuple(results),
+                findings=() if single else tuple(cell_findings(compared)),
+                tables=tuple(_accuracies(results, number)),
                 headed=False,
                 parts=(fold,) if diagnostics else (),
                 figures=tuple(figures[number]),
@@ -48,22 +45,21 @@ def cell_sections(
     return sections
 
 
-def cell_tables(
-    summary: pd.DataFrame, compared: pd.DataFrame, trials: pd.DataFrame, cell: int
-) -> list[Table]:
+def cell_tables(results: Results, cell: int) -> list[Table]:
     """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
-    results, diagnostics = _tables(summary, compared, trials, cell)
-    return results + diagnostics
+    return [*_accuracies(results, cell), *_diagnostics(results, cell)]
 
 
-def _tables(
-    summary: pd.DataFrame, compared: pd.DataFrame, trials: pd.DataFrame, cell: int
-) -> tuple[list[Table], list[Table]]:
-    title = f"{cell_labels(trials)[cell]}: differences"
-    differences = difference_table(compared[compared["cell"] == cell], f"differences-{cell}", title)
-    diagnostics = diagnostics_table(summary, trials, cell)
-    results = [cell_table(summary, trials, cell), *([differences] if differences else [])]
-    return results, [diagnostics] if diagnostics else []
+def _accuracies(results: Results, cell: int) -> list[Table]:
+    title = f"{cell_labels(results.trials)[cell]}: differences"
+    compared = results.compared[results.compared["cell"] == cell]
+    differences = difference_table(compared, f"differences-{cell}", title)
+    return [cell_table(results.summary, results.trials, cell), *([differences] if differences else [])]
+
+
+def _diagnostics(results: Results, cell: int) -> list[Table]:
+    table = diagnostics_table(results.summary, results.trials, cell)
+    return [table] if table else []
 
 
 def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:

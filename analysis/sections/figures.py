@@ -15,9 +15,9 @@ from analysis.plots.projections import NEIGHBOURS, SPLITS, read, shown_seed
 from analysis.render.section import RenderedFigure
 from analysis.render.text import arm_title, number_of, seeds_text, slug, span
 from analysis.sections.cells import settings_note, settings_text
-from analysis.stats.comparisons import TESTED, pooled_comparisons, values_of
-from analysis.stats.factors import Effects
+from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.paired import pool
+from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
 from study.ledger.ledger import Ledger
 from trainables.metrics import ACCURACIES
@@ -126,21 +126,15 @@ def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
 
 
 def group_figures(
-    trials: pd.DataFrame,
-    group: pd.DataFrame,
-    compared: pd.DataFrame,
-    effects: Effects,
-    *,
-    ledger: Ledger,
-    cache: FigureCache,
+    results: Results, group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache
 ) -> list[RenderedFigure]:
     """The figures of a group of cells that differ in their augmentations alone; none for a single cell."""
     if group["cell"].nunique() < 2 or finished(group).empty:
         return []
-    number = int(group["group"].iloc[0])
+    effects = results.effects[number]
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
-    pooled = pooled_comparisons(trials, set(group["cell"]))
-    shown = _forests(group, compared, pooled, cache, labels=subsets, name=f"{number}")
+    pooled = results.pooled_by_group[number]
+    shown = _forests(group, results.compared, pooled, cache, labels=subsets, name=f"{number}")
     if effects:
         shown += cache.add(
             f"effects-{number}",
@@ -151,7 +145,7 @@ def group_figures(
             " augmentation than without); bold: p <= 0.05 after Holm over all terms of the panel.",
             "Main effects and interactions of augmentations",
         )
-    if trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS:
+    if results.trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS:
         shown += _multiples(group, number, ledger, cache)
     return shown
 
@@ -190,15 +184,16 @@ def _forests(
     return shown
 
 
-def study_figures(trials: pd.DataFrame, compared: pd.DataFrame, cache: FigureCache) -> list[RenderedFigure]:
+def study_figures(results: Results, cache: FigureCache) -> list[RenderedFigure]:
     """The figures of the whole study."""
+    trials = results.trials
     if finished(trials).empty or TESTED not in trials:
         return []
     shown = _gamma_figure(trials, cache)
     groups = trials["group_label"].nunique()
     if trials["cell"].nunique() == groups > 1:
-        pooled = pooled_comparisons(trials)
-        shown += _forests(trials, compared, pooled, cache, labels=cell_labels(trials), name="cells")
+        labels = cell_labels(trials)
+        shown += _forests(trials, results.compared, results.pooled, cache, labels=labels, name="cells")
     shown += cache.add(
         "trade-offs",
         trials,

@@ -7,19 +7,22 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 import pandas as pd
 
 from analysis.render.text import arm_title, format_points, interval, join_and, number_of
-from analysis.stats.comparisons import TESTED, claimed, pooled_comparisons
+from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
+from analysis.stats.results import Results
+from analysis.trials import is_several
 
 
-def findings(trials: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+def findings(results: Results) -> list[str]:
     """The main findings of a study."""
+    compared = results.compared
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
-    if len(set(trials["cell"])) == 1:
+    if not is_several(results.trials["cell"]):
         return cell_findings(tested)
     sentences = []
-    for pooled in pooled_comparisons(trials):
+    for pooled in results.pooled:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
         for cells, part in pooled.groupby("cells", sort=False):
             over = f"Over {cells} cells together{kind}, and for these only: "

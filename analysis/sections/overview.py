@@ -26,39 +26,30 @@ from analysis.render.text import (
 )
 from analysis.sections.cells import bold_caption, entry, settings_note, settings_text
 from analysis.sections.differences import difference_table
-from analysis.stats.comparisons import TESTED, arm_configs, claimed, pooled_comparisons, values_of
-from analysis.stats.factors import Effects, effects_of
+from analysis.stats.comparisons import TESTED, arm_configs, claimed, values_of
+from analysis.stats.factors import Effects
 from analysis.stats.paired import FEWEST, Selected, best, pool, select
+from analysis.stats.results import Results
 from analysis.trials import groups_of, is_several
 from search_spaces.families import LEVEL
 from trainables.arms import Arm, weight_text
 from trainables.trial import TrialConfig
 
 
-def overview(
-    trials: pd.DataFrame,
-    summary: pd.DataFrame,
-    compared: pd.DataFrame,
-    effects_by_group: Mapping[int, Effects] | None = None,
-) -> list[Table]:
-    """All tables over more than one cell, and what a choice of γ is worth.
-
-    `effects_by_group` are the results of `effects_of` by number of the group; None: not computed yet.
-    """
+def overview(results: Results) -> list[Table]:
+    """All tables over more than one cell, and what a choice of γ is worth."""
     tables = []
-    for number, group in groups_of(trials):
+    for number, group in groups_of(results.trials):
         if is_several(group["cell"]):
-            label = group["group_label"].iloc[0]
-            tables.append(_by_subset(group, number, summary))
-            tables += _differences_by_subset(group, number, compared)
-            pooled = pooled_comparisons(trials, set(group["cell"]))
-            tables += _pooled(pooled, f"pooled-{number}", f"{label}: {{}} subsets together")
-            effects = effects_of(group) if effects_by_group is None else effects_by_group[number]
-            tables += _effects(group, number, effects)
-    if is_several(trials["group"]):
-        tables.append(_by_group(trials))
-        tables += _pooled(pooled_comparisons(trials), "pooled-all", "{} cells together")
-    selected = _selected(trials)
+            title = f"{group['group_label'].iloc[0]}: {{}} subsets together"
+            tables.append(_by_subset(group, number, results.summary))
+            tables += _differences_by_subset(group, number, results.compared)
+            tables += _pooled(results.pooled_by_group[number], f"pooled-{number}", title)
+            tables += _effects(group, number, results.effects[number])
+    if is_several(results.trials["group"]):
+        tables.append(_by_group(results.trials))
+        tables += _pooled(results.pooled, "pooled-all", "{} cells together")
+    selected = _selected(results.trials)
     return tables + ([selected] if selected else [])
 
 

@@ -13,8 +13,8 @@ from analysis.sections.figures import cell_figures, group_figures, omitted, stud
 from analysis.sections.findings import findings
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
-from analysis.stats.factors import effects_of
 from analysis.stats.published import Published, match_published
+from analysis.stats.results import Results
 from analysis.trials import finished, groups_of
 from search_spaces import Selection
 from study.ledger.ledger import Ledger
@@ -22,24 +22,18 @@ from trainables.arms import TERMS
 
 
 def study_report(
-    selection: Selection,
-    trials: pd.DataFrame,
-    summary: pd.DataFrame,
-    compared: pd.DataFrame,
-    published: Published,
-    *,
-    ledger: Ledger,
-    cache: FigureCache,
+    results: Results, selection: Selection, published: Published, ledger: Ledger, cache: FigureCache
 ) -> Report:
     """The report of a study, beside `published` numbers."""
-    matched = match_published(summary, trials, published)
+    trials = results.trials
+    matched = match_published(results.summary, trials, published)
     tables = tuple(published_tables(matched, trials, published))
     by_cell = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
-    cells = cell_sections(trials, summary, compared, figures)
-    whole = tuple(study_figures(trials, compared, cache))
+    cells = cell_sections(results, figures)
+    whole = tuple(study_figures(results, cache))
     sections = [
-        _overview(trials, summary, compared, whole if len(cells) > 1 else (), ledger=ledger, cache=cache),
+        _overview(results, whole if len(cells) > 1 else (), ledger, cache),
         Section(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
@@ -56,7 +50,7 @@ def study_report(
         name=selection.space,
         lead=_lead(trials),
         warnings=tuple(status_warning(trials)),
-        findings=(*findings(trials, compared), *published_findings(matched, published)),
+        findings=(*findings(results), *published_findings(matched, published)),
         note=_note(trials),
         sections=tuple(section for section in sections if not section.is_empty),
     )
@@ -85,31 +79,21 @@ def _note(trials: pd.DataFrame) -> str:
 
 
 def _overview(
-    trials: pd.DataFrame,
-    summary: pd.DataFrame,
-    compared: pd.DataFrame,
-    whole: tuple[RenderedFigure, ...],
-    *,
-    ledger: Ledger,
-    cache: FigureCache,
+    results: Results, whole: tuple[RenderedFigure, ...], ledger: Ledger, cache: FigureCache
 ) -> Section:
     """What concerns several cells, with the figures of the `whole` study."""
-    groups = groups_of(trials)
-    effects = {number: effects_of(group) for number, group in groups}
     parts = [
         Section(
             title=str(group["group_label"].iloc[0]),
-            figures=tuple(
-                group_figures(trials, group, compared, effects[number], ledger=ledger, cache=cache)
-            ),
+            figures=tuple(group_figures(results, group, number, ledger, cache)),
         )
-        for number, group in groups
+        for number, group in groups_of(results.trials)
     ]
     parts.append(Section(title="The whole study", figures=whole))
     return Section(
         id="overview",
         title="Overview",
-        tables=tuple(overview(trials, summary, compared, effects)),
+        tables=tuple(overview(results)),
         parts=tuple(part for part in parts if not part.is_empty),
-        notes=omitted(trials["cell"].nunique()),
+        notes=omitted(results.trials["cell"].nunique()),
     )
