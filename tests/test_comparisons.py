@@ -199,7 +199,7 @@ def test_pooled_over_cells_with_the_same_arms() -> None:
     assert (row["delta"], row["p_t"]) == pytest.approx((by_seed.mean(), stats.ttest_1samp(by_seed, 0).pvalue))
     table = difference_table(pooled, "pooled", "title")
     assert table
-    assert "Mean over 3 cells within each seed: this speaks for these cells only." in table.caption
+    assert "Mean over 3 cells within each seed: this holds for these cells only." in table.caption
 
 
 def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:

@@ -484,7 +484,7 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     page = studied(tmp_path, empty_store, made, configs)()
     first = page[: page.index('<ul class="findings">')]
     assert "This study is incomplete: 3 of 6 trials have no result" in first
-    assert "(1 failed, 2 not begun)" in first
+    assert "(1 failed, 2 not started)" in first
     assert "loss is nan &lt;b&gt;at&lt;/b&gt; epoch 2" in page
     assert "(1 of 3)" in page
     assert "(2 of 3)" in page
@@ -492,7 +492,7 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     markdown = (tmp_path / "out/report.md").read_text()
     assert markdown.startswith("# Study test\n\n**This study is incomplete: 3 of 6 trials have no result")
     assert r": loss is nan \<b\>at\</b\> epoch 2" in markdown
-    for text in (page, markdown):  # of those that were not begun no reason is known
+    for text in (page, markdown):  # of those that were not started no reason is known
         assert ": nan\n" not in text
         assert ": nan<" not in text
 

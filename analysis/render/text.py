@@ -41,7 +41,7 @@ _LATEX = {
 
 
 def arm_title(label: str) -> str:
-    """`CE`, `γ = 0`, `γ = 10⁻³` for the label of an arm. Any other name, as of a finalist, is a title."""
+    """`CE`, `γ = 0`, `γ = 10⁻³` for the label of an arm. Other names, like those of finalists, are titles."""
     try:
         return Arm.parse(label).title
     except ValueError:

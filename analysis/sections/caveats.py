@@ -15,7 +15,7 @@ from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, Tria
 
 LISTED_TRIALS = 200
 """Trials without a result that a report lists one by one."""
-_STATUS = {"FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running", "MISSING": "not begun"}
+_STATUS = {"FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running", "MISSING": "not started"}
 
 
 def status_warning(trials: pd.DataFrame) -> list[str]:
@@ -27,7 +27,7 @@ def status_warning(trials: pd.DataFrame) -> list[str]:
     states = ", ".join(f"{counts[status]} {name}" for status, name in _STATUS.items() if status in counts)
     return [
         f"This study is incomplete: {missing} of {len(trials)} trials have no result ({states})."
-        " Nothing below speaks for them."
+        " The results below do not cover them."
     ]
 
 

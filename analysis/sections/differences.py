@@ -79,7 +79,7 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     )
     if "cells" in compared:
         cells = join_and([str(count) for count in dict.fromkeys(compared["cells"])])
-        text += f" Mean over {cells} cells within each seed: this speaks for these cells only."
+        text += f" Mean over {cells} cells within each seed: this holds for these cells only."
     return text + _left_out(shown)
 
 

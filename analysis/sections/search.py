@@ -192,8 +192,8 @@ def _warnings(study: SearchStudy) -> list[str]:
     done = len(finished(study.finals))
     if 0 < done < len(study.finals):
         warnings.append(
-            f"{len(study.finals) - done} of {len(study.finals)} finalists' trials have no result. Nothing"
-            " below speaks for them."
+            f"{len(study.finals) - done} of {len(study.finals)} finalists' trials have no result. The"
+            " results below do not cover them."
         )
     return warnings
 
