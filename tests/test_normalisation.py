@@ -12,13 +12,6 @@ from trainables.models import SiameseNet, build
 from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
-OPTIONS: list[dict[str, object]] = [
-    {},
-    {"momentum": 0.3, "eps": 0.1},
-    {"momentum": None},
-    {"affine": False},
-    {"track_running_stats": False},
-]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -67,52 +60,6 @@ def test_it_is_pytorchs_view_by_view(
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
     x = torch.randn(4 * views, 6, size, size, dtype=torch.float64)
     assert torch.equal(ours.eval()(x), plain.eval()(x))
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_maps_and_gradients_with_gaps_in_memory(size: int) -> None:
-    torch.manual_seed(0)
-    plain, ours = nn.BatchNorm2d(6).double(), ViewBatchNorm2d(6).double()
-    ours.views = 2
-    whole = torch.randn(8, 6, 2 * size, 2 * size, dtype=torch.float64)
-    x, dy = (
-        whole[..., :size, :size],
-        torch.randn(6, dtype=torch.float64).view(1, 6, 1, 1).expand(8, 6, size, size),
-    )
-    found, expected = (
-        (
-            y := forward(leaf := x.detach().requires_grad_()),
-            *torch.autograd.grad(y, [leaf, *norm.parameters()], dy),
-        )
-        for norm, forward in ((ours, ours), (plain, lambda x: one_by_one(plain, x, 2)))
-    )
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("needed", ["images", "weights"])
-def test_only_gradients_that_are_asked_for(needed: str) -> None:
-    norm = ViewBatchNorm2d(3)
-    norm.views = 2
-    norm.requires_grad_(needed == "weights")
-    x = torch.randn(4, 3, 2, 2, requires_grad=needed == "images")
-    norm(x).square().sum().backward()
-    assert [norm.weight.grad is None, norm.bias.grad is None] == [needed == "images"] * 2
-    assert (x.grad is None) == (needed == "weights")
-
-
-def test_one_value_a_channel_is_refused_as_by_pytorch() -> None:
-    norm = ViewBatchNorm2d(3)
-    norm.views = 2
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        norm(torch.randn(2, 3, 1, 1))
-
-
-def test_gradients_are_right() -> None:
-    """Against finite differences."""
-    norm = ViewBatchNorm2d(2, dtype=torch.float64)
-    norm.views = 2
-    x = torch.randn(6, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(norm, (x,))
 
 
 def test_half_precision_maps_meet_weights_in_single_precision() -> None:
