@@ -90,7 +90,7 @@ def render_search(
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         stopped = {
             member.config.key: ledger.history(member.run_id, CURVE).get(member.epochs, np.nan)
-            for member in study.members
+            for member in study.state.all
             if member.state == "pruned"
         }
         report = search_report(study, tables, stopped, ledger.experiment, cache)
@@ -144,7 +144,7 @@ def _publish(
 
 
 def _refuse_mixed(study: SearchStudy) -> None:
-    digests = {study.records[member.config.key].tags.get(DATA) for member in study.members} - {None}
+    digests = {study.records[member.config.key].tags.get(DATA) for member in study.state.all} - {None}
     if len(digests) > 1:
         raise MixedData(
             f"search {study.state.search.name}: its trials were trained on different data"
@@ -155,7 +155,7 @@ def _refuse_mixed(study: SearchStudy) -> None:
 def _source(study: SearchStudy) -> pd.DataFrame:
     """All that the report of a search depends on."""
     columns = ["key", "status", "run_id", "changed"]
-    rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.members]
+    rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
     rows.append((repr(study.state.search.objectives), "", "", ""))
     frames = [frame[columns] for frame in (study.finals, study.beside) if len(frame)]
     return pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)

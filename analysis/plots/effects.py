@@ -24,11 +24,8 @@ def forest(
 ) -> Figure | None:
     """Paired differences in test accuracy, a row per cell: 95 % intervals, and adjusted ones as thin lines.
 
-    Args:
-        compared: rows of `analysis.stats.comparisons.comparisons` for test accuracy and one baseline.
-        labels: of the cells.
-        pooled: rows of `pooled_comparisons` for the same baseline, drawn as diamonds below.
-        known: all arms of the study, so that each has its colour from the other figures.
+    The rows are for test accuracy and one baseline; pooled ones are drawn as diamonds below. Of all `known`
+    arms of the study each has its colour from the other figures.
     """
     compared = compared[compared["n"] > 0]
     if compared.empty:

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -208,21 +207,8 @@ def _pooled(pooled: Sequence[pd.DataFrame], name: str, title: str) -> list[Table
     return [table for table in tables if table]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """The result of choosing γ on validation images in one cell.
-
-    The label is the cell's, with what distinguishes its arms from others of the same γ; the dropped seeds are
-    those that an arm lacks.
-    """
-
-    label: str
-    selected: Selected
-    dropped: tuple[int, ...]
-
-
-def choices(trials: pd.DataFrame) -> Iterator[Choice]:
-    """The result of choosing γ, for each cell with a choice between arms that differ in γ alone."""
+def _choices(trials: pd.DataFrame) -> Iterator[tuple[str, Selected, list[int]]]:
+    """For each set of arms in a cell that differ in γ > 0 alone: label, result of choosing, dropped seeds."""
     if "val_acc" not in trials or TESTED not in trials:
         return
     for label, cell in trials.groupby("cell_label", sort=False):
@@ -235,23 +221,21 @@ def choices(trials: pd.DataFrame) -> Iterator[Choice]:
             whole = (validation[arms].notna() & test[arms].notna()).all(axis=1)
             if len(arms) > 1 and whole.sum() > 1:
                 setting = Arm.parse(arms[0]).setting
-                yield Choice(
-                    label=f"{label}{f' ({setting})' if setting else ''}",
-                    selected=select(validation.loc[whole, arms], test.loc[whole, arms]),
-                    dropped=tuple(int(seed) for seed in whole.index[~whole]),
-                )
+                title = f"{label} ({setting})" if setting else str(label)
+                result = select(validation.loc[whole, arms], test.loc[whole, arms])
+                yield title, result, [int(seed) for seed in whole.index[~whole]]
 
 
 def _selected(trials: pd.DataFrame) -> Table | None:
     rows, left_out = [], set()
-    for choice in choices(trials):
-        selected, n = choice.selected, len(choice.selected.test)
+    for label, selected, dropped in _choices(trials):
+        n = len(selected.test)
         chosen = ", ".join(
             f"{_gamma(arm)} ({count} of {n})" for arm, count in Counter(selected.chosen).most_common()
         )
         optimistic = f"{100 * selected.optimistic:.1f}", _gamma(selected.optimistic_arm)
-        rows.append((choice.label, entries(spread_text(selected.test.tolist()), f"{n}", chosen, *optimistic)))
-        left_out |= set(choice.dropped)
+        rows.append((label, entries(spread_text(selected.test.tolist()), f"{n}", chosen, *optimistic)))
+        left_out |= set(dropped)
     if not rows:
         return None
     missing = f" Left out where an arm lacks them: {seeds_text(sorted(left_out))}." if left_out else ""

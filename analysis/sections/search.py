@@ -44,7 +44,7 @@ def search_report(
     search, final = study.state.search, study.state.final_selection()
     figures, notes = _figures(study, stopped, cache)
     searched = [searched_table(study, method, stopped) for method in study.state.members]
-    configs = tuple(member.config for member in study.members)
+    configs = tuple(member.config for member in study.state.all)
     searched_count, final_count = number_of(len(configs), "searched configuration"), len(study.finals)
     step = f"{searched_count}, {number_of(final_count, 'trial')} of finalists"
     selection = Selection(space=search.name, trials=configs + final.trials, steps=(step,))
@@ -174,7 +174,7 @@ def _lead(study: SearchStudy) -> str:
     counts = {name: state.count(name) for name in STATES}
     states = ", ".join(f"{count} {_STATES.get(name, name)}" for name, count in counts.items() if count)
     lead = (
-        f"{len(study.members)} of {state.search.trials * len(state.members)} configurations searched by"
+        f"{len(study.state.all)} of {state.search.trials * len(state.members)} configurations searched by"
         f" {join_and(objectives)} ({states})"
     )
     # Before the first final trial has ended, the finalists may still change.
@@ -208,10 +208,10 @@ def search_findings(study: SearchStudy) -> list[str]:
         sentences = ["No finalist has been trained with fresh seeds yet: nothing is compared."]
     pruned, diverged = study.state.count("pruned"), study.state.count("diverged")
     if pruned:
-        trained = sum(map(_epochs, study.members))
-        whole = sum(member.config.epochs for member in study.members if _epochs(member))
+        trained = sum(map(_epochs, study.state.all))
+        whole = sum(member.config.epochs for member in study.state.all if _epochs(member))
         sentences.append(
-            f"Stopping {pruned} of {len(study.members)} configurations early took the search {trained:,}"
+            f"Stopping {pruned} of {len(study.state.all)} configurations early took the search {trained:,}"
             f" epochs instead of {whole:,} ({trained / whole:.0%})."
         )
     if diverged:

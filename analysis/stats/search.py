@@ -33,11 +33,6 @@ class SearchStudy:
     records: Mapping[str, TrialRecord]
 
     @cached_property
-    def members(self) -> list[Member]:
-        """Searched trials, method by method."""
-        return self.state.all
-
-    @cached_property
     def finalists(self) -> dict[str, Member]:
         """The searched trial of each finalist, by label: `CE 1`."""
         return {
@@ -104,7 +99,7 @@ def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFr
     """
     objectives = study.state.search.objectives
     rows = []
-    for member in study.members:
+    for member in study.state.all:
         parameters = study.state.search.recall(member.config) or {}
         values = member.objectives or (np.nan,) * len(objectives)
         rows.append(
