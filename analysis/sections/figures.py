@@ -85,16 +85,17 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
 
 def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
     """PCA and t-SNE of one cell, a figure per split; none if the embeddings are not kept any more."""
-    seed = shown_seed(cell)
     shown: list[RenderedFigure] = []
-    for split, images in SPLITS.items() if seed is not None else ():
+    if (seed := shown_seed(cell)) is None:
+        return shown
+    for split, images in SPLITS.items():
         with contextlib.suppress(OSError):  # embeddings may have been deleted to save space
-            panels = read(cell, int(str(seed)), split, ledger)
+            panels = read(cell, seed, split, ledger)
             shown += cache.add(
                 f"embeddings-{split}-{number}",
                 cell,
                 functools.partial(embeddings.draw, panels),
-                embeddings.caption(panels, split, int(str(seed))),
+                embeddings.caption(panels, split, seed),
                 f"PCA and t-SNE of {images}, a panel per arm",
             )
     return shown
@@ -102,16 +103,15 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
 
 def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
     """PCA of every subset of augmentations and arm, a page per split."""
-    seed = shown_seed(group)
     shown: list[RenderedFigure] = []
+    if (seed := shown_seed(group)) is None:
+        return shown
 
     def draw(split: str) -> Figure:
         cells = [cell for _, cell in group.groupby("cell", sort=False)]
-        return embeddings.multiples(
-            [(cell["subset"].iloc[0], read(cell, int(str(seed)), split, ledger)) for cell in cells]
-        )
+        return embeddings.multiples([(c["subset"].iloc[0], read(c, seed, split, ledger)) for c in cells])
 
-    for split, images in SPLITS.items() if seed is not None else ():
+    for split, images in SPLITS.items():
         with contextlib.suppress(OSError):
             shown += cache.add(
                 f"subsets-{split}-{number}",
