@@ -1,56 +1,42 @@
-"""The report of a space: one self-contained HTML file, its tables and figures beside it.
+"""The report of a space: one self-contained HTML file, with its tables and figures beside it.
 
 As a script: `python analysis/report.py --space NAME`.
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
 import pandas as pd
 
-from analysis.plots.cache import Figure, Gallery, digest_of
+from analysis.cli import add_published_argument, parse_command_line
+from analysis.plots.cache import FigureCache, digest_of
+from analysis.render import files
 from analysis.render.markdown import to_text
-from analysis.render.page import MARKDOWN, REPORT, STAMP, Rendered, before, html, replace
-from analysis.render.table import Ui
-from analysis.sections.caveats import counts, going_with, held_fixed, oddities, provenance
-from analysis.sections.cells import summarise
-from analysis.sections.figures import (
-    CELLS_WITH_EMBEDDINGS,
-    CELLS_WITH_FIGURES,
-    PANELS,
-    cell_figures,
-    group_figures,
-    study_figures,
-)
-from analysis.sections.findings import cell_findings, findings
-from analysis.sections.overview import groups_of, overview
-from analysis.sections.search_report import render as render_search
-from analysis.stats.comparisons import comparisons
-from analysis.stats.factors import Effects, effects_of
-from analysis.stats.published import (
-    Published,
-    add_published_argument,
-    hold,
-    published_findings,
-    published_tables,
-    read_published,
-)
-from analysis.tables import cell_tables, write_tables
-from analysis.trials import FRAME, cell_labels, finished, parse_command_line, write
+from analysis.render.page import to_page
+from analysis.render.section import Report
+from analysis.render.table import Table, Ui
+from analysis.sections.search import search_report
+from analysis.sections.search_tables import final_tables
+from analysis.sections.study import study_report
+from analysis.stats.published import Published, read_published
+from analysis.stats.results import Results
+from analysis.stats.search import SearchStudy, members_frame
+from analysis.trials import FRAME, MixedData, write
 from search_spaces import Selection
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
+from study.ledger.records import DATA_TAG
+from study.ledger.search_state import SearchState
 
-OPEN_CELLS = 2
-"""Most cells whose details are unfolded from the start."""
+CURVE = "val/acc"
+"""The metric of each epoch that shows how good a trial was when it was stopped early."""
 
 
 def render(
@@ -61,135 +47,118 @@ def render(
     *,
     published: Published | None = None,
     ui: str | None = None,
-    keep_frame: bool = False,
     force: bool = False,
-) -> Rendered:
-    """Render the report of a selection into `folder`, unless it is there and nothing has changed.
+) -> files.Rendered:
+    """Render the report of a study into `folder`, unless it exists and nothing has changed.
 
-    Figures that have not changed are not drawn again.
+    The folder gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
 
     Args:
-        selection: the trials.
-        trials: what the ledger has of them, of `analysis.trials.load`.
+        selection: the planned trials.
+        trials: their frame, by `analysis.trials.load`.
         ledger: where their artifacts are.
-        folder: gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
-        published: numbers to compare with; None: the thesis's.
+        folder: created if missing.
+        published: numbers to compare with; None: those of the thesis.
         ui: address of MLflow's pages; None: that of the tracking server, if there is one.
-        keep_frame: `trials.parquet` is there already, of these trials.
         force: render even if nothing has changed.
     """
-    report, stamp = folder / REPORT, folder / STAMP
-    published = published or read_published()
-    ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
-    state = f"{digest_of(trials)} {published.name} {pd.util.hash_pandas_object(published.rows).sum()} {ui}"
-    known = before(stamp)
-    if not force and report.exists() and known.get("state") == state:
-        return Rendered(path=report)
-    folder.mkdir(parents=True, exist_ok=True)
-    links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
-    gallery = Gallery(folder / "figures", known=dict(known.get("figures", {})))
-    summary, compared = summarise(trials), comparisons(trials)
-    held = hold(summary, trials, published)
-    against = published_tables(held, trials, published)
-    effects = {number: effects_of(group) for number, group in groups_of(trials)}
-    several = overview(trials, summary, compared, effects)
-    cells = _cells(trials, summary, compared, ledger, gallery)
-    groups = _group_figures(trials, compared, effects, ledger, gallery)
-    whole = study_figures(trials, compared, gallery)
-    sentences = findings(trials, compared) + published_findings(held, published)
-    tables = [*several, *against, *(table for cell in cells for table in cell["tables"])]
-    content = {
-        **counts(trials),
-        "space": selection.space,
-        "experiment": ledger.experiment,
-        "findings": sentences,
-        "overview": several,
-        "published": against,
-        "study_figures": whole,
-        "group_figures": groups,
-        "cells": cells,
-        "open_cells": len(cells) <= OPEN_CELLS,
-        "left_out": _left_out(cells),
-        "fixed": held_fixed(selection.trials),
-        "goes_with": going_with(selection.trials),
-        "notes": oddities(trials),
-        "provenance": provenance(selection, trials),
-        "linked": links is not None,
-    }
-    replace(folder / MARKDOWN, to_text(content, folder))
-    written = write_tables(summary, compared, tables, folder / "tables")
-    if not keep_frame:
-        write(trials, ledger, folder / FRAME)
-    replace(report, html("report.html.j2", content, links))
-    gallery.sweep()
-    stamp.write_text(json.dumps({"state": state, "figures": gallery.known}))
-    drawn = [path for figure in gallery.drawn for path in (figure.png, figure.pdf)]
-    files = (report, folder / MARKDOWN, *written, folder / FRAME, *drawn)
-    return Rendered(path=report, files=files, tables=tuple(tables))
+    numbers = published or read_published()
+
+    def build(cache: FigureCache) -> tuple[Report, list[Path]]:
+        results = Results(trials)
+        report = study_report(results, selection, numbers, ledger, cache)
+        written = files.write_tables(results.frames, report.tables, folder / "tables")
+        write(trials, folder / FRAME)
+        return report, [*written, folder / FRAME]
+
+    state = f"{digest_of(trials)} {numbers.name} {pd.util.hash_pandas_object(numbers.rows).sum()}"
+    return _publish(build, state, ledger, folder, ui=ui, force=force)
 
 
-def _cells(
-    trials: pd.DataFrame, summary: pd.DataFrame, compared: pd.DataFrame, ledger: Ledger, gallery: Gallery
-) -> list[dict[str, Any]]:
-    """A section for each cell."""
-    labels = cell_labels(trials)
-    sections = []
-    for number, label in labels.items():
-        cell = trials[trials["cell"] == number]
-        part = compared[compared["cell"] == number]
-        sections.append(
-            {
-                "number": number,
-                "label": label,
-                "done": len(finished(cell)),
-                "planned": len(cell),
-                "findings": cell_findings(part) if len(labels) > 1 else [],
-                "tables": cell_tables(summary, compared, trials, number),
-                "figures": cell_figures(cell, number, len(labels), ledger, gallery),
-            }
-        )
-    return sections
+def render_search(
+    state: SearchState, ledger: Ledger, folder: Path, *, ui: str | None = None, force: bool = False
+) -> files.Rendered:
+    """Render the report of a search into `folder`, with `searched.csv`; arguments as for `render`.
+
+    Raises:
+        MixedData: searched trials were trained on different data.
+    """
+    study = SearchStudy(state, ledger.trials())
+    _refuse_mixed(study)
+    tables = final_tables(study)
+
+    def build(cache: FigureCache) -> tuple[Report, list[Path]]:
+        stopped = {
+            member.config.key: ledger.history(member.run_id, CURVE).get(member.epochs, np.nan)
+            for member in study.state.all
+            if member.state == "pruned"
+        }
+        report = search_report(study, tables, stopped, ledger.experiment, cache)
+        searched = members_frame(study, stopped).drop(columns="value", errors="ignore")
+        searched.to_csv(folder / "searched.csv", index=False)
+        return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
+
+    return _publish(build, digest_of(_source(study)), ledger, folder, ui=ui, force=force, tables=tables)
 
 
-def _group_figures(
-    trials: pd.DataFrame,
-    compared: pd.DataFrame,
-    effects: Mapping[int, Effects],
+def _publish(
+    build: Callable[[FigureCache], tuple[Report, list[Path]]],
+    state: str,
     ledger: Ledger,
-    gallery: Gallery,
-) -> list[tuple[str, list[Figure]]]:
-    """For each group of cells that differ in their augmentations alone: its label and figures."""
-    panels = int(trials.groupby("cell")["arm_label"].nunique().sum())
-    found = []
-    for number, group in groups_of(trials):
-        shown = group_figures(
-            trials,
-            group,
-            number,
-            compared,
-            effects=effects[number],
-            ledger=ledger,
-            gallery=gallery,
-            panels=panels,
-        )
-        if shown:
-            found.append((str(group["group_label"].iloc[0]), shown))
-    return found
+    folder: Path,
+    *,
+    ui: str | None,
+    force: bool,
+    tables: Sequence[Table] | None = None,
+) -> files.Rendered:
+    """Build a report and write it, unless it exists in this `state`.
 
-
-def _left_out(cells: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a large study's report does not draw, and how to see it."""
-    number = len(cells)
-    if number <= CELLS_WITH_EMBEDDINGS:
-        return None
-    if number > CELLS_WITH_FIGURES:
-        what = f"figures of single cells (up to {CELLS_WITH_FIGURES} cells)"
-    else:
-        what = f"t-SNE of single cells (up to {CELLS_WITH_EMBEDDINGS} cells; PCA up to {PANELS} panels)"
-    return (
-        f"With {number} cells this report leaves out {what}. `python analysis/report.py` with `--only`"
-        " has them for some cells, `python analysis/embeddings.py` the embeddings of all."
+    Args:
+        build: makes the report, and writes the files beside it, which it returns.
+        state: a digest of all that the report depends on, but for `ui`.
+        ledger: the runs that numbers are linked to.
+        folder: created if missing.
+        ui: as for `render`.
+        force: as for `render`.
+        tables: those that the result has; None: those of the report.
+    """
+    ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
+    links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
+    page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
+    state = f"{state} {ui}"
+    if not force and page.exists() and stamp.get("state") == state:
+        return files.Rendered(path=page, tables=tuple(tables or ()))
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = FigureCache(folder / "figures", known=dict(stamp.get("figures", {})))
+    report, written = build(cache)
+    files.write_atomic(text, to_text(report, folder))
+    files.write_atomic(page, to_page(report, links))
+    cache.prune()
+    files.write_stamp(folder, {"state": state, "figures": cache.known})
+    drawn = [path for figure in cache.drawn for path in (figure.png, figure.pdf)]
+    return files.Rendered(
+        path=page,
+        files=(page, text, *written, *drawn),
+        tables=report.tables if tables is None else tuple(tables),
     )
+
+
+def _refuse_mixed(study: SearchStudy) -> None:
+    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in study.state.all} - {None}
+    if len(digests) > 1:
+        raise MixedData(
+            f"search {study.state.search.name}: its trials were trained on different data"
+            f" ({', '.join(sorted(map(str, digests)))}); `python study/run.py` searches on the data at hand"
+        )
+
+
+def _source(study: SearchStudy) -> pd.DataFrame:
+    """All that the report of a search depends on."""
+    columns = ["key", "status", "run_id", "changed"]
+    rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
+    rows.append((repr(study.state.search.objectives), "", "", ""))
+    frames = [frame[columns] for frame in (study.finals, study.beside) if len(frame)]
+    return pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,18 +182,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = parse_command_line(
         "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
     )
-    if inputs.found is not None:
-        rendered = render_search(inputs.found, inputs.ledger, inputs.folder, ui=inputs.args.ui, force=True)
+    ledger, folder, ui = inputs.ledger, inputs.folder, inputs.args.ui
+    if inputs.search is not None:
+        rendered = render_search(inputs.search, ledger, folder, ui=ui, force=True)
     else:
+        published = read_published(inputs.args.published)
         rendered = render(
-            inputs.selection,
-            inputs.trials,
-            inputs.ledger,
-            inputs.folder,
-            published=read_published(inputs.args.published),
-            ui=inputs.args.ui,
-            keep_frame=True,
-            force=True,
+            inputs.selection, inputs.trials, ledger, folder, published=published, ui=ui, force=True
         )
     for path in rendered.files:
         print(f"wrote {path}")

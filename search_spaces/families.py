@@ -45,10 +45,11 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
         labels, {label: trial for label, trial in pairs.items() if trial.gamma}, gamma=0.0
     )
     for name in _OPTIONS:
-        values = list(dict.fromkeys(getattr(trial, name) for trial in pairs.values() if trial.uses(name)))
+        using = {label: trial for label, trial in pairs.items() if trial.uses(name)}
+        values = list(dict.fromkeys(getattr(trial, name) for trial in using.values()))
         if len(values) > 1:
             reference = DEFAULTS[name] if DEFAULTS[name] in values else values[0]
-            others = {label: trial for label, trial in pairs.items() if getattr(trial, name) != reference}
+            others = {label: trial for label, trial in using.items() if getattr(trial, name) != reference}
             compared[f"{name}={format_value(reference)}"] = _partners(labels, others, **{name: reference})
     return {family: baselines for family, baselines in compared.items() if baselines}
 

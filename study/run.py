@@ -39,7 +39,7 @@ from trainables.datasets.sources import DataError
 from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
-    from analysis.render.page import Rendered
+    from analysis.render.files import Rendered
     from study.cluster.execute import StopReason
 
 SHOWN_CELLS = 4
@@ -194,7 +194,8 @@ def _report(invocation: Invocation, plan: Plan, lines: Sequence[str]) -> None:
     """Print the tables and render the report, unless nothing has changed since it was."""
     from analysis.render.table import to_terminal
     from analysis.report import render
-    from analysis.sections.cells import cell_table, summarise
+    from analysis.sections.cells import cell_table
+    from analysis.stats.summary import summarise
     from analysis.trials import cell_labels, load
 
     ledger, console = invocation.ledger, invocation.console
@@ -219,10 +220,10 @@ def _report(invocation: Invocation, plan: Plan, lines: Sequence[str]) -> None:
 def _search_report(invocation: Invocation, lines: Sequence[str], state: SearchState) -> None:
     """Print the finalists' table and render the report of a search, unless nothing has changed."""
     from analysis.render.table import to_terminal
-    from analysis.sections.search_report import render
+    from analysis.report import render_search
 
     with invocation.console.status("rendering the report"):
-        rendered = render(state, invocation.ledger, REPORTS / state.search.name)
+        rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
     for table in rendered.tables:
         invocation.console.print()
         invocation.console.print(to_terminal(table))
@@ -231,7 +232,7 @@ def _search_report(invocation: Invocation, lines: Sequence[str], state: SearchSt
 
 def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:
     """Log a report to the ledger, if it is new, and print its path."""
-    from analysis.render.page import forget
+    from analysis.render.files import invalidate
 
     if rendered.files:
         # Figures are in the report, and single tables in the file with all of them.
@@ -240,7 +241,7 @@ def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[st
         try:
             invocation.ledger.log_study(invocation.selection.space, files)
         except LedgerError as error:
-            forget(rendered.path.parent)
+            invalidate(rendered.path.parent)
             invocation.say(f"the report was not logged: {error}")
     state = "" if rendered.files else " (unchanged)"
     invocation.console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)

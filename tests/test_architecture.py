@@ -160,7 +160,7 @@ def test_heavy_libraries_stay_in_their_place(library: str) -> None:
         "from study.run import main; main(['--space', 'quickstart', '--plan'])",
         "from study.run import main; main(['--list-spaces'])",
         "from study.run import main; main(['--space', 'search', '--plan'])",
-        "import analysis.report, analysis.tables, analysis.embeddings, analysis.sections.search_report",
+        "import analysis.report, analysis.tables, analysis.embeddings, analysis.sections.search",
         "import trainables.data, trainables.storage.bundles, study.recording.writer, study.cluster.nodes",
     ],
 )

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from synthetic import config, frame
 
+from analysis.render.files import write_tables
 from analysis.render.table import Table
-from analysis.sections.cells import best_arms, cell_table, summarise
+from analysis.sections.cells import cell_table, cell_tables, diagnostics_table
 from analysis.stats.comparisons import comparisons
-from analysis.tables import cell_tables, write_tables
+from analysis.stats.results import Results
+from analysis.stats.summary import best_arms, summarise
 from analysis.trials import cell_labels
 
 
@@ -110,8 +112,8 @@ def test_with_six_seeds_what_cannot_be_told_from_the_best_is_bold_too() -> None:
 
 
 def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
-    summary, compared = summarise(trials), comparisons(trials)
-    write_tables(summary, compared, cell_tables(summary, compared, trials, 0), tmp_path)
+    results = Results(trials)
+    write_tables(results.frames, cell_tables(results, 0), tmp_path)
     read = pd.read_csv(tmp_path / "summary.csv")
     assert list(read.columns[:11]) == [
         *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
@@ -130,10 +132,27 @@ def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
 
 
 def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_path: Path) -> None:
-    summary, compared = summarise(trials), comparisons(trials)
-    tables = cell_tables(summary, compared, trials, 0)
-    write_tables(summary, compared, tables, tmp_path)
-    write_tables(summary, compared, tables[:1], tmp_path)
+    tables = cell_tables(Results(trials), 0)
+    write_tables({}, tables, tmp_path)
+    write_tables({}, tables[:1], tmp_path)
     (tmp_path / "latex/mine.tex").write_text("a manuscript")
-    write_tables(summary, compared, tables[1:], tmp_path)
+    write_tables({}, tables[1:], tmp_path)
     assert {path.name for path in (tmp_path / "latex").glob("*.tex")} == {"differences-0.tex", "mine.tex"}
+
+
+def test_diagnostics_say_what_is_missing_and_what_an_arm_does_not_have() -> None:
+    values = {
+        config("ce", 0): {"test_acc": 0.5, "silhouette": -0.25, "test_ce": 12.0},
+        config("ce", 1): {"test_acc": 0.5, "silhouette": -0.75, "test_ce": 9.0},
+        config("0.01", 0): {"test_acc": 0.5, "silhouette": 0.5, "test_ce": 1.0, "z_effective_rank": 3.25},
+        config("0.01", 1): None,
+    }
+    trials = frame(values)
+    table = diagnostics_table(summarise(trials), trials, 0)
+    assert table
+    assert texts(table) == {
+        "Test cross-entropy": ["12.0 / 9.0", "1.0 (1 of 2)"],
+        "Effective rank of z": ["–", "3.250 (1 of 2)"],
+        "Silhouette of h": ["−0.250 / −0.750", "0.500 (1 of 2)"],
+    }
+    assert diagnostics_table(summarise(frame({config("ce", 0): 0.5})), trials, 0) is None

@@ -14,7 +14,8 @@ from synthetic import config, frame
 from analysis.render.table import Table
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings, findings
-from analysis.stats.comparisons import claimed, comparisons, fields_by_arm, pooled_comparisons, values_of
+from analysis.stats.comparisons import arm_configs, claimed, comparisons, pooled_comparisons, values_of
+from analysis.stats.results import Results
 from search_spaces.families import families
 from trainables.trial import TrialConfig
 
@@ -109,9 +110,7 @@ def test_one_seed_claims_nothing() -> None:
     trials = study({"ce": [0.5], "0.01": [0.75]})
     row = rows(table_of(trials))["γ = 10⁻² − CE"]
     assert list(row.values()) == ["+25.0", "–", "–", "1 of 1", "–", "–", "1.000"]
-    assert findings(trials, comparisons(trials)) == [
-        "Against CE nothing can be shown with 1 seed; it takes 3."
-    ]
+    assert findings(Results(trials)) == ["Against CE nothing can be shown with 1 seed; it takes 3."]
 
 
 def test_two_seeds_claim_nothing_however_alike() -> None:
@@ -120,7 +119,7 @@ def test_two_seeds_claim_nothing_however_alike() -> None:
     compared = comparisons(trials)
     assert compared["p_holm"].iloc[0] < 0.001
     assert not claimed(compared).any()
-    assert findings(trials, compared) == ["Against CE nothing can be shown with 2 seeds; it takes 3."]
+    assert findings(Results(trials)) == ["Against CE nothing can be shown with 2 seeds; it takes 3."]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_two_seeds_claim_nothing_however_alike() -> None:
 def test_without_a_baseline_there_is_no_difference(alone: Values) -> None:
     trials = study(alone)
     assert difference_table(comparisons(trials), "name", "title") is None
-    assert findings(trials, comparisons(trials)) == [
+    assert findings(Results(trials)) == [
         "No arm has results for the same seeds as a baseline: nothing is compared."
     ]
 
@@ -140,8 +139,8 @@ def test_a_trial_that_is_there_twice_is_an_error() -> None:
         values_of(pd.concat([trials, trials.iloc[:1]]), "test_acc")
 
 
-def about(*configs: TrialConfig) -> dict[str, dict[str, Any]]:
-    return fields_by_arm(frame(dict.fromkeys(configs, 0.5)))
+def by_label(*configs: TrialConfig) -> dict[str, TrialConfig]:
+    return arm_configs(frame(dict.fromkeys(configs, 0.5)))
 
 
 def test_each_arm_has_its_matching_baseline() -> None:
@@ -150,7 +149,7 @@ def test_each_arm_has_its_matching_baseline() -> None:
         size: [config(arm, 0, dataset="stl10", unlabeled_size=size) for arm in ("0", "0.01")]
         for size in (0, 5000)
     }
-    found = families(about(config("ce", 0, dataset="stl10"), *of[0], *of[5000]))
+    found = families(by_label(config("ce", 0, dataset="stl10"), *of[0], *of[5000]))
     plain, more = "unlabeled_size=0", "unlabeled_size=5000"
     assert found["ce"] == dict.fromkeys(
         [f"siamese-{gamma} {kind}" for kind in (plain, more) for gamma in ("0", "0.01")], "ce"
@@ -163,16 +162,16 @@ def test_the_control_with_other_views_is_held_against_that_with_equal_ones() -> 
     arms = [
         config("0", 0, augmentations=("grayscale",), views=views) for views in ("asymmetric", "symmetric")
     ]
-    found = families(about(*arms))
+    found = families(by_label(*arms))
     assert found == {"views=symmetric": {"siamese-0 views=asymmetric": "siamese-0 views=symmetric"}}
 
 
 def test_widths_are_held_against_the_default() -> None:
     arms = [config("0.01", 0, hidden_dim=width) for width in (64, 2048)]
-    found = families(about(config("0", 0), *arms))
+    found = families(by_label(config("0", 0), *arms))
     assert found["hidden_dim=2048"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=2048"}
     # Without the default width, against the first of the space.
-    two = families(about(config("0", 0), *(config("0.01", 0, hidden_dim=width) for width in (512, 64))))
+    two = families(by_label(config("0", 0), *(config("0.01", 0, hidden_dim=width) for width in (512, 64))))
     assert two["hidden_dim=512"] == {"siamese-0.01 hidden_dim=64": "siamese-0.01 hidden_dim=512"}
     # Whatever their width: the control has no projector.
     assert set(found["siamese-0"].values()) == {"siamese-0"}
@@ -200,7 +199,7 @@ def test_pooled_over_cells_with_the_same_arms() -> None:
     assert (row["delta"], row["p_t"]) == pytest.approx((by_seed.mean(), stats.ttest_1samp(by_seed, 0).pvalue))
     table = difference_table(pooled, "pooled", "title")
     assert table
-    assert "Mean over 3 cells within each seed: this speaks for these cells only." in table.caption
+    assert "Mean over 3 cells within each seed: this holds for these cells only." in table.caption
 
 
 def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:
@@ -217,7 +216,7 @@ def test_arms_of_one_name_are_pooled_only_where_they_are_the_same() -> None:
     assert pooled == [[[2, 3]], [[2, 3]]]
     kinds = [table["kind"].iloc[0] for table in pooled_comparisons(trials)]
     assert kinds == ["unlabeled_size 0", "unlabeled_size 5000"]
-    told = findings(trials, comparisons(trials))
+    told = findings(Results(trials))
     assert told[1].startswith("Over 2 cells together (unlabeled_size 5000), and for these only: ")
     # Where views do differ, those without any are a set of their own.
     both = {
@@ -249,7 +248,7 @@ def test_where_no_seed_is_whole_it_is_said() -> None:
     parts = results({"ce": [None, 0.6], "0.01": [0.5, 0.7]}, augmentations=("rrc",))
     parts |= results({"ce": [0.5, 0.6], "0.01": [0.6, None]}, augmentations=("hflip",))
     trials = frame(parts)
-    assert findings(trials, comparisons(trials))[0] == (
+    assert findings(Results(trials))[0] == (
         "Over 2 cells together, and for these only: nothing is compared with CE, as no seed has finished"
         " all arms of such a comparison in all of them."
     )
@@ -263,7 +262,7 @@ def test_a_baseline_without_results_is_named_beside_one_that_has_them() -> None:
         {"ce": [None] * 3, "0": [0.6, 0.7, 0.75], "0.01": [0.6, 0.69, 0.8]}, augmentations=("hflip",)
     )
     trials = frame(parts)
-    told = findings(trials, comparisons(trials))
+    told = findings(Results(trials))
     assert told[0].startswith(
         "Over 2 cells together, and for these only: nothing is compared with CE, as no seed"
     )
@@ -337,7 +336,7 @@ def test_cross_entropy_with_another_budget_is_compared_though_it_is_another_cell
         [step, 2, 3],
         [longer, 2, 2],
     ]
-    told = " ".join(findings(trials, compared))
+    told = " ".join(findings(Results(trials)))
     assert "against CE (lr=0.02, weight_decay=5e-05)" in told
     assert "against CE (epochs=20) nothing can be shown with 2 seeds" in told
 
@@ -354,7 +353,7 @@ def test_a_sweep_is_no_control(controlled: dict[TrialConfig, float | None]) -> N
 def test_sentences_of_one_cell() -> None:
     """By hand: 10 ± 6.205 x 1/√3 (the quantile for 0.05 / 2 over two arms), 10 ± 4.303 x 10.54/√3."""
     trials = study({"ce": [0.50, 0.61, 0.70], "0": [0.60, 0.70, 0.81], "0.01": [0.61, 0.60, 0.90]})
-    assert findings(trials, comparisons(trials)) == [
+    assert findings(Results(trials)) == [
         "γ = 0 has a higher test accuracy than CE: +10.0 points (adjusted 95 % interval +6.4 to +13.6,"
         " n = 3).",
         "Against CE no difference in test accuracy is shown for γ = 10⁻²: differences from −16.2 to +36.2"
@@ -366,7 +365,7 @@ def test_sentences_of_one_cell() -> None:
 
 def test_differences_without_spread_are_told_and_not_tested() -> None:
     trials = study({"ce": [0.5, 0.6, 0.7], "0": [0.6, 0.7, 0.8], "0.01": [0.5, 0.62, 0.69]})
-    told = findings(trials, comparisons(trials))
+    told = findings(Results(trials))
     assert told[0] == (
         "γ = 0 differs from CE by +10.0 points of test accuracy in all 3 seeds: without any spread there is"
         " no test."
@@ -410,7 +409,7 @@ def test_sentences_of_many_cells_count_and_name_chance() -> None:
         arms = {"ce": [0.50, 0.61, 0.70], "0.01": [0.505 + up, 0.60 + up, 0.70 + up]}
         parts |= results(arms, augmentations=augmentations)
     trials = frame(parts)
-    sentences = findings(trials, comparisons(trials))
+    sentences = findings(Results(trials))
     assert sentences[0].startswith(
         "Over 4 cells together, and for these only: γ = 10⁻² has a higher test accuracy than CE: +4.8 points"
     )

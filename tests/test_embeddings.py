@@ -16,6 +16,7 @@ from PIL import Image
 from synthetic import Made, config, fill, frame
 
 from analysis import embeddings
+from analysis.plots import embeddings as drawing
 from analysis.plots import projections
 from analysis.plots.projections import Embedding
 from analysis.plots.style import save
@@ -327,7 +328,7 @@ def test_every_tsne_has_one_seed_and_perplexity_and_a_small_start(
 ) -> None:
     made = []
 
-    class Standing:
+    class SearchState:
         """Stays where it begins."""
 
         def __init__(self, **options: object) -> None:
@@ -336,7 +337,7 @@ def test_every_tsne_has_one_seed_and_perplexity_and_a_small_start(
         def fit_transform(self, values: npt.NDArray) -> npt.NDArray:
             return made[-1]["init"] * (1 + len(made))
 
-    monkeypatch.setattr("sklearn.manifold.TSNE", Standing)
+    monkeypatch.setattr("sklearn.manifold.TSNE", SearchState)
     start, *_ = projections.tsne_layouts([*panels, panels[0]])
     assert [(options["perplexity"], options["random_state"]) for options in made] == [(59 / 3, 0)] * 3
     for options in made:
@@ -355,7 +356,7 @@ def drawn_texts(figure: Figure) -> list[list[str]]:
 
 
 def test_a_figure_has_a_panel_an_arm(panels: list[Embedding]) -> None:
-    figure = embeddings.draw(panels)
+    figure = drawing.draw(panels)
     assert [axes.get_title() for axes in figure.axes] == ["CE", "γ = 10⁻²", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["PCA", "", "t-SNE", ""]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
@@ -376,15 +377,15 @@ def test_a_figure_has_a_panel_an_arm(panels: list[Embedding]) -> None:
 )
 def test_scores_stand_below_the_pca(labels: list[int], told: str) -> None:
     """Four images at two right angles. All three others vote, of which two are of the other class."""
-    figure = embeddings.draw([embedding([[1.0, 0], [1, 0], [0, 1], [0, 1]], labels)])
+    figure = drawing.draw([embedding([[1.0, 0], [1, 0], [0, 1], [0, 1]], labels)])
     assert [axes.get_xlabel() for axes in figure.axes] == [told, ""]
 
 
 def test_points_have_the_colour_of_their_class(panels: list[Embedding]) -> None:
     """Each point of the PCA is found again by its place."""
-    axes = embeddings.draw(panels).axes[0]
+    axes = drawing.draw(panels).axes[0]
     (layout, _), _ = projections.pca_layouts(panels)
-    looks = {label: embeddings._look(label)[0] for label in range(3)}
+    looks = {label: drawing._look(label)[0] for label in range(3)}
     offsets = np.ma.getdata(axes.collections[0].get_offsets())
     for place, colour in zip(offsets, axes.collections[0].get_facecolors(), strict=True):
         label = panels[0].labels[np.linalg.norm(layout - place, axis=1).argmin()]
@@ -394,29 +395,29 @@ def test_points_have_the_colour_of_their_class(panels: list[Embedding]) -> None:
 def test_no_class_is_always_on_top() -> None:
     """Points are drawn one over the other: the two halves of the order have as many of each class, about."""
     labels = np.repeat([0, 1], 100)
-    axes = embeddings.draw([embedding(np.random.default_rng(0).normal(size=(200, 3)), labels)]).axes[0]
-    second = to_rgba(embeddings._look(1)[0])
+    axes = drawing.draw([embedding(np.random.default_rng(0).normal(size=(200, 3)), labels)]).axes[0]
+    second = to_rgba(drawing._look(1)[0])
     halves = np.split((axes.collections[0].get_facecolors() == second).all(axis=1), 2)
     assert [40 < half.sum() < 60 for half in halves] == [True, True]
 
 
 def test_a_flawed_arm_is_told_and_the_others_drawn(panels: list[Embedding], flawed: list[Embedding]) -> None:
     """t-SNE of equal points ends the process; half precision overflows to infinity."""
-    figure = embeddings.draw([*flawed, *panels])
+    figure = drawing.draw([*flawed, *panels])
     reasons = [[reason] for _, reason in FLAWED.values()]
     assert drawn_texts(figure) == [*reasons, [], [], *reasons, [], []]
     assert len(figure.legends[0].get_texts()) == 3
-    assert embeddings.draw(flawed).legends == []
+    assert drawing.draw(flawed).legends == []
 
 
 def test_thirty_classes_look_different() -> None:
-    looks = {(to_rgba(colour), marker) for colour, marker in map(embeddings._look, range(30))}
+    looks = {(to_rgba(colour), marker) for colour, marker in map(drawing._look, range(30))}
     assert len(looks) == 30
-    assert embeddings._look(30) == embeddings._look(0)
+    assert drawing._look(30) == drawing._look(0)
 
 
 def test_more_classes_than_colours_are_drawn_with_other_markers() -> None:
-    axes = embeddings.draw([clusters(classes=30, each=2)]).axes[0]
+    axes = drawing.draw([clusters(classes=30, each=2)]).axes[0]
     markers = {tuple(map(tuple, points.get_paths()[0].vertices)) for points in axes.collections}
     assert len(markers) == 3
     assert [len(points.get_offsets()) for points in axes.collections] == [20, 20, 20]
@@ -426,7 +427,7 @@ def test_more_classes_than_colours_are_drawn_with_other_markers() -> None:
 @pytest.mark.parametrize(("classes", "rows"), [(2, 1), (10, 1), (13, 2), (30, 3)])
 def test_the_legend_names_all_classes_on_the_page(classes: int, rows: int, columns: int) -> None:
     panels = [clusters(f"siamese-{i}", classes=classes, each=2 if classes > 2 else 4) for i in range(columns)]
-    for figure in (embeddings.draw(panels), embeddings.multiples([("rrc", panels)])):
+    for figure in (drawing.draw(panels), drawing.multiples([("rrc", panels)])):
         figure.draw_without_rendering()
         (legend,) = figure.legends
         texts, handles = legend.get_texts(), legend.legend_handles
@@ -437,20 +438,20 @@ def test_the_legend_names_all_classes_on_the_page(classes: int, rows: int, colum
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
         for text, handle in zip(texts, handles, strict=True):
-            assert (handle.get_color(), handle.get_marker()) == embeddings._look(int(text.get_text()))
+            assert (handle.get_color(), handle.get_marker()) == drawing._look(int(text.get_text()))
 
 
 def test_a_hundred_classes_are_drawn_without_a_legend() -> None:
-    figure = embeddings.draw([clusters(classes=100, each=2)])
+    figure = drawing.draw([clusters(classes=100, each=2)])
     assert figure.legends == []
     assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 200
-    assert embeddings.draw([clusters(classes=3)], classes=31).legends == []
+    assert drawing.draw([clusters(classes=3)], classes=31).legends == []
 
 
 def test_points_are_pixels_in_a_pdf_and_text_is_text(tmp_path: Path) -> None:
     """No point is in the file on its own: ten times as many make it no larger than pixels are."""
     for each in (10, 100):
-        figure = embeddings.multiples([("rrc", [clusters(each=each)])])
+        figure = drawing.multiples([("rrc", [clusters(each=each)])])
         _, pdf = save(figure, tmp_path, f"{each}")
         content = pdf.read_bytes()
         assert content.count(b"/Subtype /Image") == 1 + content.count(b"/SMask")
@@ -499,7 +500,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 5), (16, 4), (2, 3), (1, 1)])
 def test_a_page_of_small_multiples_is_readable_and_fits_a4(rows: int, columns: int) -> None:
-    figure = embeddings.multiples(page(rows, columns))
+    figure = drawing.multiples(page(rows, columns))
     width, height = figure.get_size_inches()
     assert width < A4[0]
     assert height < A4[1]
@@ -518,7 +519,7 @@ def test_a_page_of_small_multiples_is_readable_and_fits_a4(rows: int, columns: i
 
 def test_eight_arms_do_not_cover_each_other() -> None:
     arms = [*ARMS, "siamese-1e-05", "siamese-1", "siamese-0.01 lambd=0.1"]
-    figure = embeddings.multiples([("rrc", [clusters(arm, classes=10, each=2) for arm in arms])])
+    figure = drawing.multiples([("rrc", [clusters(arm, classes=10, each=2) for arm in arms])])
     assert overlapping(figure) == []
     assert figure.axes[-1].get_title() == "γ = 10⁻²\n(lambd=0.1)"
 
@@ -526,7 +527,7 @@ def test_eight_arms_do_not_cover_each_other() -> None:
 def test_small_panels_have_scores_and_say_what_is_missing() -> None:
     angles = [[1.0, 0], [1, 0], [0, 1], [0, 1]]
     alike = embedding(np.ones((4, 2)), [0, 0, 1, 1], "siamese-0.1")
-    figure = embeddings.multiples(
+    figure = drawing.multiples(
         [
             ("none", []),
             ("rrc", [embedding(angles, [0, 0, 1, 1], "siamese-0"), alike]),
@@ -558,7 +559,7 @@ def test_rows_are_turned_onto_the_first() -> None:
     first = embedding(cross, [0, 0, 1, 1])
     others = Embedding(arm="ce", values=longer, labels=first.labels, index=first.index + 1)
     rows = [cross, -cross[:, ::-1], longer]
-    figure = embeddings.multiples(
+    figure = drawing.multiples(
         [
             *((f"{i}", [embedding(values, [0, 0, 1, 1])]) for i, values in enumerate(rows)),
             ("others", [others]),
@@ -575,7 +576,7 @@ def test_rows_are_turned_onto_the_first() -> None:
 
 
 def test_the_caption_tells_what_is_shown(panels: list[Embedding]) -> None:
-    assert embeddings.caption(panels, "train", 2) == (
+    assert drawing.caption(panels, "train", 2) == (
         "PCA and t-SNE of the features h of 60 augmented training images, the same images in the same views"
         " for every arm, coloured by class; seed 2, the lowest that every arm has finished. The principal"
         " components of each panel are rotated or mirrored onto those of the first, and each t-SNE begins"
@@ -584,11 +585,11 @@ def test_the_caption_tells_what_is_shown(panels: list[Embedding]) -> None:
         " that are drawn."
     )
     large = embedding(np.zeros((2000, 2)), [0] * 2000)
-    told = embeddings.caption([large], "test", 0, what="z")
+    told = drawing.caption([large], "test", 0, what="z")
     assert "embeddings z (kept where γ > 0) of 2,000 clean test images, the same images for every arm" in told
     assert "perplexity 30" in told
     few = embedding(np.zeros((10, 2)), [0] * 10)
-    assert "(k = 9, cosine" in embeddings.caption([few], "test", 0)
+    assert "(k = 9, cosine" in drawing.caption([few], "test", 0)
 
 
 def study(store: Path, folder: Path) -> tuple[Selection, list[str]]:

@@ -66,8 +66,8 @@ def test_without_a_validation_split_the_loss_is_shown() -> None:
 
 
 def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
-    gammas = {"ce": np.nan, "siamese-0.01": 0.01, "siamese-0": 0.0}
-    figure = accuracy.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, gammas)
+    arms = ["ce", "siamese-0.01", "siamese-0"]
+    figure = accuracy.accuracy_by_gamma({"a cell": values_of(trials, "test_acc")}, arms)
     assert figure
     (axes,) = figure.axes
     bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
@@ -83,8 +83,8 @@ def test_accuracy_against_gamma_has_t_intervals(trials: pd.DataFrame) -> None:
 
 def test_one_gamma_or_two_arms_of_one_gamma_make_no_curve(trials: pd.DataFrame) -> None:
     values = {"a cell": values_of(trials, "test_acc")}
-    assert accuracy.accuracy_by_gamma(values, {"siamese-0": 0.0}) is None
-    assert accuracy.accuracy_by_gamma(values, {"siamese-0 a": 0.0, "siamese-0 b": 0.0}) is None
+    assert accuracy.accuracy_by_gamma(values, ["siamese-0"]) is None
+    assert accuracy.accuracy_by_gamma(values, ["siamese-0 a", "siamese-0 b"]) is None
 
 
 def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
@@ -94,9 +94,8 @@ def test_arms_that_differ_in_more_than_gamma_have_a_line_each() -> None:
         "siamese-0",
         *(f"siamese-{g} lambd={v}" for v in ("0.1", "0.2") for g in ("0.001", "0.01")),
     ]
-    gammas = dict(zip(labels, [np.nan, 0.0, 0.001, 0.01, 0.001, 0.01], strict=True))
     values = pd.DataFrame({label: [0.5 + i / 10, 0.52 + i / 10] for i, label in enumerate(labels)})
-    figure = accuracy.accuracy_by_gamma({"a cell": values, "empty": values.iloc[:0]}, gammas)
+    figure = accuracy.accuracy_by_gamma({"a cell": values, "empty": values.iloc[:0]}, labels)
     assert figure
     axes, empty = figure.axes
     lines = {line.get_label(): line for line in axes.lines if str(line.get_label()).startswith("lambd")}
@@ -143,7 +142,7 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
 
 def test_effects_have_a_matrix_each() -> None:
     found = effects_of(frame(powerset_study(model)))
-    figure = effects.effects_figure({title: table for title, (table, _) in found.items()})
+    figure = effects.effects_figure({column: table for column, (table, _) in found.items()})
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
     matrix = next(axes for axes in figure.axes if axes.get_title() == "CE")

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.render.table import Entry, Table, Ui, texts, to_html, to_latex, to_markdown, to_terminal
-from analysis.render.text import arm_text, difference_text, interval, latex, p_value, points
+from analysis.render.table import Entry, Table, Ui, entries, to_html, to_latex, to_markdown, to_terminal
+from analysis.render.text import arm_title, difference_title, format_points, interval, latex, p_value
 
 TABLE = Table(
     name="a-table",
@@ -85,12 +85,12 @@ def test_html_escapes_and_leads_to_runs() -> None:
     ],
 )
 def test_arm_names(label: str, text: str) -> None:
-    assert arm_text(label) == text
+    assert arm_title(label) == text
 
 
 def test_numbers_for_people() -> None:
-    assert difference_text("siamese-0.001", "ce") == "γ = 10⁻³ − CE"
-    assert [points(value) for value in (0.0123, -0.0123, -0.0001, float("nan"))] == [
+    assert difference_title("siamese-0.001", "ce") == "γ = 10⁻³ − CE"
+    assert [format_points(value) for value in (0.0123, -0.0123, -0.0001, float("nan"))] == [
         "+1.2",
         "−1.2",
         "+0.0",
@@ -102,4 +102,4 @@ def test_numbers_for_people() -> None:
     assert [p_value(p) for p in (0.0004, 0.0123, 0.04996, 0.0504, 1.0)] == [
         *("< 0.001", "0.012", "0.0500", "0.0504", "1.000")
     ]
-    assert texts("a", "b") == (Entry(text="a"), Entry(text="b"))
+    assert entries("a", "b") == (Entry(text="a"), Entry(text="b"))

@@ -9,10 +9,10 @@ import pytest
 from synthetic import config, frame
 
 from analysis.render.table import Table
-from analysis.sections.cells import summarise
 from analysis.sections.overview import overview
 from analysis.stats.comparisons import comparisons
 from analysis.stats.factors import effects_of
+from analysis.stats.results import Results
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import TrialConfig
 
@@ -40,7 +40,7 @@ def model(trial: TrialConfig) -> float:
 
 
 def tables(trials: pd.DataFrame) -> dict[str, Table]:
-    return {t.name: t for t in overview(trials, summarise(trials), comparisons(trials))}
+    return {t.name: t for t in overview(Results(trials))}
 
 
 def column(table: Table, name: str) -> dict[str, str]:
@@ -55,14 +55,19 @@ def trials() -> pd.DataFrame:
 
 def test_effects_are_found(trials: pd.DataFrame) -> None:
     found = effects_of(trials)
-    assert list(found) == ["CE", "γ = 0", "γ = 10⁻²", "γ = 10⁻² − γ = 0"]
-    ce, dropped = found["CE"]
+    assert list(found) == [
+        ("ce", None),
+        ("siamese-0", None),
+        ("siamese-0.01", None),
+        ("siamese-0.01", "siamese-0"),
+    ]
+    ce, dropped = found["ce", None]
     assert dropped == []
     # Coded ∓ ½: a main effect is the mean over both settings of the other.
     expected = {"rrc": 0.06 + 0.015, "hflip": 0.02 + 0.015, "rrc:hflip": 0.03, "grayscale": 0.0}
     for term, effect in expected.items():
         assert ce.loc[term, "effect"] == pytest.approx(effect, abs=0.0007), term
-    term, _ = found["γ = 10⁻² − γ = 0"]
+    term, _ = found["siamese-0.01", "siamese-0"]
     assert term.loc["solarize", "effect"] == pytest.approx(-0.02, abs=0.001)
     assert term.loc["rrc", "effect"] == pytest.approx(0, abs=0.001)
     assert len(ce) == 10
@@ -87,8 +92,8 @@ def test_a_seed_that_a_subset_lacks_is_left_out_and_named() -> None:
     missing = next(t for t in results if t.seed == 2 and t.arm == "ce")
     trials = frame({**results, missing: None})
     found = effects_of(trials)
-    assert found["CE"][1] == [2]
-    assert found["γ = 0"][1] == []
+    assert found["ce", None][1] == [2]
+    assert found["siamese-0", None][1] == []
     assert "Left out, as a trial of them is missing: seed 2." in tables(trials)["effects-0"].caption
 
 
@@ -179,7 +184,7 @@ def test_arms_of_one_name_have_no_effect_of_augmentations() -> None:
         for arm in ("ce", "0", "0.01")
         for seed in range(4)
     }
-    assert list(effects_of(frame(made))) == ["CE", "γ = 0"]
+    assert list(effects_of(frame(made))) == [("ce", None), ("siamese-0", None)]
 
 
 def test_nothing_is_averaged_where_every_arm_lacks_a_cell() -> None:

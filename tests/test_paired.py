@@ -168,7 +168,7 @@ def test_an_arm_is_chosen_by_the_other_seeds() -> None:
     assert result.chosen.tolist() == ["b", "a", "a"]
     assert result.test.tolist() == [4.0, 2.0, 3.0]
     assert (result.optimistic, result.optimistic_arm) == (5.0, "b")
-    with pytest.raises(ValueError, match="takes two seeds at least, got 1"):
+    with pytest.raises(ValueError, match="takes at least two seeds, got 1"):
         select(validation.iloc[:1], test)
     with pytest.raises(ValueError, match="no result for a seed"):
         select(validation, test.mask(test == 5.0))

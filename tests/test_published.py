@@ -9,16 +9,9 @@ from scipy import stats
 from synthetic import config, frame
 
 from analysis.render.table import Table
-from analysis.sections.cells import summarise
-from analysis.stats.published import (
-    REQUIRED,
-    THESIS,
-    Published,
-    hold,
-    published_findings,
-    published_tables,
-    read_published,
-)
+from analysis.sections.published import published_findings, published_tables
+from analysis.stats.published import REQUIRED, THESIS, Published, match_published, read_published
+from analysis.stats.summary import summarise
 from search_spaces import SPACES, TABLES
 from trainables.trial import FIELDS, TrialConfig, format_value, parse_value
 
@@ -31,11 +24,11 @@ def write(path: Path, *lines: str, head: str = HEAD) -> Path:
 
 
 def tables(trials: pd.DataFrame, published: Published) -> list[Table]:
-    return published_tables(hold(summarise(trials), trials, published), trials, published)
+    return published_tables(match_published(summarise(trials), trials, published), trials, published)
 
 
 def sentences(trials: pd.DataFrame, published: Published) -> list[str]:
-    return published_findings(hold(summarise(trials), trials, published), published)
+    return published_findings(match_published(summarise(trials), trials, published), published)
 
 
 def rows(table: Table) -> dict[str, list[str]]:
@@ -169,7 +162,7 @@ def test_a_published_number_counts_once_however_many_of_ours_it_is_held_against(
         " They share training runs, so this count has no p-value."
     )
     assert sentences(trials, read_published(path)) == [told.format(1)]
-    otherwise = " Ours was trained otherwise than 1 of them: the tables say how."
+    otherwise = " Ours was trained differently from 1 of them: the tables say how."
     assert sentences(frame(far), read_published(path)) == [told.format(0) + otherwise]
 
 

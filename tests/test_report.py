@@ -19,13 +19,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import Made, config, fill, results
 
-from analysis.render import page
+from analysis.render.files import invalidate
 from analysis.report import main, render
 from analysis.sections.caveats import provenance
 from analysis.stats.published import THESIS
 from analysis.trials import load
 from search_spaces import Selection, select
 from study.ledger.ledger import Ledger
+from trainables.metrics import METRICS as METRICS_OF_TRIALS
 from trainables.trial import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,9 +98,11 @@ def tables(folder: Path) -> Tables:
 
 def read_tables(text: str) -> Tables:
     found = {}
-    for block in text.split("### ")[1:]:
+    for block in re.split("^#+ ", text, flags=re.MULTILINE)[1:]:
         title, _, body = block.partition("\n")
         lines = [line for line in body.splitlines() if line.startswith("|")]
+        if not lines:
+            continue
         cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if "|:-" not in line]
         table = pd.DataFrame([row[1:] for row in cells[1:]], [row[0] for row in cells[1:]], cells[0][1:])
         while title in found:
@@ -350,6 +353,41 @@ def test_html_and_markdown_hold_the_same_numbers(folder: Path, tables: Tables) -
             assert f">{text}</td>" in page or f">{text}</a></td>" in page
 
 
+def test_a_large_study_has_an_overview_with_figures_and_single_cells_as_tables(folder: Path) -> None:
+    page = " ".join((folder / "out/report.html").read_text().split())
+    assert "896 of 896 planned trials finished · 32 cells, 4 arms, 7 seeds" in page
+    assert page.count("<details><summary>cifar10") == page.count("<details><summary>Diagnostics") == 32
+    assert "With 32 cells this report leaves out figures of single cells" in page
+    assert "of 32 cells without any true difference 1.6 would show one on average" in page
+    assert len(page) < 15e6
+    names = {path.stem for path in (folder / "out/figures").glob("*.pdf")}
+    assert {"gamma", "effects-1", "forest-ce-0", "forest-siamese-0-1", "trade-offs", "cost"} <= names
+    assert not any(name.startswith("accuracy") for name in names)
+
+
+def test_diagnostics(tables: Tables, runs: pd.DataFrame) -> None:
+    """Every metric that belongs there, by plain pandas; of z only where there is a term."""
+    names = [name for name, metric in METRICS_OF_TRIALS.items() if metric.table == "diagnostics"]
+    for (backbone, augmentations), cell in runs.groupby(["backbone", "augmentations"]):
+        table = tables[f"cifar10 · {backbone} · {label(augmentations)}: diagnostics"]
+        assert list(table.columns) == list(ARMS.values())
+        shown = [name for name in names if name in cell and cell[name].notna().any()]
+        assert len(shown) == len(table) == 9  # all but the validation images' calibration error
+        for name, (title, row) in zip(shown, table.iterrows(), strict=True):
+            percent = METRICS_OF_TRIALS[name].unit == "%"
+            assert title == METRICS_OF_TRIALS[name].title + (" (%)" if percent else "")
+            digits = 1 if percent or "rank" in name else 3
+            found = cell.groupby("arm")[name].agg(["count", "mean", "std"]) * [
+                1,
+                *[100 if percent else 1] * 2,
+            ]
+            for arm, text in ARMS.items():
+                count, mean, std = found.loc[arm]
+                expected = f"{mean:.{digits}f} ± {std:.{digits}f}".replace("-", "−")
+                assert row[text] == (expected if count else "–"), (backbone, augmentations, name, arm)
+    assert "z_effective_rank" in shown
+
+
 class Page(html.parser.HTMLParser):
     """Well-formed: every element is closed in order, ids are unique, what is linked to is there."""
 
@@ -446,15 +484,15 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     page = studied(tmp_path, empty_store, made, configs)()
     first = page[: page.index('<ul class="findings">')]
     assert "This study is incomplete: 3 of 6 trials have no result" in first
-    assert "(1 failed, 2 not begun)" in first
+    assert "(1 failed, 2 not started)" in first
     assert "loss is nan &lt;b&gt;at&lt;/b&gt; epoch 2" in page
     assert "(1 of 3)" in page
     assert "(2 of 3)" in page
     assert "Left out, as not every arm has them: seed 1." in page
     markdown = (tmp_path / "out/report.md").read_text()
-    assert markdown.startswith("# Study test\n\n**Incomplete: 3 of 6 trials have no result**")
-    assert r"`: loss is nan \<b\>at\</b\> epoch 2" in markdown
-    for text in (page, markdown):  # of those that were not begun no reason is known
+    assert markdown.startswith("# Study test\n\n**This study is incomplete: 3 of 6 trials have no result")
+    assert r": loss is nan \<b\>at\</b\> epoch 2" in markdown
+    for text in (page, markdown):  # of those that were not started no reason is known
         assert ": nan\n" not in text
         assert ": nan<" not in text
 
@@ -560,7 +598,7 @@ def test_what_goes_with_the_dataset_is_named_and_not_called_fixed(tmp_path: Path
     assert facts["batch_size"] == "512 with vgg16, 128 with resnet18"
     assert facts["unlabeled_size (two views)"] == "5000 with stl10, 0 with digits"
     assert facts["views (two views, with grayscale or solarize)"] == "asymmetric"
-    assert facts["lambd (γ &gt; 0)"] == "0.0051"
+    assert facts["lambd (Barlow Twins, γ &gt; 0)"] == "0.0051"
     assert "Arms of two views: views asymmetric, unlabeled_size 5000." in page
     text = (tmp_path / "out/report.md").read_text()
     assert "- batch_size: 512 with vgg16, 128 with resnet18" in text
@@ -575,8 +613,8 @@ def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Pa
     ]
     page = studied(tmp_path, empty_store, made, configs)()
     assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
-    assert "1 of 6 trials ran from a working tree with changes that no commit holds." in page
-    assert "1 of 6 trials were begun more than once: interrupted and gone on with, or retried." in page
+    assert "1 of 6 trials ran from a working tree with uncommitted changes." in page
+    assert "1 of 6 trials were started more than once: interrupted and resumed, or retried." in page
     assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
 
 
@@ -628,24 +666,10 @@ def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_sto
     selection = Selection(space="test", trials=tuple(configs), steps=("a test",))
     trials = load(selection, ledger.trials())
     assert render(selection, trials, ledger, tmp_path / "out").files == ()
-    page.forget(tmp_path / "out")
+    invalidate(tmp_path / "out")
     assert render(selection, trials, ledger, tmp_path / "out").files
     (tmp_path / "out/.rendered").write_text("damaged")
     assert render(selection, trials, ledger, tmp_path / "out").files
-
-
-def test_sixteen_hundred_trials(tmp_path: Path, empty_store: Path) -> None:
-    """The space `ablations` as it is: an overview with figures, single cells as tables; below 15 MB."""
-    configs = select("ablations").trials
-    page = studied(tmp_path, empty_store, done(configs), configs)()
-    assert "1600 of 1600 planned trials finished · 64 cells, 5 arms, 5 seeds" in page
-    assert page.count("<details") == 64
-    assert "With 64 cells this report leaves out figures of single cells" in page
-    assert "of 64 cells without any true difference 3.2 would show one on average" in page
-    assert len(page) < 15e6
-    names = {path.stem for path in (tmp_path / "out/figures").glob("*.pdf")}
-    assert {"gamma", "effects-3", "forest-ce-0", "forest-siamese-0-3", "trade-offs", "cost"} <= names
-    assert not any(name.startswith("accuracy") for name in names)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_analysis_scripts_answer_alone(study: Path) -> None:
             check=True,
         )
         assert "wrote again/" in done.stdout
-    assert (study / "again/tables.tex").read_text().count(r"\toprule") == 2  # accuracies, differences
+    assert (study / "again/tables.tex").read_text().count(r"\toprule") == 3  # + differences, diagnostics
     assert (study / "again/report.html").exists()
 
 

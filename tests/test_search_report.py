@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
 from analysis.plots.search import history, pareto, shares, slices
-from analysis.sections.search_report import _compared_sentences, _findings, render
-from analysis.sections.search_tables import SearchStudy, baseline_of, compared, final_tables, searched_table
+from analysis.report import render_search
+from analysis.sections.findings import cell_findings
+from analysis.sections.search import search_findings
+from analysis.sections.search_tables import final_tables, searched_table
 from analysis.stats.importances import importances
+from analysis.stats.search import SearchStudy
 from analysis.trials import MixedData
 from search_spaces import SPACES, Search
 from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
@@ -119,18 +122,16 @@ def test_finalists_with_their_fresh_seeds_alone() -> None:
 
 def test_the_baseline_is_chosen_by_validation_and_compared_on_test_images() -> None:
     found = study({**searched(), **finals()})
-    assert baseline_of(found) == "CE 2"
-    result = compared(found)
-    assert result is not None
-    table, baseline, dropped = result
-    assert (baseline, dropped, list(table.index)) == ("CE 2", [], ["Siamese 1"])
+    assert found.baseline == "CE 2"
+    table = found.compared[found.compared["metric"] == "test_acc"]
+    assert table[["arm_label", "baseline", "dropped"]].to_numpy().tolist() == [["Siamese 1", "CE 2", ""]]
     ours, theirs = np.array(TEST["siamese", 1]), np.array(TEST["ce", 2])
     expected = ttest_rel(ours, theirs)
     row = table.iloc[0]
     assert row["delta"] == pytest.approx((ours - theirs).mean())
     assert row["p_t"] == pytest.approx(expected.pvalue)
     assert [row["delta_low"], row["delta_high"]] == pytest.approx(list(expected.confidence_interval(0.95)))
-    (sentence, *_) = _findings(found)
+    (sentence, *_) = search_findings(found)
     assert sentence.startswith("Siamese 1 has a higher test accuracy than CE 2: +8.0 points (adjusted 95 %")
     assert "n = 3 fresh seeds" in sentence
 
@@ -142,23 +143,37 @@ def test_a_missing_seed_is_left_out_and_said() -> None:
     assert "(2 of 3)" in text(found, "finalists").loc["Test", "Siamese 1"]
     caption = next(t.caption for t in final_tables(found) if t.name == "finalists-differences")
     assert "n = 2" in caption
-    assert "Left out, as not every finalist has them: seeds 2." in caption
-    assert _findings(found)[0] == "Against CE 2 nothing can be shown with 2 fresh seeds; it takes 3."
+    assert "Left out, as not every arm has them: seed 2." in caption
+    assert search_findings(found)[0] == "Against CE 2 nothing can be shown with 2 fresh seeds; it takes 3."
+
+
+def family(**columns: Any) -> pd.DataFrame:
+    about = {"metric": "test_acc", "baseline": "CE 1", "baseline_label": "CE 1", "delta": 0.05}
+    return pd.DataFrame({**columns, **{name: columns.get(name, value) for name, value in about.items()}})
 
 
 def test_no_difference_is_never_equal() -> None:
-    values = pd.DataFrame({"delta": [0.01], "n": [3], "p_holm": [0.4]}, index=["Siamese 1"])
-    (sentence,) = _compared_sentences(values.assign(delta_low_holm=-0.1, delta_high_holm=0.1), "CE 1")
-    assert sentence == "No difference in test accuracy to CE 1 is shown for Siamese 1 (n = 3 fresh seeds)."
+    values = family(
+        arm_label=["Siamese 1"], n=[3], p_holm=[0.4], delta_low_holm=[-0.1], delta_high_holm=[0.1]
+    )
+    (sentence,) = cell_findings(values, seed="fresh seed")
+    assert sentence == (
+        "Against CE 1 no difference in test accuracy is shown for Siamese 1: differences from −10.0 to +10.0"
+        " points remain possible (adjusted 95 % intervals, n = 3 fresh seeds); that is no evidence of"
+        " equality."
+    )
 
 
 def test_a_finalist_is_claimed_to_differ_by_its_own_seeds_alone() -> None:
     """One that has fewer seeds than others has their number in its sentence, and none with too few."""
-    values = pd.DataFrame(
-        {"delta": 0.05, "n": [5, 4, 2], "p_holm": 0.01, "delta_low_holm": 0.01, "delta_high_holm": 0.09},
-        index=["Siamese 1", "Siamese 2", "CE 2"],
+    values = family(
+        arm_label=["Siamese 1", "Siamese 2", "CE 2"],
+        n=[5, 4, 2],
+        p_holm=0.01,
+        delta_low_holm=0.01,
+        delta_high_holm=0.09,
     )
-    sentences = _compared_sentences(values, "CE 1")
+    sentences = cell_findings(values, seed="fresh seed")
     assert [sentence.partition(" has ")[0] for sentence in sentences[:2]] == ["Siamese 1", "Siamese 2"]
     assert ["n = 5 fresh seeds" in sentences[0], "n = 4 fresh seeds" in sentences[1]] == [True, True]
     assert "is shown for CE 2" in sentences[2]
@@ -188,7 +203,7 @@ def test_searched_trials_are_shown_without_test_images() -> None:
 
 
 def test_what_stopping_early_saved_is_counted() -> None:
-    sentences = _findings(study(searched()))
+    sentences = search_findings(study(searched()))
     saved = "Stopping 1 of 5 configurations early took the search 192 epochs instead of 240 (80%)."
     assert saved in sentences  # how far the diverged one came is not known
     assert "1 configuration diverged: the loss was not finite." in sentences
@@ -212,16 +227,16 @@ class Reader:
 def test_a_page_is_rendered_once_and_again_when_something_has_changed(tmp_path: Path) -> None:
     records = searched()
     found = load_search_state(searching(), records, {})
-    first = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+    first = render_search(found, Reader(records), tmp_path)  # type: ignore[arg-type]
     page = (tmp_path / "report.html").read_text()
     assert "No finalist has been trained with fresh seeds yet: nothing is compared." in page
     assert "This search is incomplete: 1 of 6 configurations have not ended." in page
     assert not first.tables
     assert first.files
-    assert not render(found, Reader(records), tmp_path).files  # type: ignore[arg-type]
+    assert not render_search(found, Reader(records), tmp_path).files  # type: ignore[arg-type]
     records = {**records, **finals()}
     found = load_search_state(searching(), records, {})
-    again = render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+    again = render_search(found, Reader(records), tmp_path)  # type: ignore[arg-type]
     assert again.files
     assert again.tables[0].name == "finalists"
     assert (tmp_path / "tables/latex/finalists.tex").exists()
@@ -235,7 +250,7 @@ def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:
     records[other.key] = other
     found = load_search_state(searching(trials=4), records, {})
     with pytest.raises(MixedData, match="its trials were trained on different data"):
-        render(found, Reader(records), tmp_path)  # type: ignore[arg-type]
+        render_search(found, Reader(records), tmp_path)  # type: ignore[arg-type]
 
 
 def members(values: dict[float, float]) -> list[SearchTrial]:
@@ -279,7 +294,7 @@ def test_figures_have_what_they_are_given() -> None:
             "batch_size": [25, 50, 25, 25],
         }
     )
-    drawn = history(frame, "val_acc", highest=True)
+    drawn = history(frame, "val_acc")
     dots, stopped, best = drawn.axes[0].lines
     assert list(dots.get_ydata()) == [0.5, 0.7, 0.6]
     assert list(stopped.get_ydata()) == [0.2]

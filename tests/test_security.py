@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 from studies import ROOT, start
 
-from analysis.plots.cache import Gallery
-from analysis.render.markdown import inert
-from analysis.tables import _write_single
+from analysis.plots.cache import FigureCache
+from analysis.render.files import _write_single
+from analysis.render.markdown import escape_markdown
 from study.cli import options
 from study.cluster import ray_internals
 from study.ledger import credentials, tracking_uri
@@ -232,14 +232,14 @@ def test_a_lists_names_delete_nothing_elsewhere(tmp_path: Path) -> None:
     _write_single({"new": "table"}, report)
     assert mine.exists()
     assert {path.name for path in report.iterdir()} == {".tables", "new.tex"}
-    gallery = Gallery(folder=report, known={f"{tmp_path}/mine": "x", "../../mine": "x"})
-    gallery.sweep()
+    gallery = FigureCache(folder=report, known={f"{tmp_path}/mine": "x", "../../mine": "x"})
+    gallery.prune()
     assert (tmp_path / "mine.png").exists()
 
 
 def test_text_of_the_ledger_is_no_markdown() -> None:
     assert (
-        inert("<img src=x> ![b](http://e) [c](javascript:1)\n# `d`")
+        escape_markdown("<img src=x> ![b](http://e) [c](javascript:1)\n# `d`")
         == r"\<img src=x\> \!\[b\](http://e) \[c\](javascript:1) # \`d\`"
     )
 

@@ -4,33 +4,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
 from analysis.plots.style import BASELINE_COLOUR, arm_colours, legend_below, name_arms, panels_of, per_cent
-from analysis.render.text import arm_text, gamma_text
-from analysis.stats.comparisons import values_of
+from analysis.render.text import arm_title
+from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.paired import LEVEL, Vector
 from analysis.trials import finished
+from trainables.arms import CE, Arm, weight_text
+from trainables.metrics import METRICS
 
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
-"""Per epoch, in the order in which panels are chosen; two are shown."""
-TRADES = {
-    "view_agreement": "View agreement",
-    "test_ece": "Calibration error (ECE)",
-}
-"""What accuracy is held against: invariance to augmentation, and calibration."""
+"""Metrics of each epoch. The first two that a cell has are shown."""
+TRADES = ("view_agreement", "test_ece")
+"""What accuracy is plotted against: invariance to augmentation, and calibration."""
 
 
 def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
-    """Every seed's accuracy beside the arm's mean, a panel a metric.
+    """Every seed's accuracy beside the arm's mean, a panel per metric (name -> title).
 
-    Lines join the arms of one seed: what is compared is paired by seed.
-
-    Args:
-        cell: the trials of one cell.
-        metrics: name -> title of each panel.
+    Lines join the arms of one seed: comparisons are paired by seed.
     """
     arms = list(dict.fromkeys(cell["arm_label"]))
     colours = arm_colours(arms)
@@ -49,12 +45,7 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
 
 
 def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
-    """Mean over seeds of what each epoch measured, and the range of the seeds; None without curves.
-
-    Args:
-        curves: of `analysis.plots.curves.read_curves`, of one cell.
-        arms: their labels, in order.
-    """
+    """Mean over seeds of the metrics of each epoch, and the range of the seeds; None without curves."""
     metrics = [name for name in CURVES if name in curves and curves[name].notna().any()][:2]
     if not metrics:
         return None
@@ -64,7 +55,7 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
         for arm, seeds in curves.groupby("arm_label", sort=False):
             over = seeds.groupby("epoch")[metric]
             epochs, mean = over.mean().index, over.mean()
-            axes.plot(epochs, mean, color=colours[str(arm)], linewidth=1.4, label=arm_text(str(arm)))
+            axes.plot(epochs, mean, color=colours[str(arm)], linewidth=1.4, label=arm_title(str(arm)))
             axes.fill_between(
                 epochs, over.min(), over.max(), color=colours[str(arm)], alpha=0.15, linewidth=0
             )
@@ -77,51 +68,43 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
     return figure
 
 
-def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], gammas: Mapping[str, float]) -> Figure | None:
+def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> Figure | None:
     """Test accuracy against γ: mean and 95 % t interval over seeds; cross-entropy alone as a line.
 
-    Arms that differ in more than γ are joined setting by setting: a line for each.
+    Arms that differ in more than γ have a line for each setting. None for fewer than two γ.
 
     Args:
         panels: title -> seeds × arms, fractions.
-        gammas: γ of each arm by label; NaN for cross-entropy.
-
-    Returns:
-        None where fewer than two γ are known.
+        arms: labels of all arms.
     """
-    weights = sorted({gamma for gamma in gammas.values() if not np.isnan(gamma)})
+    gammas = {label: Arm.parse(label).gamma for label in arms}
+    weights = sorted({gamma for gamma in gammas.values() if gamma is not None})
     if len(weights) < 2:
         return None
-    lines = _by_setting([arm for arm in gammas if not np.isnan(gammas[arm])], gammas)
-    colours = arm_colours(list(gammas)) if len(lines) == 1 else arm_colours(list(lines))
+    lines = _lines([label for label, gamma in gammas.items() if gamma is not None])
+    colours = arm_colours(arms if len(lines) == 1 else list(lines))
     figure, grid = panels_of(len(panels))
     for axes, (title, values) in zip(grid, panels.items(), strict=True):
-        drawn = False
-        for i, (setting, arms) in enumerate(lines.items()):
-            known = [arm for arm in arms if arm in values and values[arm].notna().any()]
-            drawn |= bool(known)
-            # Beside each other, not on top.
-            places = [weights.index(gammas[arm]) + 0.08 * (i - (len(lines) - 1) / 2) for arm in known]
-            means, halves = _mean_and_half(values[known])
-            colour = colours[setting] if len(lines) > 1 else "0.6"
-            axes.plot(places, means, color=colour, linewidth=1, zorder=1, label=setting or None)
-            for place, arm, mean, half in zip(places, known, means, halves, strict=True):
-                dot = colours[setting] if len(lines) > 1 else colours[arm]
+        known = {name: [arm for arm in on if _has_values(values, arm)] for name, on in lines.items()}
+        for i, (setting, shown) in enumerate(known.items()):
+            offset = 0.08 * (i - (len(lines) - 1) / 2)  # side by side, not on top of each other
+            places = [weights.index(gammas[arm]) + offset for arm in shown]  # type: ignore[arg-type]
+            means, halves = _mean_and_half(values[shown])
+            joined = {"color": colours[setting], "label": setting} if len(lines) > 1 else {"color": "0.6"}
+            axes.plot(places, means, linewidth=1, zorder=1, **joined)
+            for place, arm, mean, half in zip(places, shown, means, halves, strict=True):
+                dot = colours[setting if len(lines) > 1 else arm]
                 axes.errorbar(place, mean, half, fmt="o", color=dot, capsize=3)
-        if "ce" in values and values["ce"].notna().any():
-            drawn = True
-            (mean,), (half,) = _mean_and_half(values[["ce"]])
-            axes.axhline(mean, color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", label="CE")
-            if np.isfinite(half):
-                axes.axhspan(mean - half, mean + half, color=BASELINE_COLOUR, alpha=0.12, linewidth=0)
+        if _has_values(values, CE):
+            _draw_baseline(axes, values)
         axes.set_title(title, fontsize=10)
-        if not drawn:
+        if not any(known.values()) and not _has_values(values, CE):
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no results", ha="center", color="0.4", transform=axes.transAxes)
             continue
         if len(lines) == 1 and axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, loc="best")
-        axes.set_xticks(range(len(weights)), list(map(gamma_text, weights)))
+        axes.set_xticks(range(len(weights)), list(map(weight_text, weights)))
         axes.set_xlim(-0.35, len(weights) - 0.65)
         axes.set_xlabel("γ")
         per_cent(axes.yaxis)
@@ -130,22 +113,33 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], gammas: Mapping[str, f
     return figure
 
 
-def _by_setting(arms: Sequence[str], gammas: Mapping[str, float]) -> dict[str, list[str]]:
-    """Arms in the order of γ, by what sets them apart beside it; all share a control that has no setting."""
+def _lines(arms: Sequence[str]) -> dict[str, list[str]]:
+    """Arms by setting, in the order of γ; all settings share a control that has none."""
     settings: dict[str, list[str]] = {}
-    for arm in sorted(arms, key=lambda arm: gammas[arm]):
-        settings.setdefault(arm.partition(" ")[2], []).append(arm)
+    for label in sorted(arms, key=lambda label: Arm.parse(label).gamma or 0.0):
+        settings.setdefault(Arm.parse(label).setting, []).append(label)
     alone = settings.get("", [])
-    if len(settings) > 1 and alone and all(gammas[arm] == 0 for arm in alone):
+    if len(settings) > 1 and alone and not any(Arm.parse(label).gamma for label in alone):
         return {name: [*alone, *members] for name, members in settings.items() if name}
     return settings
 
 
+def _has_values(values: pd.DataFrame, arm: str) -> bool:
+    return arm in values and bool(values[arm].notna().any())
+
+
+def _draw_baseline(axes: Axes, values: pd.DataFrame) -> None:
+    (mean,), (half,) = _mean_and_half(values[[CE]])
+    axes.axhline(mean, color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", label=arm_title(CE))
+    if np.isfinite(half):
+        axes.axhspan(mean - half, mean + half, color=BASELINE_COLOUR, alpha=0.12, linewidth=0)
+
+
 def trade_offs(trials: pd.DataFrame) -> Figure | None:
-    """Test accuracy against invariance and against calibration, a point a trial; None without these."""
+    """Test accuracy against invariance and against calibration, a point per trial; None without these."""
     done = finished(trials)
     metrics = [name for name in TRADES if name in done and done[name].notna().any()]
-    if "test_acc" not in done or not metrics:
+    if TESTED not in done or not metrics:
         return None
     arms = list(dict.fromkeys(trials["arm_label"]))
     colours = arm_colours(arms)
@@ -156,16 +150,16 @@ def trade_offs(trials: pd.DataFrame) -> Figure | None:
             part = done[done["arm_label"] == arm]
             axes.scatter(
                 part[metric],
-                part["test_acc"],
+                part[TESTED],
                 s=size,
                 color=colours[arm],
                 alpha=0.75,
                 linewidths=0,
-                label=arm_text(arm),
+                label=arm_title(arm),
                 rasterized=True,
             )
-        axes.set_xlabel(TRADES[metric])
-        axes.set_ylabel("Test accuracy")
+        axes.set_xlabel(METRICS[metric].axis)
+        axes.set_ylabel(METRICS[TESTED].axis)
         per_cent(axes.yaxis)
         per_cent(axes.xaxis)
     legend_below(figure, grid[0])
@@ -173,20 +167,17 @@ def trade_offs(trials: pd.DataFrame) -> Figure | None:
 
 
 def cost(trials: pd.DataFrame) -> Figure | None:
-    """Training time of every trial by arm, a panel a group of cells that differ in augmentations alone."""
+    """Training time of every trial by arm, a panel per group of cells that differ in augmentations alone."""
     done = finished(trials)
     if "train_seconds" not in done or done["train_seconds"].isna().all():
         return None
     groups = list(done.groupby("group_label", sort=False))
     arms = list(dict.fromkeys(trials["arm_label"]))
     colours = arm_colours(arms)
-    unit, name = (
-        (3600, "hours")
-        if done["train_seconds"].median() > 7200
-        else ((60, "minutes") if done["train_seconds"].median() > 120 else (1, "seconds"))
-    )
+    median = done["train_seconds"].median()
+    unit, name = (3600, "hours") if median > 7200 else (60, "minutes") if median > 120 else (1, "seconds")
     figure, grid = panels_of(len(groups))
-    width = min(22, 130 / len(arms))  # points: beside each other, not one line
+    width = min(22, 130 / len(arms))  # in points: side by side, not one line
     for axes, (label, group) in zip(grid, groups, strict=True):
         for place, arm in enumerate(arms):
             times = group.loc[group["arm_label"] == arm, "train_seconds"] / unit

@@ -1,4 +1,4 @@
-"""The curves that trials kept: one row an epoch of each finished trial."""
+"""The learning curves of trials, from their artifacts."""
 
 import pandas as pd
 
@@ -7,19 +7,15 @@ from study.ledger.ledger import Ledger
 
 
 def read_curves(trials: pd.DataFrame, ledger: Ledger) -> tuple[pd.DataFrame, int]:
-    """The histories of the finished trials, which a trial keeps as `history.parquet`.
-
-    Args:
-        trials: of `analysis.trials.load`.
-        ledger: where their artifacts are.
+    """The histories of the finished trials, kept as `history.parquet`.
 
     Returns:
-        Columns `arm_label`, `seed`, `epoch` and the metrics of each epoch, empty where nothing was kept; and
-        of how many trials the history is not there, or damaged.
+        Columns `arm_label`, `seed`, `epoch` and the metrics of each epoch, empty if there are none; and the
+        number of trials whose history is missing or damaged.
     """
     tables, lacking = [], 0
     for trial in finished(trials)[["run_id", "arm_label", "seed"]].to_dict("records"):
-        try:  # a run whose artifacts were deleted has its metrics still
+        try:  # a run whose artifacts were deleted still has its metrics
             history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
         except (OSError, ValueError):
             lacking += 1

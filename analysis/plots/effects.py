@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from analysis.plots.style import BASELINE_COLOUR, arm_colours, legend_below
-from analysis.render.text import MINUS, difference_text, points
+from analysis.plots.style import arm_colours, legend_below
+from analysis.render.text import MINUS, difference_title, format_points
+from analysis.stats.factors import Column
 from analysis.stats.paired import Vector
 from search_spaces.families import LEVEL
 
@@ -21,13 +22,10 @@ def forest(
     *,
     known: Sequence[str] = (),
 ) -> Figure | None:
-    """Paired differences in test accuracy, a row a cell: 95 % intervals, and adjusted ones as thin lines.
+    """Paired differences in test accuracy, a row per cell: 95 % intervals, and adjusted ones as thin lines.
 
-    Args:
-        compared: rows of `analysis.stats.comparisons.comparisons` for test accuracy and one baseline.
-        labels: what to call the cells.
-        pooled: rows of `pooled_comparisons` for the same baseline, drawn as diamonds below.
-        known: all arms of the study, so that each has its colour of the other figures.
+    The rows are for test accuracy and one baseline; pooled ones are drawn as diamonds below. Of all `known`
+    arms of the study each has its colour from the other figures.
     """
     compared = compared[compared["n"] > 0]
     if compared.empty:
@@ -44,7 +42,7 @@ def forest(
         offset = (i - (len(arms) - 1) / 2) * step
         part = compared[(compared["arm_label"] == arm[0]) & (compared["baseline_label"] == arm[1])]
         places = np.array([rows[cell] for cell in part["cell"]]) + offset
-        _intervals(axes, part, places, colours[arm[0]], label=difference_text(*arm))
+        _intervals(axes, part, places, colours[arm[0]], label=difference_title(*arm))
         if pooled is not None:
             whole = pooled[(pooled["arm_label"] == arm[0]) & (pooled["baseline_label"] == arm[1])]
             _intervals(axes, whole, np.full(len(whole), len(rows) + offset), colours[arm[0]], marker="D")
@@ -75,12 +73,9 @@ def _intervals(
     axes.plot(100 * rows["delta"], places, marker, color=colour, markersize=5, label=label)
 
 
-def effects_figure(found: Mapping[str, pd.DataFrame]) -> Figure:
-    """Main effects of the augmentations with intervals, and a matrix of interactions for each column.
-
-    Args:
-        found: title -> table of `analysis.stats.factors.effects`.
-    """
+def effects_figure(effects: Mapping[Column, pd.DataFrame]) -> Figure:
+    """Main effects of the augmentations with intervals, and a matrix of interactions for each column."""
+    found = {difference_title(*column): table for column, table in effects.items()}
     tables = list(found.values())
     factors = [term for term in tables[0].index if ":" not in term]
     columns = min(len(found), 4)
@@ -89,11 +84,10 @@ def effects_figure(found: Mapping[str, pd.DataFrame]) -> Figure:
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.4, 2.15 * rows])[:, 0]
     axes = above.subplots()
     axes.axhline(0, color="0.3", linewidth=0.8)
-    colours = arm_colours(["ce" if title == "CE" else title for title in found])
-    for i, (title, table) in enumerate(found.items()):
+    colours = arm_colours([arm if control is None else f"{arm} {control}" for arm, control in effects])
+    for i, ((title, table), colour) in enumerate(zip(found.items(), colours.values(), strict=True)):
         places = np.arange(len(factors)) + (i - (len(found) - 1) / 2) * 0.8 / max(len(found), 2)
         part = 100 * table.loc[factors, ["effect", "low", "high"]]
-        colour = colours.get(title, BASELINE_COLOUR)
         spread = [part["effect"] - part["low"], part["high"] - part["effect"]]
         axes.errorbar(
             places, part["effect"], spread, fmt="o", color=colour, markersize=4, capsize=2, label=title
@@ -121,7 +115,9 @@ def _interactions(
             j, i = (factors.index(name) for name in str(term).split(":"))
             matrix[i, j] = 100 * row["effect"]
             weight = "bold" if row["p_holm"] <= LEVEL else "normal"
-            axes.text(j, i, points(row["effect"]), ha="center", va="center", fontsize=8, fontweight=weight)
+            axes.text(
+                j, i, format_points(row["effect"]), ha="center", va="center", fontsize=8, fontweight=weight
+            )
     axes.imshow(
         matrix[1:, :-1],
         cmap="PuOr_r",

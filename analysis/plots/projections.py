@@ -1,4 +1,4 @@
-"""What trials kept of their images: read, laid out in two dimensions, and how well classes are told apart.
+"""Embeddings that trials kept: read, laid out in two dimensions, and scored by how they separate classes.
 
 Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
 """
@@ -19,38 +19,29 @@ from scipy.linalg import orthogonal_procrustes
 
 from analysis.trials import finished
 from study.ledger.ledger import Ledger
+from trainables.arms import Arm
 
 Points = npt.NDArray[np.float64]
-
-
 PERPLEXITY = 30.0
-
-
 NEIGHBOURS = 20
-
-
 ROUNDING = 1e-12
-"""Cosine distances below this are 0: what rounding leaves in double precision is far smaller."""
-
-
+"""Cosine distances below this are 0: errors of rounding in double precision are far smaller."""
 SPLITS = {"train": "augmented training images", "test": "clean test images"}
-"""Kept splits with what a caption calls them."""
-
-
+"""The splits, with their names in captions."""
 KINDS = {"h": "features h", "z": "embeddings z (kept where γ > 0)"}
-"""What can be shown of an image, with what a caption calls it."""
+"""The representations of an image, with their names in captions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedding:
-    """What one trial kept of one split.
+    """The embeddings that one trial kept of one split.
 
     Attributes:
         arm: label of the trial's arm.
-        values: (N, D) features or embeddings, in the half precision in which they are kept: a page of small
-            multiples holds gigabytes of them otherwise.
+        values: (N, D) features or embeddings in half precision, as they are kept: a page of small multiples
+            would take gigabytes otherwise.
         labels: (N,) classes.
-        index: (N,) positions in the split, equal for all trials that are compared.
+        index: (N,) positions in the split, equal for all compared trials.
     """
 
     arm: str
@@ -69,11 +60,9 @@ class Embedding:
 
 
 def shown_seed(trials: pd.DataFrame) -> int | None:
-    """The lowest seed that every arm has finished, never one chosen by eye; None where there is none.
+    """The lowest seed that every arm has finished, never one chosen by eye; None if there is none.
 
-    Args:
-        trials: of one cell, or of several that are shown on one page. Arms of a cell without any finished
-            trial are passed over.
+    The trials are of one cell, or of several on one page. Arms without any finished trial are ignored.
     """
     seeds = [set(arm["seed"]) for _, arm in finished(trials).groupby(["cell", "arm_label"])]
     common = set.intersection(*seeds) if seeds else set()
@@ -81,18 +70,13 @@ def shown_seed(trials: pd.DataFrame) -> int | None:
 
 
 def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str = "h") -> list[Embedding]:
-    """What each arm of a cell kept for one seed: the baseline first, else in the order of the space.
+    """The embeddings of each arm of a cell for one seed: the baseline first, else in the order of the space.
 
-    Args:
-        cell: the trials of one cell.
-        seed: of the trials that are read.
-        split: one of `SPLITS`.
-        ledger: where their artifacts are.
-        what: one of `KINDS`; trials that keep no z are left out for it.
+    `split` is one of `SPLITS`, `what` one of `KINDS`; trials without z are left out for it.
 
     Raises:
-        ValueError: `what` is none of these, or the trials kept different images.
-        OSError: what a trial kept is not there any more.
+        ValueError: `what` is not allowed, or the trials kept different images.
+        OSError: the artifacts of a trial are gone or damaged.
     """
     if what not in KINDS:
         raise ValueError(f"what: got {what!r}; allowed: {', '.join(KINDS)}")
@@ -117,7 +101,7 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
 
 @contextlib.contextmanager
 def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-    """The arrays of a file; OSError where it is damaged."""
+    """The arrays of a file; OSError if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
@@ -126,16 +110,16 @@ def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
 
 
 def baseline_first(arms: Sequence[str]) -> list[str]:
-    """Labels of arms, cross-entropy alone first; where there is none, γ = 0."""
-    names = [label.partition(" ")[0] for label in arms]
-    baseline = "ce" if "ce" in names else "siamese-0"
-    return sorted(arms, key=lambda label: label.partition(" ")[0] != baseline)
+    """Labels of arms, cross-entropy alone first; without it, γ = 0."""
+    gammas = {label: Arm.parse(label).gamma for label in arms}
+    baseline = None if None in gammas.values() else 0.0
+    return sorted(arms, key=lambda label: gammas[label] != baseline)
 
 
 def silhouette(panel: Embedding) -> float | None:
     """Mean silhouette (Rousseeuw 1987) of the classes over all D dimensions, cosine distance.
 
-    None where there is a flaw, one class only, or no two images of a class.
+    None for an embedding with a flaw, a single class, or no two images of one class.
     """
     from sklearn.metrics import silhouette_score
 
@@ -143,16 +127,16 @@ def silhouette(panel: Embedding) -> float | None:
         return None
     distance = 1 - _cosines(panel.values)
     np.fill_diagonal(distance, 0)
-    # What is left by rounding, and below 0 at times, is no distance between equal directions.
+    # Errors of rounding, some below 0, are no distance between equal directions.
     distance[distance < ROUNDING] = 0
     return float(silhouette_score(distance, panel.labels, metric="precomputed"))
 
 
 def knn_accuracy(panel: Embedding) -> float | None:
-    """Share of images whose nearest others among those shown vote for the right class; None at a flaw.
+    """Share of images whose nearest others among those shown vote for the right class; None with a flaw.
 
-    The `NEIGHBOURS` nearest by cosine over all D dimensions (all others where there are fewer) have one
-    vote each; of classes with equal votes the lowest wins.
+    The `NEIGHBOURS` nearest by cosine over all D dimensions (or all others, if fewer) have one vote each; of
+    classes with equal votes the lowest wins. (The metric `knn_acc` has the training images as neighbours.)
     """
     if panel.flaw:
         return None
@@ -175,20 +159,15 @@ def _cosines(values: npt.NDArray[np.floating]) -> Points:
 
 
 def pca_layouts(panels: Sequence[Embedding], onto: Points | None = None) -> list[tuple[Points, float]]:
-    """Two principal components of each panel, turned onto those of the first; explained variance.
+    """Two principal components of each panel (N, 2), and the share of the variance that they explain.
 
-    Args:
-        panels: without flaws, of the same images.
-        onto: (N, 2) layout of these images that the first panel is turned onto; None: it stays.
-
-    Returns:
-        For each panel (N, 2) and the share of the variance that the two components explain.
+    Panels, without flaws and of the same images, are rotated onto the first one, and that one onto `onto`.
     """
     layouts: list[tuple[Points, float]] = []
     for panel in panels:
         points, variance = _principal_components(panel.values)
         if onto is not None:
-            # Axes of a PCA have no sign and no order that means anything across panels.
+            # The signs and the order of the axes of a PCA mean nothing across panels.
             turn, _ = orthogonal_procrustes(points, onto)
             points = points @ turn
         layouts.append((points, variance))
@@ -200,8 +179,8 @@ def _principal_components(values: npt.NDArray[np.floating]) -> tuple[Points, flo
     """The first two, (N, 2), and the share of the variance that they explain."""
     from sklearn.decomposition import PCA
 
-    # All components of 2,000 x 2,048 features take half a minute. ARPACK finds two of them to the same
-    # digits in less than a second, where there are more than two.
+    # All components of 2,000 x 2,048 features take half a minute. Of more than two, ARPACK finds two to the
+    # same digits in less than a second.
     solver = "arpack" if min(values.shape) > 2 else "full"
     pca = PCA(n_components=2, svd_solver=solver, random_state=0)
     points: Points = pca.fit_transform(values.astype(np.float64))
@@ -209,7 +188,7 @@ def _principal_components(values: npt.NDArray[np.floating]) -> tuple[Points, flo
 
 
 def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
-    """t-SNE of each panel, (N, 2): one perplexity and seed, the others begun from the first's layout."""
+    """t-SNE of each panel, (N, 2): one perplexity and seed; the others start from the first one's layout."""
     if not panels:
         return []
     first, *others = panels
@@ -219,18 +198,18 @@ def tsne_layouts(panels: Sequence[Embedding]) -> list[Points]:
 
 
 def _tsne(values: npt.NDArray[np.floating], start: Points) -> Points:
-    """Layout (N, 2) of values (N, D), begun from a layout (N, 2) of any scale."""
+    """Layout (N, 2) of values (N, D), started from a layout (N, 2) of any scale."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     tsne = TSNE(perplexity=perplexity_for(len(values)), init=start / start.std() * 1e-4, random_state=0)
-    # One thread a panel: OpenMP's threads wait for each other at every step, and where anything else runs
-    # beside them that made one layout twenty times slower.
+    # One thread per panel: OpenMP's threads wait for each other at every step, which makes a layout twenty
+    # times slower when anything else is running.
     with threadpool_limits(1):
         layout: Points = tsne.fit_transform(values.astype(np.float64)).astype(np.float64)
     return layout
 
 
 def perplexity_for(images: int) -> float:
-    """The usual one, or what so few images allow."""
+    """`PERPLEXITY`, or what fewer images allow."""
     return min(PERPLEXITY, (images - 1) / 3)

@@ -11,29 +11,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
-from analysis.render.text import MINUS, arm_text
+from analysis.render.text import MINUS, arm_title
+from trainables.arms import CE
 
 BASELINE_COLOUR = "0.35"
-
-
 GREY = 3
-"""Its place in the cycle `petroff10`."""
-
-
+"""Index of the baseline's grey in the cycle `petroff10`."""
 DENSITY = 160
-"""Pixels an inch of figures, and of what is rasterised in a PDF."""
-
-
+"""Pixels per inch of figures, and of what is rasterised in a PDF."""
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 """Left out, so that the same results give the same files."""
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, ColorType]:
-    """A colour for each arm, told apart by colour-blind readers; cross-entropy alone is grey."""
-    others = [arm for arm in arms if arm != "ce"]
-    # Without its grey: that is the baseline's.
+    """A colour for each arm (or what is drawn in its place), also for colour-blind readers; `ce` is grey."""
+    others = [arm for arm in arms if arm != CE]
+    # Without its grey, which is the baseline's.
     cycle = [colour for i, colour in enumerate(mpl.color_sequences["petroff10"]) if i != GREY]
-    if len(others) > len(cycle):  # nobody tells so many apart by colour alone, but none may come twice
+    if len(others) > len(cycle):  # too many to distinguish by colour alone, but none may repeat
         cycle = list(mpl.colormaps["turbo"](np.linspace(0.03, 0.97, len(others))))
     colours = dict(zip(others, cycle, strict=False))
     return {arm: colours.get(arm, BASELINE_COLOUR) for arm in arms}
@@ -53,17 +48,17 @@ def panels_of(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def name_arms(axes: Axes, arms: Sequence[str]) -> None:
-    """The arms along the x-axis, slanted where they would not stand beside each other."""
-    names = [arm_text(arm) for arm in arms]
+    """Arms along the x-axis, slanted where they would overlap."""
+    names = list(map(arm_title, arms))
     long = sum(map(len, names)) > 36
     axes.set_xticks(range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center")
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """Below the panels, in as many columns as fit."""
+    """A legend below the panels, in as many columns as fit."""
     handles, names = axes.get_legend_handles_labels()
     longest = max(map(len, names), default=1)
-    fitting = int(figure.get_figwidth() / (0.075 * longest + 0.5))  # inches of a name at this size
+    fitting = int(figure.get_figwidth() / (0.075 * longest + 0.5))  # inches per name at this size
     columns = max(1, min(len(names), 5, fitting))
     legend = figure.legend(
         handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
@@ -74,16 +69,16 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def per_cent(axis: "mpl.axis.Axis") -> None:
-    """Ticks in per cent, few enough to stand beside each other."""
+    """Ticks in per cent, few enough not to overlap."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(lambda value, _: f"{100 * value:g} %".replace("-", MINUS))
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write the figure as PNG and PDF (type that can be searched and edited); returns both paths."""
+    """Write the figure as PNG and PDF (with text that can be searched and edited); returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    # Laid out once: that takes longer than drawing.
+    # Laid out once: layout takes longer than drawing.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     with mpl.rc_context({"pdf.fonttype": 42}):

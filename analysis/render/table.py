@@ -15,13 +15,7 @@ from analysis.render.text import latex
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """What stands in one place of a table.
-
-    Attributes:
-        text: as people read it.
-        bold: whether it is set off.
-        runs: MLflow runs that it was computed from.
-    """
+    """The content of one cell of a table, and the MLflow runs that it was computed from."""
 
     text: str
     bold: bool = False
@@ -32,13 +26,8 @@ class Entry:
 class Table:
     """A table as people read it.
 
-    Attributes:
-        name: of its LaTeX label, unique in a study.
-        title: what it shows.
-        corner: what the first column holds.
-        columns: titles of the others.
-        rows: title and entries of each.
-        caption: what the numbers are, with n.
+    The name is that of its LaTeX label, unique in a report; `corner` is the title of the first column, which
+    has the titles of the rows; the caption says what the numbers are, with n.
     """
 
     name: str
@@ -59,12 +48,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ui:
-    """Where MLflow's pages are.
-
-    Attributes:
-        address: of the server, without a closing slash.
-        experiment_id: of the experiment.
-    """
+    """The address of MLflow's pages (without a closing slash), and the experiment that is linked to."""
 
     address: str
     experiment_id: str
@@ -77,14 +61,14 @@ class Ui:
         return f"{self.address}/#/compare-runs?runs={ids}&experiments={experiments}"
 
 
-def texts(*entries: str) -> tuple[Entry, ...]:
+def entries(*texts: str) -> tuple[Entry, ...]:
     """Entries of plain text."""
-    return tuple(Entry(text=text) for text in entries)
+    return tuple(Entry(text=text) for text in texts)
 
 
 def to_terminal(table: Table) -> RichTable:
     """The table for rich."""
-    # As Text, in which brackets command nothing.
+    # As Text: brackets in a plain string would be markup.
     view = RichTable(
         title=Text(table.title, style="table.title"),
         caption=Text(table.caption, style="table.caption"),
@@ -100,49 +84,41 @@ def to_terminal(table: Table) -> RichTable:
     return view
 
 
-def to_markdown(table: Table) -> str:
-    """The table in Markdown, under a heading."""
+def to_markdown(table: Table, level: int = 3) -> str:
+    """The table in Markdown, under a heading of this level."""
     marked = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
     frame = table.frame()
     frame = pd.DataFrame(marked, index=frame.index, columns=frame.columns)
     align = ("left", *("right" for _ in table.columns))
     text = frame.to_markdown(colalign=align, disable_numparse=True)
-    return f"### {table.title}\n\n{text}\n\n{table.caption}\n"
+    return f"{'#' * level} {table.title}\n\n{text}\n\n{table.caption}\n"
 
 
 def to_latex(table: Table) -> str:
     r"""The table for `\input` (package booktabs), with `\label{tab:<name>}`."""
 
-    def set_off(entry: Entry) -> str:
-        return rf"\textbf{{{latex(entry.text)}}}" if entry.bold else latex(entry.text)
+    def line(title: str, *entries: Entry) -> str:
+        texts = (rf"\textbf{{{latex(e.text)}}}" if e.bold else latex(e.text) for e in entries)
+        return " & ".join([latex(title), *texts]) + r" \\"
 
-    frame = pd.DataFrame(
-        [[set_off(entry) for entry in entries] for _, entries in table.rows],
-        index=[latex(title) for title, _ in table.rows],
-        columns=[latex(column) for column in table.columns],
-    )
-    # Titles may repeat, which Styler does not take: numbers stand for them until the text is there.
-    numbered = frame.set_axis(range(len(frame)), axis=0).set_axis(range(len(frame.columns)), axis=1)
-    styler = numbered.rename_axis(columns=latex(table.corner)).style
-    rows, columns = list(frame.index), list(frame.columns)
-    styler = styler.format_index(lambda row: rows[row], axis=0)  # type: ignore[call-overload]
-    styler = styler.format_index(lambda column: columns[column], axis=1)  # type: ignore[call-overload]
-    text: str = styler.to_latex(
-        hrules=True,
-        column_format="l" + "r" * len(table.columns),
-        caption=latex(f"{table.title}. {table.caption}"),
-        label=f"tab:{table.name}",
-        position="htbp",
-        position_float="centering",
-    )
-    return text
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering",
+        rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        *(r"\toprule", line(table.corner, *entries(*table.columns)), r"\midrule"),
+        *(line(title, *row) for title, row in table.rows),
+        *(r"\bottomrule", r"\end{tabular}", r"\end{table}"),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def to_html(table: Table, ui: Ui | None = None) -> str:
-    """The table as an HTML element; entries lead to their runs where MLflow's pages are known."""
+    """The table as an HTML element; entries are linked to their runs where MLflow's pages are known."""
 
     def cell(entry: Entry) -> str:
-        # Where a line has to break, as on paper, it does so before an interval, not in it.
+        # A line that must break, as on paper, breaks before an interval, not within it.
         text = html.escape(entry.text).replace(" to ", "&nbsp;to&nbsp;").replace(" ± ", "&nbsp;±&nbsp;")
         if entry.bold:
             text = f"<strong>{text}</strong>"
@@ -165,5 +141,5 @@ def to_html(table: Table, ui: Ui | None = None) -> str:
 
 
 def _breakable(title: str) -> str:
-    """Escaped, with places where a narrow screen may break `rrc+hflip+grayscale`."""
+    """Escaped, with places where `rrc+hflip+grayscale` may break on a narrow screen."""
     return html.escape(title).replace("+", "+<wbr>")

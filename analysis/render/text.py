@@ -1,55 +1,23 @@
-"""How metrics, arms and numbers are called where people read them."""
+"""Arms, numbers and names as people read them."""
 
 import math
 import re
 import statistics
 from collections.abc import Collection, Sequence
 
-METRICS = {
-    "train_aug_acc": "Train (augmented)",
-    "train_acc": "Train (clean)",
-    "val_acc": "Validation",
-    "test_acc": "Test",
-    "test_aug_acc": "Test (augmented)",
-    "test_augcrop_acc": "Test (augmented and cropped)",
-    "test_augfull_acc": "Test (all augmentations)",
-}
-"""Accuracies in the order of tables, with their names."""
-
-DIAGNOSTICS = {
-    "test_acc_bnrecal": ("Test, batch-norm re-estimated", "%"),
-    "knn_acc": ("kNN on h", "%"),
-    "test_ce": ("Test cross-entropy", ""),
-    "test_ece": ("Calibration error (ECE)", "%"),
-    "val_ece": ("Validation calibration error (ECE)", "%"),
-    "view_agreement": ("View agreement", "%"),
-    "view_cosine": ("View cosine", ""),
-    "effective_rank": ("Effective rank of h", ""),
-    "z_effective_rank": ("Effective rank of z", ""),
-    "silhouette": ("Silhouette of h", ""),
-    "train_seconds": ("Training time", "s"),
-    "evaluate_seconds": ("Evaluation time", "s"),
-}
-"""Other final metrics: name, and the unit in which people read them."""
+from trainables.arms import Arm
 
 CLAIMED = "*"
-"""Beside a difference whose adjusted interval leaves out zero."""
+"""Beside a difference whose adjusted interval excludes zero."""
 NO_VALUE = "–"
 MINUS = "−"
 TIMES = "×"
 
 _SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
-_RAISED = str.maketrans("-0123456789", _SUPERSCRIPTS)
 _LOWERED = str.maketrans(_SUPERSCRIPTS, "-0123456789")
 _LATEX = {
+    **{char: f"\\{char}" for char in "{}_%&#$"},
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "$": r"\$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
@@ -72,24 +40,20 @@ _LATEX = {
 }
 
 
-def arm_text(label: str) -> str:
-    """`CE`, `γ = 0`, `γ = 10⁻³` for an arm's label; fields that follow the arm stand in parentheses."""
-    arm, _, rest = label.partition(" ")
-    text = "CE" if arm == "ce" else f"γ = {_number(arm.removeprefix('siamese-'))}"
-    return f"{text} ({rest.replace(' ', ', ')})" if rest else text
+def arm_title(label: str) -> str:
+    """`CE`, `γ = 0`, `γ = 10⁻³` for the label of an arm. Other names, like those of finalists, are titles."""
+    try:
+        return Arm.parse(label).title
+    except ValueError:
+        return label
 
 
-def gamma_text(gamma: float) -> str:
-    """`0`, `10⁻³`."""
-    return _number(repr(gamma).removesuffix(".0"))
+def difference_title(arm: str, baseline: str | None) -> str:
+    """`γ = 10⁻³ − CE` for the labels of an arm and its baseline; the arm's own title without one."""
+    return f"{arm_title(arm)} {MINUS} {arm_title(baseline)}" if baseline else arm_title(arm)
 
 
-def difference_text(arm: str, baseline: str) -> str:
-    """`γ = 10⁻³ − CE` for the labels of an arm and its baseline."""
-    return f"{arm_text(arm)} {MINUS} {arm_text(baseline)}"
-
-
-def joined(parts: Sequence[str]) -> str:
+def join_and(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
@@ -105,41 +69,43 @@ def number_of(count: int, noun: str) -> str:
 
 
 def span(counts: Collection[int]) -> str:
-    """`3`, or `2–3`: of several numbers the ends."""
+    """`3`, or the range of several numbers: `2–3`."""
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low}–{high}"
 
 
-def spread_text(values: Sequence[float]) -> str:
-    """What people read of values over seeds: mean ± standard deviation, of one or two the values."""
-    if not len(values):
-        return NO_VALUE
+def spread_text(values: Sequence[float], *, scale: float = 100.0, digits: int = 1) -> str:
+    """Mean ± standard deviation over seeds, by default in per cent; for one or two seeds the values."""
+
+    def shown(value: float) -> str:
+        return f"{scale * value:.{digits}f}".replace("-", MINUS)
+
     if len(values) <= 2:
-        return " / ".join(f"{100 * value:.1f}" for value in values)
-    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+        return " / ".join(map(shown, values)) or NO_VALUE
+    return f"{shown(statistics.fmean(values))} ± {shown(statistics.stdev(values))}"
 
 
 def is_plain(name: str) -> bool:
-    """Whether a file's name stays in its folder: ours do."""
+    """Whether a file of this name stays in its folder."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) is not None
 
 
 def slug(text: str) -> str:
-    """Text for names of files and of LaTeX's labels."""
+    """Text as part of the name of a file or a LaTeX label."""
     return re.sub("[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
-def points(value: float, digits: int = 1) -> str:
+def format_points(value: float) -> str:
     """A difference of fractions in points, with its sign; `–` for NaN."""
     if math.isnan(value):
         return NO_VALUE
-    text = f"{100 * value:+.{digits}f}"
+    text = f"{100 * value:+.1f}"
     return (text if float(text) else text.replace("-", "+")).replace("-", MINUS)
 
 
 def interval(low: float, high: float) -> str:
     """`−1.0 to +2.0`, in points; `–` where there is none."""
-    return NO_VALUE if math.isnan(low) else f"{points(low)} to {points(high)}"
+    return NO_VALUE if math.isnan(low) else f"{format_points(low)} to {format_points(high)}"
 
 
 def p_value(value: float) -> str:
@@ -153,18 +119,9 @@ def p_value(value: float) -> str:
 
 def latex(text: str) -> str:
     """Text as plain LaTeX sets it, with its special characters escaped."""
-    raised = re.sub(f"[{_SUPERSCRIPTS}]+", lambda m: f"$^{{{m[0].translate(_LOWERED)}}}$\0", text)
-    parts = re.split(r"(\$\^\{[-0-9]+\}\$\0)", raised)
     whole = "".join(
-        part.removesuffix("\0") if part.endswith("\0") else "".join(_LATEX.get(char, char) for char in part)
-        for part in parts
+        f"$^{{{part.translate(_LOWERED)}}}$" if i % 2 else "".join(_LATEX.get(char, char) for char in part)
+        for i, part in enumerate(re.split(f"([{_SUPERSCRIPTS}]+)", text))
     )
-    # LaTeX knows Latin letters beyond ASCII; it would stop at any other character.
+    # LaTeX knows Latin letters beyond ASCII, but would stop at any other character.
     return "".join(char for char in whole if char < "\u0180")
-
-
-def _number(text: str) -> str:
-    """10**n where the number is one and not between 0.1 and 10, where the plain number reads better."""
-    mantissa, _, exponent = f"{float(text):e}".partition("e")
-    power = int(exponent)
-    return f"10{str(power).translate(_RAISED)}" if float(mantissa) == 1 and abs(power) > 1 else text

@@ -1,51 +1,72 @@
-"""What a reader should know beside the results: what is missing, what was held fixed, where it ran."""
+"""What a reader should know beside the results: what is missing, fixed, or not the same for all trials."""
 
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import pandas as pd
 
-from analysis.trials import TAGS, finished
+from analysis.render.section import Section
+from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
 from study.ledger import tracking_uri
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
 
-SHOWN_OPEN_TRIALS = 200
+LISTED_TRIALS = 200
 """Trials without a result that a report lists one by one."""
+_STATUS = {"FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running", "MISSING": "not started"}
 
 
-def counts(trials: pd.DataFrame) -> dict[str, Any]:
-    """What was planned and what is missing."""
-    status = trials["status"].value_counts()
-    open_trials = trials[trials["status"] != "FINISHED"]
-    first = open_trials[["name", "status", "failure"]].head(SHOWN_OPEN_TRIALS)
-    shown = first.fillna({"failure": ""}).to_dict("records")
-    return {
-        "planned": len(trials),
-        "finished": int(status.get("FINISHED", 0)),
-        "by_status": {
-            name: int(status[key])
-            for key, name in (
-                ("FAILED", "failed"),
-                ("KILLED", "interrupted"),
-                ("RUNNING", "running"),
-                ("MISSING", "not begun"),
-            )
-            if key in status
-        },
-        "open_trials": shown,
-        "more_open": len(open_trials) - len(shown),
-        "cells_planned": int(trials["cell"].nunique()),
-        "arms_planned": int(trials.groupby("cell")["arm_label"].nunique().max()),
-        "seeds_planned": int(trials["seed"].nunique()),
-        "seconds": float(trials.get("train_seconds", pd.Series(dtype=float)).sum()),
-    }
+def status_warning(trials: pd.DataFrame) -> list[str]:
+    """How many trials have no result, and why; empty if all have one."""
+    missing = len(trials) - len(finished(trials))
+    if not missing:
+        return []
+    counts = trials["status"].value_counts()
+    states = ", ".join(f"{counts[status]} {name}" for status, name in _STATUS.items() if status in counts)
+    return [
+        f"This study is incomplete: {missing} of {len(trials)} trials have no result ({states})."
+        " The results below do not cover them."
+    ]
 
 
-def held_fixed(trials: Sequence[TrialConfig]) -> dict[str, str]:
+def open_section(trials: pd.DataFrame) -> Section:
+    """The trials without a result, with the reason where one is known."""
+    rows = trials.loc[trials["status"] != "FINISHED", ["status", "name", "failure"]]
+    facts = [
+        (status, name if pd.isna(failure) else f"{name}: {failure}")
+        for status, name, failure in rows.head(LISTED_TRIALS).itertuples(index=False)
+    ]
+    more = len(rows) - len(facts)
+    notes = (f"… and {more} more, all in {FRAME}.",) if more else ()
+    return Section(id="open", title="Trials without a result", facts=tuple(facts), notes=notes)
+
+
+def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
+    """The fields that all trials have in common, and those that vary with the dataset or the backbone."""
+    confounded = confounded_fields(trials)
+    text = "These varied with the dataset or the backbone: their effects cannot be told apart from theirs."
+    return Section(
+        id="fixed",
+        title="Held fixed",
+        paragraphs=(f"{who} had these values. What is said above holds for them, and for no others.",),
+        facts=tuple(fixed_fields(trials).items()),
+        parts=(Section(paragraphs=(text,), facts=tuple(confounded.items())),) if confounded else (),
+    )
+
+
+def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: str) -> Section:
+    """Where the numbers come from, with caveats on how they came about."""
+    return Section(
+        id="provenance",
+        title="Where this comes from",
+        facts=(("experiment", experiment), *provenance(selection, trials).items()),
+        items=tuple(caveats(trials)),
+    )
+
+
+def fixed_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
     """The fields that have one value in all trials that use them."""
     return {
         title: format_value(getattr(using[0], name))
@@ -55,7 +76,7 @@ def held_fixed(trials: Sequence[TrialConfig]) -> dict[str, str]:
 
 
 def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConfig]]]:
-    """Each field that names neither arm nor seed, what people call it, and the trials that use it."""
+    """Each field that names neither arm nor seed, with its title and the trials that use it."""
     users = []
     for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
         using = [trial for trial in trials if trial.uses(name)]
@@ -65,24 +86,24 @@ def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConf
     return users
 
 
-def going_with(trials: Sequence[TrialConfig]) -> dict[str, str]:
+def confounded_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
     """The fields that vary with the dataset or the backbone alone: `batch_size` -> `512 with vgg16, …`."""
-    varying = [of for of in _users(trials) if of[0] not in ("dataset", "backbone")]
-    found = {}
-    for name, title, using in varying:
+    confounded = {}
+    for name, title, using in _users(trials):
+        if name in ("dataset", "backbone"):
+            continue
         for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
             values: dict[tuple[object, ...], set[FieldValue]] = {}
             for trial in using:
-                with_ = tuple(getattr(trial, key) for key in keys)
-                values.setdefault(with_, set()).add(getattr(trial, name))
-            kinds = {value for having in values.values() for value in having}
-            if len(kinds) > 1 and all(len(having) == 1 for having in values.values()):
-                found[title] = ", ".join(
-                    f"{format_value(*having)} with {' · '.join(map(str, with_))}"
-                    for with_, having in values.items()
+                place = tuple(getattr(trial, key) for key in keys)
+                values.setdefault(place, set()).add(getattr(trial, name))
+            if len(set().union(*values.values())) > 1 and all(len(own) == 1 for own in values.values()):
+                confounded[title] = ", ".join(
+                    f"{format_value(*own)} with {' · '.join(map(str, place))}"
+                    for place, own in values.items()
                 )
                 break
-    return found
+    return confounded
 
 
 def provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:
@@ -100,8 +121,8 @@ def provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def oddities(trials: pd.DataFrame) -> list[str]:
-    """What a reader should know of how the trials came about, beyond what every trial had in common."""
+def caveats(trials: pd.DataFrame) -> list[str]:
+    """Circumstances that were not the same for all trials, or not reproducible."""
     done = finished(trials)
     notes = []
     for tag, what in (("device", "kinds of devices"), ("threads", "numbers of threads")):
@@ -116,19 +137,16 @@ def oddities(trials: pd.DataFrame) -> list[str]:
     for tag, what in (("git.commit", "commits"), ("version.torch", "versions of PyTorch")):
         values = sorted(done[tag].dropna().unique())
         if len(values) > 1:
-            notes.append(
-                f"Trials ran with {len(values)} {what}: {', '.join(value[:12] for value in values)}."
-            )
+            listed = ", ".join(value[:12] for value in values)
+            notes.append(f"Trials ran with {len(values)} {what}: {listed}.")
     dirty = int((done["git.dirty"] == "true").sum())
     if dirty:
+        notes.append(f"{dirty} of {len(done)} trials ran from a working tree with uncommitted changes.")
+    repeated = int((pd.to_numeric(done["attempts"], errors="coerce") > 1).sum())
+    if repeated:
         notes.append(
-            f"{dirty} of {len(done)} trials ran from a working tree with changes that no commit holds."
-        )
-    again = int((pd.to_numeric(done["attempts"], errors="coerce") > 1).sum())
-    if again:
-        notes.append(
-            f"{again} of {len(done)} trials were begun more than once: interrupted and gone on"
-            " with, or retried."
+            f"{repeated} of {len(done)} trials were started more than once: interrupted and resumed, or"
+            " retried."
         )
     return notes
 

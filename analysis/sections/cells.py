@@ -1,139 +1,153 @@
-"""The results of one cell: mean ± standard deviation over seeds, and the table that people read."""
+"""The tables of single cells: rows are metrics, columns arms."""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
+from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Entry, Table
-from analysis.render.text import METRICS, arm_text, number_of, span, spread_text
-from analysis.stats.comparisons import TESTED, settings_note, values_of
-from analysis.stats.paired import SMALLEST_FOR_BOLD, best, common_seeds
-from analysis.trials import finished, metric_names
+from analysis.render.text import NO_VALUE, arm_title, number_of, span, spread_text
+from analysis.sections.differences import difference_table
+from analysis.sections.findings import cell_findings
+from analysis.stats.comparisons import TESTED
+from analysis.stats.paired import SMALLEST_FOR_BOLD
+from analysis.stats.results import Results
+from analysis.trials import cell_labels, finished
+from trainables.metrics import ACCURACIES, METRICS
 
-SUMMARY_COLUMNS = (
-    *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
-    *("n", "planned", "mean", "std", "run_ids"),
-    *("cell", "arm_label", "finished", "values", "best", "shared"),
-)
+OPEN_CELLS = 2
+"""Most cells whose details are unfolded at first."""
+DIAGNOSTICS = [name for name, metric in METRICS.items() if metric.table == "diagnostics"]
 
 
-def summarise(trials: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the finished seeds, in full precision.
-
-    Args:
-        trials: of `analysis.trials.load`.
-
-    Returns:
-        One row a cell × arm × metric with `SUMMARY_COLUMNS`: fractions; `n` values, of `finished` and of
-        `planned` trials; `std` with ddof = 1, NaN for one seed; `values` by seed and `run_ids` as text with
-        spaces between. `best`, in rows of test accuracy: whether the arm has the highest mean over the
-        `shared` seeds that all arms of the cell have, or is not distinguishable from that one.
-    """
-    others = [name for name in metric_names(trials) if name not in METRICS]
-    metrics = [*METRICS, *others]
-    trials = trials.reindex(columns=[*trials.columns, *(name for name in METRICS if name not in trials)])
-    rows = []
-    bold = {
-        int(planned["cell"].iloc[0]): best_arms(planned) for _, planned in trials.groupby("cell", sort=False)
-    }
-    for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
-        done = finished(planned).sort_values("seed")
-        first = planned.iloc[0]
-        number = int(first["cell"])
-        about = {name: first[name] for name in ("dataset", "backbone", "augmentations", "arm", "gamma")}
-        runs, results = done["run_id"].to_numpy(), done[metrics].to_numpy(float)
-        for metric, column in zip(metrics, results.T, strict=True):
-            present = ~np.isnan(column)
-            values = column[present]
-            rows.append(
-                {
-                    **about,
-                    "metric": metric,
-                    "n": len(values),
-                    "planned": len(planned),
-                    "mean": values.mean() if len(values) else np.nan,
-                    "std": values.std(ddof=1) if len(values) > 1 else np.nan,
-                    "run_ids": " ".join(runs[present]),
-                    "cell": cell,
-                    "arm_label": label,
-                    "finished": len(done),
-                    "values": " ".join(repr(float(value)) for value in values),
-                    "best": metric == TESTED and label in bold[number][0],
-                    "shared": bold[number][1],
-                }
+def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigure]]) -> list[Section]:
+    """A section for each cell, foldable if there are several; `figures` are by number of the cell."""
+    labels = cell_labels(results.trials)
+    single = len(labels) == 1
+    sections = []
+    for number, label in labels.items():
+        cell = results.trials[results.trials["cell"] == number]
+        compared = results.compared[results.compared["cell"] == number]
+        diagnostics = tuple(_diagnostics(results, number))
+        fold = Section(title="Diagnostics", folded=True, tables=diagnostics, headed=False)
+        sections.append(
+            Section(
+                title=label,
+                folded=None if single else len(labels) > OPEN_CELLS,
+                extent=f"{len(finished(cell))} of {len(cell)} trials",
+                findings=() if single else tuple(cell_findings(compared)),
+                tables=tuple(_accuracies(results, number)),
+                headed=False,
+                parts=(fold,) if diagnostics else (),
+                figures=tuple(figures[number]),
             )
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+        )
+    return sections
+
+
+def cell_tables(results: Results, cell: int) -> list[Table]:
+    """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
+    return [*_accuracies(results, cell), *_diagnostics(results, cell)]
+
+
+def _accuracies(results: Results, cell: int) -> list[Table]:
+    title = f"{cell_labels(results.trials)[cell]}: differences"
+    compared = results.compared[results.compared["cell"] == cell]
+    differences = difference_table(compared, f"differences-{cell}", title)
+    return [cell_table(results.summary, results.trials, cell), *([differences] if differences else [])]
+
+
+def _diagnostics(results: Results, cell: int) -> list[Table]:
+    table = diagnostics_table(results.summary, results.trials, cell)
+    return [table] if table else []
 
 
 def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
-    """One cell as people read it: rows are accuracies, columns arms, entries in per cent.
+    """The accuracies of one cell in per cent.
 
-    Entries are `mean ± SD` over n >= 3 seeds, both values for two, the value for one. Where fewer seeds
-    have a value than are planned, the entry says how many. In the row of test accuracy the best arm is bold,
-    with those that are not distinguishable from it where there are seeds enough to tell.
-
-    Args:
-        summary: of `summarise`.
-        trials: of which it is.
-        cell: its number.
+    Entries are `mean ± SD` over n >= 3 seeds, both values for two, the value for one. If fewer seeds have a
+    value than are planned, the entry says how many. In the row of test accuracy the best arm is bold, with
+    those that are not distinguishable from it if there are enough seeds.
     """
-    part = summary[(summary["cell"] == cell) & summary["metric"].isin(list(METRICS))]
+    part = summary[(summary["cell"] == cell) & summary["metric"].isin(list(ACCURACIES))]
     planned = trials[trials["cell"] == cell]
-    arms = list(dict.fromkeys(part["arm_label"]))
     known = set(part.loc[part["n"] > 0, "metric"]) or {TESTED}
     if "rrc" in part["augmentations"].iloc[0].split("+"):
         known.discard("test_augcrop_acc")  # the same images as under the cell's own augmentations
-    places = part.set_index(["metric", "arm_label"])
-    rows = tuple(
-        (
-            title,
-            tuple(entry(places.loc[(metric, arm)]) for arm in arms),
-        )
-        for metric, title in METRICS.items()
-        if metric in known
-    )
     return Table(
         name=f"cell-{cell}",
         title=str(planned["cell_label"].iloc[0]),
         corner="Accuracy (%)",
-        columns=tuple(map(arm_text, arms)),
-        rows=rows,
+        columns=tuple(map(arm_title, dict.fromkeys(part["arm_label"]))),
+        rows=accuracy_rows(part[part["metric"].isin(known)]),
         caption=_caption(part, settings_note(planned)),
     )
 
 
-def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
-    """The arms that tables set off (the best first), and how many seeds say so: those that all arms have."""
-    if TESTED not in cell:
-        return [], 0
-    values, _ = common_seeds(values_of(cell, TESTED), drop=True)
-    if values.notna().any().sum() < 2:
-        return [], len(values)  # there is nothing to be better than
-    first, alike = best(values)
-    return ([] if first is None else [first, *alike]), len(values)
+def accuracy_rows(summary: pd.DataFrame) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
+    """A row for each accuracy in these rows of `summarise`, which are of one cell."""
+    rows = {name: summary[summary["metric"] == name] for name in ACCURACIES}
+    return tuple(
+        (title, tuple(entry(row) for _, row in rows[name].iterrows()))
+        for name, title in ACCURACIES.items()
+        if len(rows[name])
+    )
 
 
-def entry_of(values: pd.Series, planned: int, runs: tuple[str, ...]) -> Entry:
-    """What people read of values over seeds, and how many there are where some are missing."""
-    known = [float(value) for value in values.dropna()]
-    missing = f" ({len(known)} of {planned})" if len(known) != planned else ""
-    return Entry(text=spread_text(known) + missing, runs=runs)
-
-
-def entry(row: pd.Series) -> Entry:
-    """What people read of a row of `summarise`."""
-    text = spread_text([float(value) for value in row["values"].split()])
+def entry(row: pd.Series, *, scale: float = 100.0, digits: int = 1) -> Entry:
+    """The entry for a row of `summarise`, by default in per cent."""
+    text = spread_text([float(value) for value in row["values"].split()], scale=scale, digits=digits)
     if row["n"] != row["planned"]:
         text += f" ({row['n']} of {row['planned']})"
     return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()))
 
 
-def _caption(part: pd.DataFrame, settings: str) -> str:
-    """What stands under a cell's table."""
-    tested = part[part["metric"] == TESTED]
-    seeds = sorted(set(tested["n"]))
+def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table | None:
+    """What describes the networks of a cell beside their accuracy; None if nothing was recorded.
+
+    Entries as in `cell_table`; a dash where an arm does not have the metric.
+    """
+    part = summary[(summary["cell"] == cell) & (summary["n"] > 0) & summary["metric"].isin(DIAGNOSTICS)]
+    if part.empty:
+        return None
+    arms = list(dict.fromkeys(summary.loc[summary["cell"] == cell, "arm_label"]))
+    rows = []
+    for name in DIAGNOSTICS:
+        by_arm = {row["arm_label"]: row for _, row in part[part["metric"] == name].iterrows()}
+        if by_arm:
+            percent = METRICS[name].unit == "%"
+            large = max(abs(row["mean"]) for row in by_arm.values()) >= 10
+            scale, digits = 100.0 if percent else 1.0, 1 if percent or large else 3
+            entries = tuple(
+                entry(by_arm[arm], scale=scale, digits=digits) if arm in by_arm else Entry(text=NO_VALUE)
+                for arm in arms
+            )
+            rows.append((f"{METRICS[name].title}{' (%)' if percent else ''}", entries))
+    label = trials.loc[trials["cell"] == cell, "cell_label"].iloc[0]
+    return Table(
+        name=f"diagnostics-{cell}",
+        title=f"{label}: diagnostics",
+        corner="Diagnostic",
+        columns=tuple(map(arm_title, arms)),
+        rows=tuple(rows),
+        caption=_spread_caption(sorted(set(part["n"])), "Measured after the last epoch,") + " They describe"
+        " the trained networks and are not compared: no p-values. kNN: test images classified by their"
+        " nearest training images in h. View agreement and cosine: equal predictions and similar features for"
+        " two augmented views of a test image. Effective rank: dimensions that the features fill."
+        f" {NO_VALUE}: not recorded for the arm (z is used where γ > 0).",
+    )
+
+
+def _spread_caption(seeds: Sequence[int], what: str) -> str:
+    """`Accuracy in %, mean ± standard deviation over n = 3 seeds.`"""
     spread = "mean ± standard deviation over" if seeds[-1] > 2 else "values of"
-    text = f"Accuracy in %, {spread} n = {span(seeds)} {'seed' if seeds == [1] else 'seeds'}."
-    text += settings
+    return f"{what} {spread} n = {span(seeds)} {'seed' if seeds == [1] else 'seeds'}."
+
+
+def _caption(part: pd.DataFrame, settings: str) -> str:
+    """The caption of a cell's accuracies."""
+    tested = part[part["metric"] == TESTED]
+    text = _spread_caption(sorted(set(tested["n"])), "Accuracy in %,") + settings
     missing = int((tested["planned"] - tested["finished"]).sum())
     if missing:
         text += f" {missing} of {number_of(int(tested['planned'].sum()), 'trial')} missing."
@@ -144,11 +158,7 @@ def _caption(part: pd.DataFrame, settings: str) -> str:
 
 
 def bold_caption(tested: pd.DataFrame) -> list[str]:
-    """What bold means in a table of these rows of `summarise`; nothing where nothing is.
-
-    Args:
-        tested: rows of test accuracy.
-    """
+    """What bold means in a table of these rows of `summarise`, of test accuracy; empty if nothing is bold."""
     shared = set(tested.loc[tested["best"], "shared"])
     if len(set(tested["arm_label"])) < 2 or not shared:
         return []
@@ -161,3 +171,15 @@ def bold_caption(tested: pd.DataFrame) -> list[str]:
         f"Bold: the highest mean test accuracy{over} and the arms not distinguishable from it (paired t-tests"
         f" of all pairs, Holm); that is not to say that they are equal{but}."
     ]
+
+
+def settings_text(trials: pd.DataFrame) -> str:
+    """What the arms of these cells share beside their names: `views asymmetric, lambd 0.01`."""
+    parts = dict.fromkeys(part for text in trials["settings"].unique() for part in text.split(", ") if part)
+    return ", ".join(parts)
+
+
+def settings_note(trials: pd.DataFrame) -> str:
+    """The same as a sentence of a caption, with a space before it; empty if there is nothing."""
+    text = settings_text(trials)
+    return f" Arms of two views: {text}." if text else ""

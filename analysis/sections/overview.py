@@ -1,98 +1,69 @@
-"""Tables over the cells of a study: augmentations × arm, dataset and backbone × arm, choice of γ, effects."""
+"""Tables over the cells of a study: by augmentations, by dataset and backbone, effects, and choice of γ."""
 
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from analysis.render.table import Entry, Table, texts
+from analysis.render.table import Entry, Table, entries
 from analysis.render.text import (
     CLAIMED,
+    MINUS,
     NO_VALUE,
-    arm_text,
-    difference_text,
+    TIMES,
+    arm_title,
+    difference_title,
+    format_points,
     interval,
     number_of,
-    points,
     seeds_text,
     slug,
     span,
     spread_text,
 )
-from analysis.sections.cells import bold_caption, entry
+from analysis.sections.cells import bold_caption, entry, settings_note, settings_text
 from analysis.sections.differences import difference_table
-from analysis.stats.comparisons import (
-    TESTED,
-    arm_configs,
-    claimed,
-    pooled_comparisons,
-    settings_note,
-    settings_text,
-    values_of,
-)
-from analysis.stats.factors import Effects, effects_of, effects_tables
+from analysis.stats.comparisons import TESTED, arm_configs, claimed, values_of
+from analysis.stats.factors import Effects
 from analysis.stats.paired import FEWEST, Selected, best, pool, select
+from analysis.stats.results import Results
+from analysis.trials import groups_of, is_several
 from search_spaces.families import LEVEL
 from trainables.arms import Arm, weight_text
 from trainables.trial import TrialConfig
 
 
-def overview(
-    trials: pd.DataFrame,
-    summary: pd.DataFrame,
-    compared: pd.DataFrame,
-    effects_by_group: Mapping[int, Effects] | None = None,
-) -> list[Table]:
-    """All tables that speak of more than one cell, and what a choice of γ is worth.
-
-    Args:
-        trials: of `analysis.trials.load`.
-        summary: of `analysis.sections.cells.summarise`.
-        compared: of `analysis.stats.comparisons.comparisons`.
-        effects_by_group: of `effects_of`, where these are known.
-    """
-    known = effects_by_group or {}
+def overview(results: Results) -> list[Table]:
+    """All tables over more than one cell, and what a choice of γ is worth."""
     tables = []
-    for number, group in groups_of(trials):
+    for number, group in groups_of(results.trials):
         if is_several(group["cell"]):
-            label = group["group_label"].iloc[0]
-            tables.append(_by_subset(group, number, summary))
-            tables += _differences_by_subset(group, number, compared)
-            pooled = pooled_comparisons(trials, set(group["cell"]))
-            tables += _pooled(pooled, f"pooled-{number}", f"{label}: {{}} subsets together")
-            tables += effects_tables(group, number, known.get(number) or effects_of(group))
-    if is_several(trials["group"]):
-        tables.append(_by_group(trials))
-        tables += _pooled(pooled_comparisons(trials), "pooled-all", "{} cells together")
-    selected = _selected(trials)
+            title = f"{group['group_label'].iloc[0]}: {{}} subsets together"
+            tables.append(_by_subset(group, number, results.summary))
+            tables += _differences_by_subset(group, number, results.compared)
+            tables += _pooled(results.pooled_by_group[number], f"pooled-{number}", title)
+            tables += _effects(group, number, results.effects[number])
+    if is_several(results.trials["group"]):
+        tables.append(_by_group(results.trials))
+        tables += _pooled(results.pooled, "pooled-all", "{} cells together")
+    selected = _selected(results.trials)
     return tables + ([selected] if selected else [])
 
 
-def groups_of(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The groups of cells that differ in their augmentations alone, with their numbers."""
-    return [(int(group["group"].iloc[0]), group) for _, group in trials.groupby("group", sort=False)]
-
-
-def is_several(column: pd.Series) -> bool:
-    """Whether there is more than one value."""
-    return len(column) > 0 and bool((column != column.iloc[0]).any())
-
-
 def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table:
-    """Test accuracy, a row a subset of augmentations, a column an arm."""
+    """Test accuracy, a row per subset of augmentations."""
     arms = list(dict.fromkeys(group["arm_label"]))
     tested = summary[(summary["metric"] == TESTED) & summary["cell"].isin(set(group["cell"]))]
     tested = tested.set_index(["cell", "arm_label"])
     rows = []
     for cell, members in group.groupby("cell", sort=False):
-        entries = tuple(
+        row = (
             entry(tested.loc[[(cell, arm)]].iloc[0]) if (cell, arm) in tested.index else Entry(text=NO_VALUE)
             for arm in arms
         )
-        rows.append((str(members["subset"].iloc[0]), entries))
+        rows.append((str(members["subset"].iloc[0]), tuple(row)))
     spread = "mean ± standard deviation over" if tested["n"].max() > 2 else "values of"
     text = f"Test accuracy in %, {spread} n = {span(set(tested['n']))} of {_planned(group)}."
     text += settings_note(group)
@@ -100,14 +71,14 @@ def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table
         name=f"subsets-{number}",
         title=f"{group['group_label'].iloc[0]}: test accuracy by augmentations",
         corner="Augmentations",
-        columns=tuple(map(arm_text, arms)),
+        columns=tuple(map(arm_title, arms)),
         rows=tuple(rows),
         caption=" ".join([text, *bold_caption(tested.reset_index())]),
     )
 
 
 def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFrame) -> list[Table]:
-    """Differences in test accuracy with their adjusted intervals, a row a subset; a table a baseline."""
+    """Differences in test accuracy with adjusted intervals, a row per subset; a table per baseline."""
     ours = compared["cell"].isin(set(group["cell"]))
     compared = compared[ours & (compared["metric"] == TESTED) & (compared["n"] > 0)]
     compared = compared.assign(claimed=claimed(compared))
@@ -117,42 +88,67 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
         places = family.set_index(["cell", "arm_label", "baseline_label"]).to_dict("index")
         rows = []
         for cell, members in group[group["cell"].isin(set(family["cell"]))].groupby("cell", sort=False):
-            entries = [
+            texts = [
                 claim_text(places[cell, *pair]) if (cell, *pair) in places else NO_VALUE for pair in pairs
             ]
-            rows.append((str(members["subset"].iloc[0]), texts(*entries)))
+            rows.append((str(members["subset"].iloc[0]), entries(*texts)))
         tables.append(
             Table(
                 name=f"subset-differences-{slug(str(baseline))}-{number}",
                 title=f"{group['group_label'].iloc[0]}: differences by augmentations",
                 corner="Augmentations",
-                columns=tuple(difference_text(*pair) for pair in pairs),
+                columns=tuple(difference_title(*pair) for pair in pairs),
                 rows=tuple(rows),
                 caption="Difference in test accuracy in points, paired by seed, n ="
                 f" {span(set(family['n']))}, with the interval adjusted after Holm within its row; {CLAIMED}:"
-                f" it leaves out zero, and n >= {FEWEST}. {_by_chance(len(rows))}",
+                f" it excludes zero, and n >= {FEWEST}. Rows are not adjusted for each other: of {len(rows)}"
+                f" without any true difference, {LEVEL * len(rows):.1f} would carry a mark on average.",
             )
         )
     return tables
 
 
 def claim_text(row: Mapping[Hashable, Any]) -> str:
-    """`+1.2 (−0.3 to +2.7)`, with a mark where the adjusted interval leaves out zero."""
-    text = points(row["delta"])
+    """`+1.2 (−0.3 to +2.7)`, with a mark if the comparison allows a claim."""
+    text = format_points(row["delta"])
     if not math.isnan(row["delta_low_holm"]):
         text += f" ({interval(row['delta_low_holm'], row['delta_high_holm'])})"
     return text + (CLAIMED if row["claimed"] else "")
 
 
-def _by_chance(rows: int) -> str:
-    return (
-        f"Rows are not adjusted for each other: of {rows} without any true difference,"
-        f" {LEVEL * rows:.1f} would carry a mark on average."
-    )
+def _effects(group: pd.DataFrame, number: int, effects: Effects) -> list[Table]:
+    """Main effects and interactions of the augmentations, if there are any."""
+    if not effects:
+        return []
+    rows = []
+    for term in next(iter(effects.values()))[0].index:
+        found = [table.loc[term] for table, _ in effects.values()]
+        texts = [
+            f"{format_points(row['effect'])} ({interval(row['low'], row['high'])})"
+            + (CLAIMED if row["p_holm"] <= LEVEL else "")
+            for row in found
+        ]
+        rows.append((term.replace(":", f" {TIMES} "), entries(*texts)))
+    dropped = sorted(set().union(*(seeds for _, seeds in effects.values())))
+    left_out = f" Left out, as a trial of them is missing: {seeds_text(dropped)}." if dropped else ""
+    return [
+        Table(
+            name=f"effects-{number}",
+            title=f"{group['group_label'].iloc[0]}: what each augmentation does",
+            corner="Term",
+            columns=tuple(difference_title(*column) for column in effects),
+            rows=tuple(rows),
+            caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
+            " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
+            f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
+            f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the"
+            f" {len(rows)} terms of its column; intervals are not adjusted.{left_out}",
+        )
+    ]
 
 
 def _by_group(trials: pd.DataFrame) -> Table:
-    """Test accuracy, a row a dataset and backbone, a column an arm: mean over subsets within each seed."""
+    """Test accuracy, a row per dataset and backbone: mean over subsets within each seed."""
     arms = list(dict.fromkeys(trials["arm_label"]))
     rows, counts, left_out, bold = [], set(), set(), []
     alike = len({settings_text(group) for _, group in trials.groupby("group", sort=False)}) == 1
@@ -161,13 +157,13 @@ def _by_group(trials: pd.DataFrame) -> Table:
         values, dropped = pool(cells)
         counts.add(len(cells))
         left_out |= set(dropped)
-        having = [arm for arm in values if values[arm].notna().any()]
-        # An arm that some subsets lack, or call otherwise, may be better than all that are left.
-        whole = len(having) > 1 and set(having) == set(group["arm_label"])
+        known = [arm for arm in values if values[arm].notna().any()]
+        # An arm that some subsets lack, or label differently, may be better than all others.
+        whole = len(known) > 1 and set(known) == set(group["arm_label"])
         first, others = best(values) if whole else (None, [])
-        entries = [_mean_entry(values, arm, {first, *others}, group) for arm in arms]
-        title = f"{label}{'' if alike else _settings(group)}"
-        rows.append((title, (*entries, Entry(text=f"{len(values)} of {_planned(group)}"))))
+        row = [_mean_entry(values, arm, {first, *others}, group) for arm in arms]
+        own = "" if alike or not settings_text(group) else f" ({settings_text(group)})"
+        rows.append((f"{label}{own}", (*row, Entry(text=f"{len(values)} of {_planned(group)}"))))
         bold += [
             {"arm_label": arm, "best": arm == first, "n": len(values), "shared": len(values)} for arm in arms
         ]
@@ -182,7 +178,7 @@ def _by_group(trials: pd.DataFrame) -> Table:
         name="groups",
         title="Datasets and backbones",
         corner="Dataset · backbone",
-        columns=(*map(arm_text, arms), "n"),
+        columns=(*map(arm_title, arms), "n"),
         rows=tuple(rows),
         caption=" ".join([text, *bold_caption(pd.DataFrame(bold))]),
     )
@@ -201,41 +197,18 @@ def _planned(group: pd.DataFrame) -> str:
     return number_of(group["seed"].nunique(), "seed")
 
 
-def _settings(group: pd.DataFrame) -> str:
-    """` (views asymmetric)`, or nothing."""
-    text = settings_text(group)
-    return f" ({text})" if text else ""
-
-
-def _pooled(found: Sequence[pd.DataFrame], name: str, title: str) -> list[Table]:
-    """Differences over several cells at once, a table for each set of arms that cells have."""
+def _pooled(pooled: Sequence[pd.DataFrame], name: str, title: str) -> list[Table]:
+    """Differences pooled over cells, a table per set of arms; `title` has a place for the number of cells."""
     tables = []
-    for number, compared in enumerate(found):
-        cells, kind = compared["cells"].max(), compared["kind"].iloc[0]
-        of = title.format(cells) + (f" ({kind})" if kind else "")
-        table = difference_table(compared, f"{name}-arms-{number}" if number else name, of)
-        if table:
-            tables.append(table)
-    return tables
+    for number, compared in enumerate(pooled):
+        kind = f" ({compared['kind'].iloc[0]})" if compared["kind"].iloc[0] else ""
+        own_name = f"{name}-arms-{number}" if number else name
+        tables.append(difference_table(compared, own_name, title.format(compared["cells"].max()) + kind))
+    return [table for table in tables if table]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """What choosing γ on validation images gives in one cell.
-
-    Attributes:
-        label: of the cell, with what sets its arms apart from others of the same γ.
-        found: of `analysis.stats.paired.select`.
-        dropped: seeds that an arm lacks.
-    """
-
-    label: str
-    found: Selected
-    dropped: tuple[int, ...]
-
-
-def choices(trials: pd.DataFrame) -> Iterator[Choice]:
-    """What choosing γ gives, for each cell where there is a choice; arms differ in γ alone."""
+def _choices(trials: pd.DataFrame) -> Iterator[tuple[str, Selected, list[int]]]:
+    """For each set of arms in a cell that differ in γ > 0 alone: label, result of choosing, dropped seeds."""
     if "val_acc" not in trials or TESTED not in trials:
         return
     for label, cell in trials.groupby("cell_label", sort=False):
@@ -245,26 +218,24 @@ def choices(trials: pd.DataFrame) -> Iterator[Choice]:
             if validation[arm].notna().any() and test[arm].notna().any():
                 kinds.setdefault(trial.replace(gamma=1.0, seed=0), []).append(arm)
         for arms in kinds.values():
-            there = (validation[arms].notna() & test[arms].notna()).all(axis=1)
-            if len(arms) > 1 and there.sum() > 1:
+            whole = (validation[arms].notna() & test[arms].notna()).all(axis=1)
+            if len(arms) > 1 and whole.sum() > 1:
                 setting = Arm.parse(arms[0]).setting
-                yield Choice(
-                    label=f"{label}{f' ({setting})' if setting else ''}",
-                    found=select(validation.loc[there, arms], test.loc[there, arms]),
-                    dropped=tuple(int(seed) for seed in there.index[~there]),
-                )
+                title = f"{label} ({setting})" if setting else str(label)
+                result = select(validation.loc[whole, arms], test.loc[whole, arms])
+                yield title, result, [int(seed) for seed in whole.index[~whole]]
 
 
 def _selected(trials: pd.DataFrame) -> Table | None:
     rows, left_out = [], set()
-    for choice in choices(trials):
-        found, n = choice.found, len(choice.found.test)
+    for label, selected, dropped in _choices(trials):
+        n = len(selected.test)
         chosen = ", ".join(
-            f"{_gamma(arm)} ({count} of {n})" for arm, count in Counter(found.chosen).most_common()
+            f"{_gamma(arm)} ({count} of {n})" for arm, count in Counter(selected.chosen).most_common()
         )
-        optimistic = f"{100 * found.optimistic:.1f}", _gamma(found.optimistic_arm)
-        rows.append((choice.label, texts(spread_text(found.test.tolist()), f"{n}", chosen, *optimistic)))
-        left_out |= set(choice.dropped)
+        optimistic = f"{100 * selected.optimistic:.1f}", _gamma(selected.optimistic_arm)
+        rows.append((label, entries(spread_text(selected.test.tolist()), f"{n}", chosen, *optimistic)))
+        left_out |= set(dropped)
     if not rows:
         return None
     missing = f" Left out where an arm lacks them: {seeds_text(sorted(left_out))}." if left_out else ""
@@ -277,7 +248,7 @@ def _selected(trials: pd.DataFrame) -> Table | None:
         caption="Test accuracy in %. Selected: for each seed the γ > 0 with the highest mean validation"
         " accuracy over the other seeds, mean ± standard deviation over n seeds (of two: the values). Best on"
         " test: the highest mean; chosen with the images that it is measured on, it is too high: of five γ"
-        f" that do nothing the best lies half a standard deviation above their mean at n = 5.{missing}",
+        f" without any effect, the best lies half a standard deviation above their mean at n = 5.{missing}",
     )
 
 

@@ -5,17 +5,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.render.table import Table, texts
-from analysis.render.text import (
-    CLAIMED,
-    MINUS,
-    TIMES,
-    arm_text,
-    difference_text,
-    interval,
-    points,
-    seeds_text,
-)
 from analysis.stats.comparisons import TESTED, arm_configs, values_of
 from analysis.stats.paired import holm
 from search_spaces.families import LEVEL, families
@@ -23,27 +12,29 @@ from trainables.arms import CONTROL
 from trainables.catalogue import AUGMENTATIONS
 from trainables.trial import ARM_FIELDS, TrialConfig
 
-Effects = dict[str, tuple[pd.DataFrame, list[int]]]
-"""By column of a table: effects of the augmentations, and seeds that are left out."""
+Column = tuple[str, str | None]
+"""Whose effects: the label of an arm, and of the control that is subtracted, if any."""
+Effects = dict[Column, tuple[pd.DataFrame, list[int]]]
+"""Effects of the augmentations by column, with the seeds that are left out."""
 
 
 def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
-    """Main effects of switches and how they change each other, with a block a seed.
+    """Main effects of switches and their interactions, with a block per seed.
 
     Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
     change when it is switched on; an interaction, how much larger that change is with the other on than off.
 
     Args:
-        values: one row a trial: `seed`, `value`, and a bool column for each factor; every combination of
+        values: one row per trial: `seed`, `value`, and a bool column for each factor; every combination of
             switches for every seed.
         factors: names of the switches.
 
     Returns:
-        One row a term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
+        One row per term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
         terms.
 
     Raises:
-        ValueError: combinations are missing or doubled: unbalanced effects would depend on each other.
+        ValueError: combinations are missing or duplicated: the effects would depend on each other.
     """
     import statsmodels.api as sm
 
@@ -82,8 +73,8 @@ def effects_of(group: pd.DataFrame) -> Effects:
         group: trials of cells that differ in their augmentations alone.
 
     Returns:
-        For each arm, and for each γ > 0 minus its control: the table of `effects`, and the
-        seeds that are left out because a trial of them is missing. Empty where combinations were not planned.
+        For each arm, and for each γ > 0 minus its control: the table of `effects`, and the seeds that are
+        left out because one of their trials is missing. Empty if combinations were not planned.
     """
     subsets = [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
     used = frozenset().union(*subsets)
@@ -95,29 +86,31 @@ def effects_of(group: pd.DataFrame) -> Effects:
         for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets, strict=True)
     }
     about = _arms_of_one_kind(group)
-    columns = {arm_text(arm): {s: v[arm] for s, v in values.items() if arm in v} for arm in about}
+    columns: dict[Column, dict[frozenset[str], pd.Series]] = {
+        (arm, None): {s: v[arm] for s, v in values.items() if arm in v} for arm in about
+    }
     for arm, control in families(about).get(CONTROL, {}).items():
         both = {s: v[arm] - v[control] for s, v in values.items() if arm in v and control in v}
-        columns[difference_text(arm, control)] = both
-    found = {}
-    for title, by_subset in columns.items():
-        if len(by_subset) == len(subsets) and (fitted := _fitted(by_subset, factors)):
-            found[title] = fitted
-    return found
+        columns[arm, control] = both
+    return {
+        column: fitted
+        for column, by_subset in columns.items()
+        if len(by_subset) == len(subsets) and (fitted := _fit(by_subset, factors))
+    }
 
 
 def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
-    """A trial of each arm that is the same in all cells, not several of one name."""
+    """A trial of each arm that is the same in all cells, not several arms with one label."""
     kinds: dict[str, dict[object, TrialConfig]] = {}
     for _, cell in group.groupby("cell", sort=False):
         for arm, trial in arm_configs(cell).items():
-            # Views are reset where they do not matter, in some subsets of any study.
+            # Views have their default where they do not matter: in some subsets of any study.
             values = tuple(getattr(trial, name) for name in ARM_FIELDS if name != "views")
             kinds.setdefault(arm, {}).setdefault(values, trial)
     return {arm: next(iter(trials.values())) for arm, trials in kinds.items() if len(trials) == 1}
 
 
-def _fitted(
+def _fit(
     by_subset: dict[frozenset[str], pd.Series], factors: list[str]
 ) -> tuple[pd.DataFrame, list[int]] | None:
     wide = pd.DataFrame(by_subset)
@@ -132,34 +125,3 @@ def _fitted(
     ]
     dropped = [int(seed) for seed in wide.index if seed not in whole.index]
     return effects(pd.DataFrame(rows), factors), dropped
-
-
-def effects_tables(group: pd.DataFrame, number: int, found: Effects) -> list[Table]:
-    """The table of `effects_of` for the group of that number, if there is anything to show."""
-    if not found:
-        return []
-    terms = list(next(iter(found.values()))[0].index)
-    rows = []
-    for term in terms:
-        entries = []
-        for table, _ in found.values():
-            row = table.loc[term]
-            mark = CLAIMED if row["p_holm"] <= LEVEL else ""
-            entries.append(f"{points(row['effect'])} ({interval(row['low'], row['high'])}){mark}")
-        rows.append((term.replace(":", f" {TIMES} "), texts(*entries)))
-    dropped = sorted(set().union(*(seeds for _, seeds in found.values())))
-    left_out = f" Left out, as a trial of them is missing: {seeds_text(dropped)}." if dropped else ""
-    return [
-        Table(
-            name=f"effects-{number}",
-            title=f"{group['group_label'].iloc[0]}: what each augmentation does",
-            corner="Term",
-            columns=tuple(found),
-            rows=tuple(rows),
-            caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
-            " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
-            f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
-            f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the"
-            f" {len(rows)} terms of its column; intervals are not adjusted.{left_out}",
-        )
-    ]

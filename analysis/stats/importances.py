@@ -13,24 +13,20 @@ from study.ledger.optuna_study import make_study
 from study.ledger.search_state import SearchTrial
 
 FEWEST = 4
-"""Finished trials that it takes."""
+"""Fewest finished trials."""
 FORESTS, TREES = 16, 32
-"""Forests that are grown on trials drawn with replacement, and trees in each."""
+"""Forests on trials drawn with replacement, and trees in each."""
 ENDS = (0.1, 0.9)
-"""Quantiles over these forests between which a share is shown."""
+"""Quantiles over these forests that are shown as the range of a share."""
 
 
 def importances(search: Search, members: Sequence[SearchTrial]) -> pd.DataFrame | None:
     """The share of the variance of the first objective that each parameter explains by itself.
 
-    Args:
-        search: that the members are of.
-        members: of one method; those without a value do not count.
-
     Returns:
-        One row a parameter, the most important first: `share`, and `low` and `high` over forests on trials
-        drawn with replacement. Parameters that only some trials have (conditionals) are not there. None
-        where fewer than `FEWEST` trials, or no differing values, are known.
+        One row per parameter, the most important first: `share`, and `low` and `high` over forests on trials
+        drawn with replacement. Conditional parameters are left out. None for fewer than `FEWEST` trials of
+        the method with a value, or if all values are equal.
     """
     single = search.replace(objectives=search.objectives[:1])
     done = [
@@ -58,6 +54,6 @@ def _shares(search: Search, members: Sequence[SearchTrial], seed: int) -> pd.Ser
     study = make_study(search, "shares", members, {})
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forests on few trials
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return pd.Series(found, dtype=float)
+        warnings.simplefilter("ignore")  # about forests on few trials
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return pd.Series(shares, dtype=float)

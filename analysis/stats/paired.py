@@ -1,6 +1,6 @@
 """Comparing arms that are paired by seed: tests, intervals, and what a choice of γ is worth.
 
-Values come as a frame of one metric in one cell: a row a seed, a column an arm, NaN where a trial has no
+Values are a frame of one metric in one cell: a row per seed, a column per arm, NaN where a trial has no
 result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
 of n seeds:
 
@@ -8,10 +8,10 @@ of n seeds:
 - sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
   normal distribution but cannot be smaller than 2 / 2ⁿ (above 16 seeds: of 99,999 random patterns);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
-  missing included: the family does not shrink because trials fail. An interval adjusted for it has the level
-  1 - α · p / p_holm, so that it leaves out zero exactly where p_holm <= α.
+  missing included: the family does not shrink because trials fail. An adjusted interval has the level
+  1 - α · p / p_holm, so that it excludes zero exactly where p_holm <= α.
 
-Differences without any spread (rounding does that where there are few test images) have no t and no interval.
+Differences without any spread (possible with few test images) have no t and no interval.
 """
 
 import functools
@@ -28,9 +28,9 @@ from scipy.special import stdtr, stdtrit
 from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
 
 FEWEST = 3
-"""Seeds for a claim: two differences that happen to be close make a t as large as one likes."""
+"""Fewest seeds for a claim: two differences that happen to be close make t arbitrarily large."""
 SMALLEST_FOR_BOLD = 6
-"""Seeds from which on arms that cannot be told from the best one are marked with it."""
+"""Fewest seeds with which arms that are not distinguishable from the best one are marked like it."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -40,17 +40,12 @@ class MissingSeeds(ValueError):
 
 
 def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[int]]:
-    """The values of the seeds that every arm has.
+    """The values (seeds × arms) of the seeds that every arm has, sorted; and the seeds that were dropped.
 
-    Args:
-        values: seeds × arms. An arm without a single value is left alone: it is missing as a whole.
-        drop: leave out seeds that an arm lacks, in all arms.
-
-    Returns:
-        The seeds that are left, sorted, and those that were dropped.
+    An arm without any value stays: it is missing as a whole.
 
     Raises:
-        MissingSeeds: an arm lacks a seed that another has, and `drop` was not said.
+        MissingSeeds: an arm lacks a seed that another has, and `drop` is False.
     """
     values = values.sort_index().dropna(how="all")
     present = values.dropna(axis="columns", how="all")
@@ -63,12 +58,11 @@ def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFr
 
 
 def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
-    """Hold arms against a baseline: one family of comparisons.
+    """Compare arms with a baseline: one family of comparisons.
 
     Args:
         values: seeds × arms, without seeds that only some arms have (`common_seeds`).
-        baseline: an arm in it, against which all others are held; or the baseline of each arm that is held
-            against one.
+        baseline: the arm that all others are compared with; or the baseline of each compared arm.
 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
@@ -86,9 +80,9 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataF
 
 
 def describe_differences(differences: Vector) -> dict[str, Vector]:
-    """What paired differences (seeds, arms) of one family say: the columns of `compare`, (arms,) each.
+    """Statistics of paired differences (seeds, arms) of one family: the columns of `compare`, (arms,) each.
 
-    An arm without a single value stays in the family as one that says nothing.
+    An arm without any value stays in the family, without a result.
 
     Raises:
         MissingSeeds: an arm has a value for some seeds only.
@@ -110,23 +104,14 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
 
 
 COLUMNS = (
-    "n",
-    "delta",
-    "delta_low",
-    "delta_high",
-    "delta_low_holm",
-    "delta_high_holm",
-    "wins",
-    "p_t",
-    "p_holm",
-    "p_sign_flip",
-    "p_floor",
+    *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
+    *("p_t", "p_holm", "p_sign_flip", "p_floor"),
 )
 
 
 def holm(p: Vector) -> Vector:
-    """Holm's adjusted p-values (m,); NaN stays NaN, but counts in m as a test that rejects nothing."""
-    # Not statsmodels' multipletests: it collects Python's garbage in every call, which takes 80 ms.
+    """Holm's adjusted p-values (m,); NaN stays NaN, but counts in m as a test that does not reject."""
+    # Not statsmodels' multipletests: each call collects Python's garbage, which takes 80 ms.
     order = np.argsort(p)  # NaN last
     factors = len(p) - np.arange(len(p))
     adjusted = np.empty(len(p))
@@ -142,7 +127,7 @@ def sign_flip(differences: Vector) -> Vector:
     n, m = differences.shape
     if n == 0:
         return np.full(m, np.nan)
-    # Not scipy's permutation_test: it draws the random patterns anew for every column.
+    # Not scipy's permutation_test: it draws new random patterns for every column.
     signs = _signs(n)
     p = np.empty(m)
     for some in range(0, m, 16):  # 100,000 sums each
@@ -162,7 +147,7 @@ def _signs(n: int) -> Vector:
 
 
 def _tests(d: Vector) -> dict[str, Vector]:
-    """What paired differences (n, m) say, column by column: (m,) each."""
+    """Statistics of paired differences (n, m), column by column: (m,) each."""
     n, m = d.shape
     count = np.full(m, n)
     delta = d.mean(axis=0) if n else np.full(m, np.nan)
@@ -189,24 +174,21 @@ def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[V
 
 
 def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
-    """The mean over several cells within each seed: what is compared to speak for these cells as a whole.
+    """The mean over several cells (seeds × arms each) within each seed, for statements about all of them.
 
-    Cells share their seeds (and with them weights and crops), so seeds, not trials, are the replicates: give
-    the result to `compare`. It says nothing of other cells.
-
-    Args:
-        cells: seeds × arms of each.
+    Cells share their seeds (and with them weights and crops), so seeds, not trials, are the replicates: pass
+    the result to `compare`. It says nothing about other cells.
 
     Returns:
-        Seeds × arms that every cell has, and the seeds that an arm of a cell lacks, left out everywhere.
+        Seeds × the arms that every cell has, and the dropped seeds: those that an arm of a cell lacks.
     """
     arms = [arm for arm in cells[0].columns if all(arm in cell.columns for cell in cells)]
     seeds = sorted(set().union(*(cell.index for cell in cells)))
     stack = np.stack([cell.reindex(index=seeds, columns=arms).to_numpy(float) for cell in cells])
     mean = pd.DataFrame(stack.mean(axis=0), index=pd.Index(seeds, name="seed"), columns=arms)
-    # An arm that a cell lacks altogether is missing as a whole; it takes no seed from the others.
+    # An arm without any value in a cell is missing as a whole; it costs the others no seed.
     empty = [arm for arm in arms if any(cell[arm].isna().all() for cell in cells)]
-    # Where every arm is, there is nothing to average.
+    # If all arms are missing, there is nothing to average.
     whole = mean.drop(columns=empty).dropna() if len(empty) < len(arms) else mean.iloc[:0]
     dropped = [int(seed) for seed in seeds if seed not in whole.index]
     return mean.loc[whole.index].assign(**dict.fromkeys(empty, np.nan))[arms], dropped
@@ -214,13 +196,12 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """What choosing an arm gives.
+    """The result of choosing an arm.
 
     Attributes:
-        test: test values of the arms that were chosen for each seed.
-        chosen: these arms, by seed.
-        optimistic: the highest mean test value of an arm: chosen with the test images, so too high.
-        optimistic_arm: that arm.
+        test: test value of the chosen arm, by seed.
+        chosen: that arm, by seed.
+        optimistic: the highest mean test value of an arm: chosen on the test images, hence too high.
     """
 
     test: pd.Series
@@ -232,18 +213,14 @@ class Selected:
 def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
     """Choose an arm for each seed by mean validation value over the *other* seeds.
 
-    Neither the test images nor the seed's own validation images have a say in what is reported for it. Ties
-    go to the first arm.
-
-    Args:
-        validation: seeds × the arms that are chosen from, without NaN, two seeds at least.
-        test: likewise, the same seeds and arms.
+    Neither the test images nor the seed's own validation images influence what is reported for it. Ties go
+    to the first arm. Both frames are seeds × candidate arms.
 
     Raises:
         ValueError: fewer than two seeds, or a value is missing.
     """
     if len(validation) < 2:
-        raise ValueError(f"choosing by the other seeds takes two seeds at least, got {len(validation)}")
+        raise ValueError(f"choosing by the other seeds takes at least two seeds, got {len(validation)}")
     test = test.loc[validation.index, validation.columns]
     if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
         raise ValueError("an arm has no result for a seed")
@@ -263,15 +240,15 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
 
 
 def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The arm with the highest mean, and those that cannot be told from it.
+    """The arm with the highest mean, and those that are not distinguishable from it.
 
     Args:
         values: seeds × arms, without seeds that only some arms have.
 
     Returns:
-        The best arm (None where there is no value), and the others whose paired difference to it is not
-        significant after Holm over all pairs of arms. Below six seeds none: so few cannot tell. "Not told
-        apart" is not "equal".
+        The best arm (None without any value), and the others whose paired difference to it is not significant
+        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none. "Not
+        distinguishable" is not "equal".
     """
     arms = [arm for arm in values.columns if values[arm].notna().any()]
     if not arms:
@@ -290,7 +267,7 @@ def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
 
 
 def prediction_interval(values: Vector) -> tuple[float, float]:
-    """Where one more run would lie with 95 %: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
+    """Where one more run lies with 95 %: mean ± t(n - 1) · SD · √(1 + 1/n); NaN below three values."""
     n = len(values)
     if n < FEWEST:
         return math.nan, math.nan

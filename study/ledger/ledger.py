@@ -84,36 +84,6 @@ class Ledger:
                 return sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
         return [_record(run) for run in self.store.search("tags.kind = 'trial'")]
 
-    def changed_since(self, moment: int) -> tuple[dict[str, TrialRecord], set[str]]:
-        """What a reader has to know who read all trials at `moment`. Creates nothing.
-
-        Args:
-            moment: ms since 1970.
-
-        Returns:
-            The trials that are not finished, or have finished since, by key; and the ids of all runs that
-            are trials no more: deleted, or set aside because their data have changed.
-        """
-        if not self.exists():
-            return {}, set()
-        gone = {run.info.run_id for run in self.store.search("tags.kind = 'trial'", deleted=True)}
-        gone |= set(self.stale_runs())
-        trial, finished = "tags.kind = 'trial'", "attributes.status = 'FINISHED'"
-        records = [
-            _record(run)
-            for condition in (
-                f"{trial} and {finished} and attributes.end_time >= {moment}",
-                f"{trial} and attributes.status != 'FINISHED'",
-            )
-            for run in self.store.search(condition)
-        ]
-        return {record.key: record for record in records}, gone
-
-    def created(self) -> int:
-        """When the experiment was made, ms since 1970: one of the same name may have been made anew."""
-        found = self.store.lookup()
-        return 0 if found is None else found.created
-
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
 

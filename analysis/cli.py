@@ -1,0 +1,110 @@
+"""The command line that the three analysis scripts share."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.stats.published import THESIS
+from analysis.trials import FRAME, load, write
+from search_spaces import Selection, add_selection_arguments, search_from, selection_from
+from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger
+from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.search_state import SearchState, load_search_state
+from trainables.redact import masked, plain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What an analysis script was called with: the parsed options, and what they select.
+
+    A search has a state, and the trials of its finalists, if there are any yet. Results go to `folder`.
+    """
+
+    args: argparse.Namespace
+    selection: Selection
+    ledger: Ledger
+    search: SearchState | None
+    trials: pd.DataFrame
+    folder: Path
+
+
+def parse_command_line(
+    description: str,
+    argv: Sequence[str] | None,
+    *,
+    subfolder: str = "",
+    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+    check: Callable[[argparse.Namespace], object] | None = None,
+    searches: bool = False,
+) -> Inputs:
+    """Parse the options of an analysis script, and read the selected trials.
+
+    Ends the process with code 2 and one line on stderr if the options cannot be used.
+
+    Args:
+        subfolder: of `reports/<space>`, where results go by default.
+        extend: adds the script's own options.
+        check: raises ValueError for invalid ones, before the ledger is read.
+        searches: whether the script can use a search without finalists.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    add_selection_arguments(parser)
+    add_ledger_arguments(parser)
+    default = Path("reports", "<space>", subfolder)
+    parser.add_argument("--out", metavar="DIR", type=Path, help=f"folder for results (default: {default})")
+    if extend:
+        extend(parser)
+    args = parser.parse_args(argv)
+    try:
+        return _read_inputs(args, subfolder, check, searches=searches)
+    except ValueError as error:
+        parser.error(plain(masked(str(error))))
+
+
+def _read_inputs(
+    args: argparse.Namespace,
+    subfolder: str,
+    check: Callable[[argparse.Namespace], object] | None,
+    *,
+    searches: bool,
+) -> Inputs:
+    search, state, trials = search_from(args), None, pd.DataFrame()
+    selection = Selection(space=args.space, trials=(), steps=()) if search else selection_from(args)
+    if check:
+        check(args)
+    ledger = ledger_from(args)
+    tracking_uri.check_reachable(ledger.uri)
+    if not ledger.exists():
+        uri = tracking_uri.redacted(ledger.uri)
+        raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {uri}")
+    report = args.out or Path("reports", args.space)
+    folder = args.out or report / subfolder
+    tracking_uri.check_writable("--out", folder)
+    records = ledger.trials()
+    if search is None:
+        trials = load(selection, records)
+        write(trials, report / FRAME)
+    else:
+        state = load_search_state(search, records, {})
+        selection = state.final_selection()
+        if selection.trials:
+            trials = load(selection, records)
+        elif not searches:
+            raise ValueError(f"--space {search.name}: the search has no finalists yet")
+    return Inputs(args=args, selection=selection, ledger=ledger, search=state, trials=trials, folder=folder)
+
+
+def add_published_argument(parser: argparse.ArgumentParser) -> None:
+    """`--published`, for `analysis.stats.published.read_published`."""
+    parser.add_argument(
+        "--published",
+        metavar="FILE",
+        type=Path,
+        default=THESIS,
+        help="CSV with published numbers to compare with (default: those of the thesis,"
+        " analysis/published/thesis.csv, which shows the format)",
+    )

@@ -1,0 +1,198 @@
+"""Figures of embeddings: PCA and t-SNE, a panel per arm.
+
+Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
+
+from analysis.plots.projections import (
+    KINDS,
+    NEIGHBOURS,
+    SPLITS,
+    Embedding,
+    Points,
+    baseline_first,
+    knn_accuracy,
+    pca_layouts,
+    perplexity_for,
+    silhouette,
+    tsne_layouts,
+)
+from analysis.render.text import MINUS, NO_VALUE, arm_title
+
+COLOURS = mpl.color_sequences["petroff10"]  # distinguishable for colour-blind readers
+MARKERS = ("o", "^", "s")
+"""For the classes 0 to 9, 10 to 19 and 20 to 29."""
+PANEL = 1.3
+"""Side of a small panel, in inches, where the page has room."""
+PAGE = (7.7, 11.1)
+"""The printable area of A4, in inches."""
+
+
+def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
+    """The figure of one cell: PCA above, t-SNE below, a column per arm, in the order given.
+
+    The panels show the same images. `classes` is how many there are; None: as many as the labels have.
+    """
+    figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
+    grid = figure.subplots(2, len(panels), squeeze=False)
+    for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
+        axes.set_ylabel(name, fontsize=11)
+    sound = [panel for panel in panels if panel.flaw is None]
+    layouts = iter(zip(pca_layouts(sound), tsne_layouts(sound), strict=True))
+    for (above, below), panel in zip(grid.T, panels, strict=True):
+        above.set_title(_title(panel.arm), fontsize=11)
+        if panel.flaw:
+            _explain(above, panel.flaw, fontsize=10)
+            _explain(below, panel.flaw, fontsize=10)
+            continue
+        (pca, variance), tsne = next(layouts)
+        size = float(np.clip(2500 / len(pca), 3, 14))
+        _scatter(above, pca, panel.labels, size)
+        _scatter(below, tsne, panel.labels, size)
+        above.set_xlabel(f"{' · '.join(_scores(panel))}\n{100 * variance:.0f} % of variance", fontsize=8)
+    if sound:
+        _legend(figure, classes or _classes(panels), fontsize=9)
+    return figure
+
+
+def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
+    """PCA of several cells on one page of at most A4: a row per cell, a column per arm.
+
+    Columns have the longest row's order. The panels of a row are rotated onto its first one, and that onto
+    the first one of the page if both show the same images. At least one row must have a panel.
+    """
+    longest_first = sorted((row for _, row in rows), key=len, reverse=True)
+    arms = baseline_first(list(dict.fromkeys(panel.arm for row in longest_first for panel in row)))
+    # Many rows are lower, many columns narrower.
+    size = (min(1 + PANEL * max(len(arms), 2), PAGE[0]), min(0.7 + (PANEL + 0.25) * len(rows), PAGE[1]))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    grid = figure.subplots(len(rows), len(arms), squeeze=False)
+    roomy = len(arms) <= 5
+    for axes, arm in zip(grid[0], arms, strict=True):
+        axes.set_title(_title(arm), fontsize=8 if roomy else 6)
+    first: tuple[npt.NDArray[np.int64], Points] | None = None
+    for cells, (label, row) in zip(grid, rows, strict=True):
+        cells[0].set_ylabel(_wrapped(label), fontsize=7, rotation=0, ha="right", va="center")
+        sound = [panel for panel in row if panel.flaw is None]
+        comparable = first and sound and np.array_equal(first[0], sound[0].index)
+        layouts = pca_layouts(sound, onto=first[1] if first and comparable else None)
+        if sound and not first:
+            first = sound[0].index, layouts[0][0]
+        drawn = {panel.arm: points for panel, (points, _) in zip(sound, layouts, strict=True)}
+        panels = {panel.arm: panel for panel in row}
+        for axes, arm in zip(cells, arms, strict=True):
+            _draw_small(axes, panels.get(arm), drawn.get(arm), separator=" · " if roomy else "\n")
+    if first:
+        _legend(figure, _classes([panel for _, row in rows for panel in row]), fontsize=7)
+    return figure
+
+
+def _title(arm: str) -> str:
+    """The title of an arm; fields that distinguish it from others have their own lines."""
+    return arm_title(arm).replace(" (", "\n(").replace(", ", ",\n")
+
+
+def _wrapped(text: str) -> str:
+    """A row's label, or a reason, in lines that leave room for the panels, or fit into one."""
+    return textwrap.fill(text.replace("+", " + "), 18)
+
+
+def _draw_small(axes: Axes, panel: Embedding | None, points: Points | None, *, separator: str) -> None:
+    """One of the small multiples; without points, the arm has no result, or a flaw."""
+    if panel is None or points is None:
+        _explain(axes, _wrapped(panel.flaw if panel and panel.flaw else "no result"), fontsize=6)
+        return
+    _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
+    axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
+
+
+def _scores(panel: Embedding) -> tuple[str, str]:
+    """`silhouette 0.31` and `kNN 87.2 %`, with a dash for undefined values."""
+    score, accuracy = silhouette(panel), knn_accuracy(panel)
+    return (
+        f"silhouette {NO_VALUE if score is None else f'{score:z.2f}'.replace('-', MINUS)}",
+        f"kNN {NO_VALUE if accuracy is None else f'{100 * accuracy:.1f} %'}",
+    )
+
+
+def _frame(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("0.8")
+
+
+def _explain(axes: Axes, reason: str, *, fontsize: float) -> None:
+    """Write into an empty panel why it is."""
+    _frame(axes)
+    text = axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=fontsize, color="0.4")
+    text.set_transform(axes.transAxes)
+
+
+def _scatter(axes: Axes, points: Points, labels: npt.NDArray[np.int64], size: float) -> None:
+    """Points (N, 2) by class; pixels in a PDF too, where thousands of shapes would be slow to display."""
+    _frame(axes)
+    # In random order: otherwise the last class would hide the others wherever they meet.
+    order = np.random.default_rng(0).permutation(len(labels))
+    looks = [_look(int(c)) for c in labels[order]]
+    for marker in MARKERS:
+        has_it = [own == marker for _, own in looks]
+        x, y = points[order][has_it].T
+        colours = [colour for colour, own in looks if own == marker]
+        axes.scatter(x, y, c=colours, s=size, marker=marker, linewidths=0, rasterized=True)
+
+
+def _classes(panels: Sequence[Embedding]) -> int:
+    return int(max(panel.labels.max() for panel in panels)) + 1
+
+
+def _look(c: int) -> tuple[ColorType, str]:
+    """Colour and marker of a class; they repeat after all combinations."""
+    return COLOURS[c % len(COLOURS)], MARKERS[c // len(COLOURS) % len(MARKERS)]
+
+
+def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
+    """Name the classes below the panels, unless there are more than can be distinguished."""
+    columns = len(COLOURS)
+    if classes > columns * len(MARKERS):
+        return
+    # Legends are filled column by column: each column has one colour, each row one marker.
+    order = [c for column in range(columns) for c in range(column, classes, columns)]
+    looks = [_look(c) for c in order]
+    handles = [Line2D([], [], linestyle="", color=colour, marker=marker) for colour, marker in looks]
+    figure.legend(
+        handles,
+        [str(c) for c in order],
+        loc="outside lower center",
+        ncols=min(classes, columns),
+        frameon=False,
+        fontsize=fontsize,
+        title="class",
+        title_fontsize=fontsize,
+        handlelength=1,
+        handletextpad=0.2,
+        columnspacing=0.9,
+    )
+
+
+def caption(panels: Sequence[Embedding], split: str, seed: int, *, what: str = "h") -> str:
+    """The caption of a figure of `draw`."""
+    images = len(panels[0].labels)
+    alike = "the same images in the same views" if split == "train" else "the same images"
+    return (
+        f"PCA and t-SNE of the {KINDS[what]} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
+        f" by class; seed {seed}, the lowest that every arm has finished. The principal components of each"
+        " panel are rotated or mirrored onto those of the first, and each t-SNE begins from the first panel's"
+        f" layout (perplexity {perplexity_for(images):.0f}). Silhouette (cosine distance) and kNN accuracy"
+        f" (k = {min(NEIGHBOURS, images - 1)}, cosine, each image classified by the others shown) are of all"
+        " dimensions, not of the two that are drawn."
+    )

@@ -1,0 +1,84 @@
+"""The files of a report: written whole, and what an earlier rendering left behind."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.render.table import Table, to_latex, to_markdown
+from analysis.render.text import is_plain
+
+REPORT = "report.html"
+MARKDOWN = "report.md"
+STAMP = ".rendered"
+LATEX_BLOCK = 8
+"""Tables in one file after which LaTeX should empty its pages: it fails where a hundred wait for one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """The report's path, and all files that were written, the report first: none if nothing had changed.
+
+    Of a search the tables are those of the finalists, changed or not.
+    """
+
+    path: Path
+    files: tuple[Path, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a truncated report looks like one that says less."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+def read_stamp(folder: Path) -> dict[str, Any]:
+    """What the last rendering recorded; empty if it cannot be read."""
+    try:
+        stamp = json.loads((folder / STAMP).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
+    """Record what was rendered, for `read_stamp`."""
+    (folder / STAMP).write_text(json.dumps(stamp))
+
+
+def invalidate(folder: Path) -> None:
+    """Make the next rendering into `folder` render again; figures are kept."""
+    write_stamp(folder, {**read_stamp(folder), "state": None})
+
+
+def write_tables(frames: Mapping[str, pd.DataFrame], tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write frames as CSV, and all tables as `tables.md`, `tables.tex` and `latex/<name>.tex`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        frame.to_csv(folder / name, index=False)
+    latex = {table.name: to_latex(table) for table in tables}
+    blocks = [list(latex.values())[i : i + LATEX_BLOCK] for i in range(0, len(latex), LATEX_BLOCK)]
+    (folder / "tables.md").write_text("\n".join(map(to_markdown, tables)))
+    (folder / "tables.tex").write_text("\n\\clearpage\n".join("\n".join(block) for block in blocks))
+    written = [folder / name for name in (*frames, "tables.md", "tables.tex")]
+    return written + _write_single(latex, folder / "latex")
+
+
+def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
+    """One file per table; those of an earlier selection are removed, but nobody else's."""
+    folder.mkdir(exist_ok=True)
+    ours = folder / ".tables"
+    for name in ours.read_text().split() if ours.exists() else ():
+        if name not in latex and is_plain(name):
+            (folder / f"{name}.tex").unlink(missing_ok=True)
+    ours.write_text("\n".join(latex))
+    paths = [folder / f"{name}.tex" for name in latex]
+    for path, text in zip(paths, latex.values(), strict=True):
+        path.write_text(text)
+    return paths

@@ -1,0 +1,88 @@
+"""A report as a value: what it says, independent of how it is rendered."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.render.table import Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedFigure:
+    """A figure that was drawn, as files of that name: a PNG of so many CSS pixels, and a PDF for print.
+
+    `alt` says in few words what it shows, for those who cannot see it.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    png: Path
+    pdf: Path
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A part of a report. Its contents are shown in the order of the attributes.
+
+    Attributes:
+        title: its heading; empty: none.
+        id: the anchor that the navigation leads to; empty: not in the navigation.
+        short_title: its title in the navigation, if different.
+        findings: sentences that the comparisons allow.
+        headed: whether its tables have headings. In Markdown, which cannot fold, all have.
+        parts: sections within this one.
+        items: a list of remarks.
+        notes: remarks in small print; text between backticks is code.
+        folded: whether it is closed at first; None: it cannot be folded.
+        extent: how much there is of it, beside the title if it can be folded.
+    """
+
+    title: str = ""
+    id: str = ""
+    short_title: str = ""
+    paragraphs: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    headed: bool = True
+    facts: tuple[tuple[str, str], ...] = ()
+    parts: "tuple[Section, ...]" = ()
+    figures: tuple[RenderedFigure, ...] = ()
+    items: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    folded: bool | None = None
+    extent: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but headings and notes."""
+        contents = (self.paragraphs, self.findings, self.tables, self.facts, self.figures, self.items)
+        return not any(contents) and all(part.is_empty for part in self.parts)
+
+    def all_tables(self) -> Iterator[Table]:
+        """The tables of the section and of its parts."""
+        yield from self.tables
+        for part in self.parts:
+            yield from part.all_tables()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
+
+    `lead` is its extent in a sentence, `warnings` say what is missing, `note` explains the terms.
+    """
+
+    kind: str
+    name: str
+    lead: str
+    warnings: tuple[str, ...]
+    findings: tuple[str, ...]
+    note: str
+    sections: tuple[Section, ...]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables, in order."""
+        return tuple(table for section in self.sections for table in section.all_tables())

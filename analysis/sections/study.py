@@ -1,0 +1,99 @@
+"""The report of a study, as a value."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.plots.cache import FigureCache
+from analysis.render.section import RenderedFigure, Report, Section
+from analysis.render.text import join_and, number_of
+from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
+from analysis.sections.cells import cell_sections
+from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
+from analysis.sections.findings import findings
+from analysis.sections.overview import overview
+from analysis.sections.published import published_findings, published_tables
+from analysis.stats.published import Published, match_published
+from analysis.stats.results import Results
+from analysis.trials import finished, groups_of
+from search_spaces import Selection
+from study.ledger.ledger import Ledger
+from trainables.catalogue import TERMS
+
+
+def study_report(
+    results: Results, selection: Selection, published: Published, ledger: Ledger, cache: FigureCache
+) -> Report:
+    """The report of a study, beside `published` numbers."""
+    trials = results.trials
+    matched = match_published(results.summary, trials, published)
+    tables = tuple(published_tables(matched, trials, published))
+    by_cell = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
+    figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
+    cells = cell_sections(results, figures)
+    whole = tuple(study_figures(results, cache))
+    sections = [
+        _overview(results, whole if len(cells) > 1 else (), ledger, cache),
+        Section(
+            id="published", title="Against published numbers", short_title="Published numbers", tables=tables
+        ),
+        # Figures of the whole study are those of its only cell.
+        replace(cells[0], id="cells", short_title="Results", figures=cells[0].figures + whole)
+        if len(cells) == 1
+        else Section(id="cells", title="Cells", parts=tuple(cells)),
+        open_section(trials),
+        fixed_section(selection.trials, "Every trial"),
+        provenance_section(selection, trials, ledger.experiment),
+    ]
+    return Report(
+        kind="Study",
+        name=selection.space,
+        lead=_lead(trials),
+        warnings=tuple(status_warning(trials)),
+        findings=(*findings(results), *published_findings(matched, published)),
+        note=_note(trials),
+        sections=tuple(section for section in sections if not section.is_empty),
+    )
+
+
+def _lead(trials: pd.DataFrame) -> str:
+    cells, arms = trials["cell"].nunique(), trials.groupby("cell")["arm_label"].nunique().max()
+    extent = ", ".join(
+        number_of(int(count), noun)
+        for count, noun in ((cells, "cell"), (arms, "arm"), (trials["seed"].nunique(), "seed"))
+    )
+    seconds = float(trials["train_seconds"].sum()) if "train_seconds" in trials else 0.0
+    time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+    done = f"{len(finished(trials))} of {len(trials)} planned trials finished"
+    return f"{done} · {extent} · {time} of training in all"
+
+
+def _note(trials: pd.DataFrame) -> str:
+    terms = join_and([TERMS[term] for term in dict.fromkeys(trials["term"])])
+    return (
+        f"CE: one view, cross-entropy alone. γ: weight of the {terms} term beside the cross-entropies of two"
+        " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
+        " replicates: arms are compared seed by seed. An interval adjusted after Holm excludes zero exactly"
+        " where the adjusted p is at most 0.05."
+    )
+
+
+def _overview(
+    results: Results, whole: tuple[RenderedFigure, ...], ledger: Ledger, cache: FigureCache
+) -> Section:
+    """What concerns several cells, with the figures of the `whole` study."""
+    parts = [
+        Section(
+            title=str(group["group_label"].iloc[0]),
+            figures=tuple(group_figures(results, group, number, ledger, cache)),
+        )
+        for number, group in groups_of(results.trials)
+    ]
+    parts.append(Section(title="The whole study", figures=whole))
+    return Section(
+        id="overview",
+        title="Overview",
+        tables=tuple(overview(results)),
+        parts=tuple(part for part in parts if not part.is_empty),
+        notes=omitted(results.trials["cell"].nunique()),
+    )

@@ -1,0 +1,49 @@
+"""What is computed of the trials of a study, each of it once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.stats.comparisons import comparisons, pooled_comparisons
+from analysis.stats.factors import Effects, effects_of
+from analysis.stats.summary import summarise
+from analysis.trials import groups_of
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a study, whose trials are the frame of `analysis.trials.load`."""
+
+    trials: pd.DataFrame
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Mean and standard deviation of each cell, arm and metric."""
+        return summarise(self.trials)
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """The paired comparisons of each cell."""
+        return comparisons(self.trials)
+
+    @cached_property
+    def pooled(self) -> list[pd.DataFrame]:
+        """The comparisons pooled over all cells."""
+        return pooled_comparisons(self.trials)
+
+    @cached_property
+    def pooled_by_group(self) -> dict[int, list[pd.DataFrame]]:
+        """The comparisons pooled over the cells of each group."""
+        groups = groups_of(self.trials)
+        return {number: pooled_comparisons(self.trials, set(group["cell"])) for number, group in groups}
+
+    @cached_property
+    def effects(self) -> dict[int, Effects]:
+        """The effects of augmentations in each group."""
+        return {number: effects_of(group) for number, group in groups_of(self.trials)}
+
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """What is written as CSV, by the file's name."""
+        return {"summary.csv": self.summary, "paired.csv": self.compared}

@@ -1,0 +1,72 @@
+"""The results of each cell: mean and standard deviation over seeds, and the best arm."""
+
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats.comparisons import TESTED, values_of
+from analysis.stats.paired import best, common_seeds
+from analysis.trials import finished, metric_names
+from trainables.metrics import ACCURACIES
+
+SUMMARY_COLUMNS = (
+    *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
+    *("n", "planned", "mean", "std", "run_ids"),
+    *("cell", "arm_label", "finished", "values", "best", "shared"),
+)
+
+
+def summarise(trials: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the finished seeds, in full precision.
+
+    Returns:
+        One row per cell × arm × metric with `SUMMARY_COLUMNS`: fractions; `n` values, of `finished` and of
+        `planned` trials; `std` with ddof = 1, NaN for one seed; `values` by seed and `run_ids` as text with
+        spaces between. `best`, in rows of test accuracy: whether the arm has the highest mean over the
+        `shared` seeds that all arms of the cell have, or is not distinguishable from that arm.
+    """
+    others = [name for name in metric_names(trials) if name not in ACCURACIES]
+    metrics = [*ACCURACIES, *others]
+    trials = trials.reindex(columns=[*trials.columns, *(name for name in ACCURACIES if name not in trials)])
+    bold: dict[Hashable, tuple[list[str], int]] = {
+        cell: best_arms(planned) for cell, planned in trials.groupby("cell", sort=False)
+    }
+    rows = []
+    for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
+        done = finished(planned).sort_values("seed")
+        first = planned.iloc[0]
+        about = {name: first[name] for name in ("dataset", "backbone", "augmentations", "arm", "gamma")}
+        runs, results = done["run_id"].to_numpy(), done[metrics].to_numpy(float)
+        for metric, column in zip(metrics, results.T, strict=True):
+            present = ~np.isnan(column)
+            values = column[present]
+            rows.append(
+                {
+                    **about,
+                    "metric": metric,
+                    "n": len(values),
+                    "planned": len(planned),
+                    "mean": values.mean() if len(values) else np.nan,
+                    "std": values.std(ddof=1) if len(values) > 1 else np.nan,
+                    "run_ids": " ".join(runs[present]),
+                    "cell": cell,
+                    "arm_label": label,
+                    "finished": len(done),
+                    "values": " ".join(repr(float(value)) for value in values),
+                    "best": metric == TESTED and label in bold[cell][0],
+                    "shared": bold[cell][1],
+                }
+            )
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
+    """The arms that tables emphasise, the best first, and over how many seeds: those that all arms have."""
+    if TESTED not in cell:
+        return [], 0
+    values, _ = common_seeds(values_of(cell, TESTED), drop=True)
+    if values.notna().any().sum() < 2:
+        return [], len(values)  # there is nothing to be better than
+    first, alike = best(values)
+    return ([] if first is None else [first, *alike]), len(values)
