@@ -1,9 +1,11 @@
 """What several test modules share: prepared digits, a tiny trial, and its results, each made once."""
 
 import functools
+import gc
 import os
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,47 @@ TINY: dict[str, Any] = {
 }
 
 
+SLOW = (
+    "test_server.py",
+    "test_kills.py::test_killed_at_the_worst_moments",
+    "test_search.py",
+    "test_report.py",
+    "test_faults.py::test_two_drivers",
+    "test_run.py::test_trials_on_data",
+    "test_nodes.py::test_a_job",
+    "test_nodes.py",
+    "test_kills.py::test_stopped_in_order",
+    "test_node.py::test_shares",
+    "test_faults.py::test_a_full_disk",
+    "test_run.py",
+    "test_faults.py::test_out_of_gpu_memory",
+    "test_run.py::test_a_budget",
+)
+"""What takes long, the longest first: beginnings of tests' names, each of which one process can run alone."""
+
+
+def unit_of(nodeid: str) -> str:
+    """What of `SLOW` a test belongs to, the longest name where there are several; else its file."""
+    name = nodeid.rpartition("/")[2]
+    return max((slow for slow in SLOW if name.startswith(slow)), key=len, default=name.partition("::")[0])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes: the others fill the time beside them."""
-    items.sort(
-        key=lambda item: item.path.stem not in ("test_kills", "test_faults", "test_run", "test_search")
-    )
+    """Begin with what takes minutes: the others fill the time beside it."""
+    order = {unit: number for number, unit in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(unit_of(item.nodeid), len(SLOW)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With `--dist loadfile` the units of `SLOW` are as files of their own."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
@@ -69,26 +107,40 @@ def trained(tiny: Callable[..., TrialConfig], data_dir: Path) -> Callable[..., T
     return lambda **changes: result(tiny(**changes))
 
 
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `STUDY` was run and left alone, once for all processes that run tests."""
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         if not (folder / "whole").exists():
-            done = run(folder, *STUDY)
-            assert done.returncode == 0, done.stderr
+            make(folder)
             (folder / "whole").touch()
     return folder
 
 
 @pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A folder in which `STUDY` was run and left alone."""
+
+    def make(folder: Path) -> None:
+        (folder / "runs").mkdir()
+        shutil.copy(empty_store, folder / "runs/mlflow.db")
+        done = run(folder, *STUDY, "--max-concurrent", "1")
+        assert done.returncode == 0, done.stderr
+
+    return once(tmp_path_factory, "undisturbed", make)
+
+
+@pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the experiment and nothing in it; making one takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("store")
-    Ledger(uri=f"sqlite:///{folder}/mlflow.db", experiment="test", artifact_root=folder / "artifacts").open()
-    return folder / "mlflow.db"
+
+    def make(folder: Path) -> None:
+        store = f"sqlite:///{folder}/mlflow.db"
+        Ledger(uri=store, experiment="test", artifact_root=folder / "artifacts").open()
+
+    return once(tmp_path_factory, "store", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -96,3 +148,24 @@ def blank_store(empty_store: Path, tmp_path: Path) -> None:
     """A database in `tmp_path`'s output folder, for studies that need not take seconds to make one."""
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[..., object]]:
+    """Makes a Ray cluster of several nodes on this machine, from the resources of each."""
+    from ray.cluster_utils import Cluster
+
+    made = []
+
+    def make(*nodes: dict[str, float]) -> Cluster:
+        made.append(Cluster(initialize_head=True, head_node_args=nodes[0]))
+        for node in nodes[1:]:
+            made[0].add_node(**node)
+        return made[0]
+
+    yield make
+    while made:
+        made.pop().shutdown()
+    with warnings.catch_warnings():  # Ray closes not all of its sockets: not in the middle of another test
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
 ARMS = ["--only", "arm=ce,siamese-0.01"]
-EPOCHS = os.environ.get("EPOCHS", "100")
-HALF_STUDY = [*TINY, "--set", f"epochs={EPOCHS}", *ARMS, "--seeds", "1", "--no-report"]
-"""Two trials of some ten seconds each."""
-STUDY = [*HALF_STUDY, "--seeds", "2"]
-"""Four such trials."""
-STAND_IN = """
+EPOCHS = os.environ.get("EPOCHS", "20")
+STUDY = [*TINY, "--set", f"epochs={EPOCHS}", *ARMS, "--seeds", "2", "--no-report"]
+"""Four trials; `slowed_down`, of some six seconds each."""
+HALF_STUDY = [*STUDY, "--seeds", "1", "--max-concurrent", "1"]
+"""Two of them, one after the other: a process that trains takes four seconds to begin."""
+AFTER_IMPORT = """
 import importlib.abc, importlib.util, sys
 
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "trainables.train":
+        if name != {module!r}:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -41,14 +41,59 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-{train}
-            module.train = train
+{then}
 
         spec.loader.exec_module = exec_module
         return spec
 
 
 sys.meta_path.insert(0, Finder())
+"""
+"""For Python's start: runs code as soon as a module was imported, which is there as `module`."""
+SLOWER = """
+import time
+
+real = module.train
+
+def train(*arguments, on_epoch, **options):
+    def after_epoch(row):
+        on_epoch(row)
+        time.sleep(0.25)
+
+    return real(*arguments, on_epoch=after_epoch, **options)
+"""
+"""For the source of a `train`: the real one, asleep for most of the time."""
+HOLD = """
+def hold():
+    import pathlib, time
+
+    pathlib.Path({note!r}).touch()
+    time.sleep(600)
+"""
+HOLD_RENAMING = """
+import os
+
+rename = os.replace
+
+def replace(source, target):
+    if any(part in str(target) for part in {parts!r}):
+        hold()
+    rename(source, target)
+
+os.replace = replace
+"""
+HOLD_FINISHING = """
+real = module.MlflowClient.set_terminated
+
+def set_terminated(self, run_id, status=None):
+    here = status == "FINISHED" and {stage!r} in (None, self.get_run(run_id).data.tags.get("stage"))
+    if here and {before}:
+        hold()
+    real(self, run_id, status)
+    if here:
+        hold()
+
+module.MlflowClient.set_terminated = set_terminated
 """
 HAS_A_GPU = """
 import types, torch
@@ -59,19 +104,59 @@ torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(total_me
 torch.cuda.set_per_process_memory_fraction = lambda fraction, device: None
 """
 """For the source of a `train`: PyTorch says that it has a GPU, where Ray only counts them."""
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""For MLflow's server: not the dozen processes that wait for jobs which no study has."""
 UNTIMED = ("train/loss", "train/ce", "train/bt", "train/acc", "val/acc", "lr")
 
 
+def at_start(folder: Path, *sources: str) -> dict[str, str]:
+    """Make every Python process with the returned environment, on any node, begin with this code.
+
+    Args:
+        folder: for a module that Python imports at its start.
+        sources: the code.
+    """
+    (folder / "sitecustomize.py").write_text("\n".join(sources))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def _instead_of_train(train: str) -> str:
+    return _after_import("trainables.train", f"{textwrap.dedent(train)}\nmodule.train = train")
+
+
+def _after_import(module: str, then: str) -> str:
+    return AFTER_IMPORT.format(module=module, then=textwrap.indent(then, " " * 12))
+
+
 def stand_in_for_train(folder: Path, train: str) -> dict[str, str]:
-    """Make every Python process with the returned environment, on any node, train by another function.
+    """As `at_start`; trials are trained by another function.
 
     Args:
         folder: for a module that Python imports at its start.
         train: source of a function `train`; `module` is there, the one whose function it replaces.
     """
-    text = STAND_IN.format(train=textwrap.indent(textwrap.dedent(train), " " * 12))
-    (folder / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": str(folder)}
+    return at_start(folder, _instead_of_train(train))
+
+
+def slowed_down(folder: Path, *sources: str) -> dict[str, str]:
+    """As `at_start`; trials last seconds, so that they can be disturbed, and leave the CPU to others."""
+    return at_start(folder, _instead_of_train(SLOWER), *sources)
+
+
+def held(note: Path, *, renaming: Sequence[str] = (), finishing: str = "", stage: str | None = None) -> str:
+    """Source for `at_start`: a process leaves `note` at a moment, and goes no further.
+
+    Args:
+        note: a file that is made.
+        renaming: parts of paths: before a file or folder gets such a name.
+        finishing: `before` or `after` a run is marked FINISHED.
+        stage: of a search, whose runs alone are meant.
+    """
+    hold = HOLD.format(note=str(note))
+    if renaming:
+        return hold + HOLD_RENAMING.format(parts=renaming)
+    then = HOLD_FINISHING.format(before=finishing == "before", stage=stage)
+    return hold + _after_import("mlflow.tracking.client", then)
 
 
 def start(
@@ -90,8 +175,10 @@ def start(
     )
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(folder, *arguments)
+def run(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    process = start(folder, *arguments, environment=environment)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -169,6 +256,15 @@ def wait_for_a_saved_state(process: subprocess.Popen[str], folder: Path) -> bool
             return False
         time.sleep(0.05)
     return True
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 90) -> None:
+    """Wait for something that a running study is about to do."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.1)
 
 
 def descendants(pid: int) -> list[int]:

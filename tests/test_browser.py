@@ -17,6 +17,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
+from studies import NO_JOBS
 from synthetic import Made, fill, results
 
 from search_spaces import select
@@ -65,7 +66,11 @@ def ui(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
     with (folder / "ui.log").open("wb") as log:
         server = subprocess.Popen(
-            [*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True
+            [*command, "--workers", "1"],
+            env={**os.environ, **NO_JOBS},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}"
     try:

@@ -132,4 +132,5 @@ def test_a_network_is_the_same_to_rounding(name: str) -> None:
     x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     found, expected = (gradients(net, x, torch.ones(4, 16).double()) for net in (ours, plain))
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+        # VGG-16 has a layer of a hundred million weights: this is the one comparison that is quick.
+        assert (one.detach() - other.detach()).abs().max() <= 1e-9

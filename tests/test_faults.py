@@ -19,12 +19,14 @@ import pytest
 from studies import (
     HALF_STUDY,
     HAS_A_GPU,
+    NO_JOBS,
     ROOT,
     TINY,
     check_equal,
     kill_tree,
     records,
     run,
+    slowed_down,
     stand_in_for_train,
     start,
     wait_for_a_saved_state,
@@ -33,8 +35,8 @@ from studies import (
 from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
-AWAY = float(os.environ.get("AWAY", "60"))
-"""Seconds without a tracking server."""
+AWAY = float(os.environ.get("AWAY", "12"))
+"""Seconds without a tracking server: more than its client tries for by itself."""
 
 RUNS_OUT_OF_MEMORY = f"""{HAS_A_GPU}
 def train(config, *arguments, **options):
@@ -46,24 +48,6 @@ def train(config, *arguments, **options):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried 20 MiB.")
 """
 """Training raises what a full GPU raises."""
-
-
-@pytest.fixture
-def cluster() -> Iterator[Callable[..., object]]:
-    """Makes a Ray cluster of several nodes on this machine, from the resources of each."""
-    from ray.cluster_utils import Cluster
-
-    made = []
-
-    def make(*nodes: dict[str, float]) -> Cluster:
-        made.append(Cluster(initialize_head=True, head_node_args=nodes[0]))
-        for node in nodes[1:]:
-            made[0].add_node(**node)
-        return made[0]
-
-    yield make
-    for one in made:
-        one.shutdown()
 
 
 @pytest.mark.usefixtures("blank_store")
@@ -106,7 +90,13 @@ class Server:
         command += ["--artifacts-destination", str(self.folder / "server-artifacts")]
         with open(self.folder / "server.log", "a") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=log, text=True, start_new_session=True
+                command,
+                cwd=self.folder,
+                env={**os.environ, **NO_JOBS},
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
@@ -127,12 +117,12 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
     """A server at work; each test has an experiment of its own."""
     folder = tmp_path_factory.mktemp("server")
     server = Server(folder)
     # Its store is made first: processes that migrate one database at once get into each other's way.
-    Ledger(uri=f"sqlite:///{folder}/server.db", experiment="other", artifact_root=folder).open()
+    shutil.copy(empty_store, folder / "server.db")
     server.start()
     yield server
     server.kill()
@@ -146,7 +136,7 @@ def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(server: Server
     reading = f"""
 import tempfile
 from pathlib import Path
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 ledger = Ledger(uri={server.uri!r}, experiment="artifacts", artifact_root=Path("unused"))
 assert ledger.artifact({run_id!r}, "history.parquet").read_bytes() == b"curves"
 ledger.log_files({run_id!r}, {{"history.parquet": b"others"}})  # which finished trials never do
@@ -176,7 +166,8 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
         folder.mkdir()
     shared = server.ledger("two drivers")
     arguments = [*HALF_STUDY, "--tracking-uri", server.uri, "--experiment", "two drivers"]
-    drivers = [start(folder, *arguments) for folder in folders]
+    slower = slowed_down(tmp_path)
+    drivers = [start(folder, *arguments, environment=slower) for folder in folders]
     deadline = time.monotonic() + 60
     while all(driver.poll() is None for driver in drivers):
         assert time.monotonic() < deadline, "both work"
@@ -191,7 +182,7 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
     assert wait_for_a_saved_state(first, folder)
     kill_tree(first)
     assert len(shared.locks()) == 1
-    third = start(folder, *arguments)
+    third = start(folder, *arguments, environment=slower)
     assert wait_for_a_saved_state(third, folder)
     assert [json.loads(lock.tags["lock.by"])["pid"] for lock in shared.locks()] == [third.pid]
 
@@ -276,7 +267,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, undisturbed: Path) -> Non
     storage = small_disk / "storage"
     arguments = [*HALF_STUDY, "--storage", str(storage)]
     filler = small_disk / "filler"
-    process = start(tmp_path, *arguments)
+    process = start(tmp_path, *arguments, environment=slowed_down(tmp_path))
     deadline = time.monotonic() + 90
     while not list(storage.glob("checkpoints/*/[0-9]*")):
         assert process.poll() is None

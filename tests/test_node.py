@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,7 +126,7 @@ folder = pathlib.Path(os.environ["BEGUN"])
 
 def train(config, data_dir, *, device, **options):
     (folder / config.key).touch()
-    wanted, deadline = int(os.environ["WANTED"]), time.monotonic() + 60
+    wanted, deadline = int((folder.parent / "wanted").read_text()), time.monotonic() + 60
     while len(list(folder.iterdir())) < wanted and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1.0)  # for one too many
@@ -139,10 +140,11 @@ def train(config, data_dir, *, device, **options):
 """Training waits until as many trials have begun as are wanted, and tells how many have."""
 
 
-def test_shares_of_gpus_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("blank_store")
+def test_shares_of_gpus_are_packed(
+    tmp_path: Path, cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two GPUs, which Ray counts and nobody has: eight trials at a quarter each, then four at a half."""
-    from ray.cluster_utils import Cluster
-
     (tmp_path / "begun").mkdir()
     seen = tmp_path / "seen"
     # Ray's processes train: they get these from the cluster.
@@ -150,15 +152,12 @@ def test_shares_of_gpus_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
     monkeypatch.setenv("SEEN", str(seen))
+    gpus = cluster({"num_cpus": 8, "num_gpus": 2})
     for share, at_once, seeds in (("0.25", 8, "8"), ("0.5", 4, "12")):
-        monkeypatch.setenv("WANTED", str(at_once))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2})
-        try:
-            arguments = [*TINY, "--only", "arm=ce", "--seeds", seeds, "--no-report"]
-            where = ["--gpus-per-trial", share, "--address", cluster.address]
-            done = run(tmp_path, *arguments, *where)
-        finally:
-            cluster.shutdown()
+        (tmp_path / "wanted").write_text(str(at_once))
+        arguments = [*TINY, "--only", "arm=ce", "--seeds", seeds, "--no-report"]
+        where = ["--gpus-per-trial", share, "--address", gpus.address]
+        done = run(tmp_path, *arguments, *where)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = [line.split() for line in seen.read_text().splitlines()]
         seen.unlink()

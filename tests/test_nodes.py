@@ -16,6 +16,7 @@ from studies import (
     check_equal,
     ledger,
     records,
+    slowed_down,
 )
 
 
@@ -36,6 +37,7 @@ class Lab:
         self.token.touch(mode=0o600)
         self.token.write_text("0123456789abcdef" * 4)
         environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
+        environment |= slowed_down(folder)
         # The driver's files of its own are where this test can read them.
         self.hosts = [
             Host(name, address, private=[self.own] if number else [], environment=environment)

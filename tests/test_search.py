@@ -1,5 +1,6 @@
 """A search through the real command line, killed twice ; what it leaves, and what goes on with it."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from studies import ROOT, kill_tree, ledger, outcome, read_until, run, saved_states, start
+from studies import ROOT, at_start, held, kill_tree, ledger, outcome, run, saved_states, start, wait_for
 
 from study.ledger.records import PRUNED_TAG, TrialRecord
 from trainables import tune
@@ -26,13 +27,18 @@ def records(folder: Path, stage: str) -> list[TrialRecord]:
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def search(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder in which a search came to its end after two kills, one of them among the finalists."""
-    folder = tmp_path_factory.mktemp("search")
-    for until in ("[ 2/10]", "[1/4]"):
-        process = start(folder, *SEARCH)
-        read_until(process, until)
+    folder, note = tmp_path_factory.mktemp("search"), tmp_path_factory.mktemp("start") / "held"
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs/mlflow.db")
+    for stage in ("search", "final"):  # each time the first run of it is FINISHED, and its bundle still there
+        held_there = at_start(note.parent, held(note, finishing="after", stage=stage))
+        process = start(folder, *SEARCH, environment=held_there)
+        wait_for(note.exists, process, 120)
         kill_tree(process)
+        note.unlink()
+        assert [record.tags["stage"] for record in ledger(folder).trials().values()].count(stage) >= 1
     done = run(folder, *SEARCH)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
