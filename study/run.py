@@ -32,7 +32,7 @@ from study.ledger import tracking_uri
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.tracking_uri import LedgerError
-from study.planning.durations import compare
+from study.planning.forecast import compare
 from study.planning.plan import Plan, describe, make_plan
 from study.recording.locks import LockHeld, driver_locks
 from trainables.datasets.sources import DataError

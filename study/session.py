@@ -14,8 +14,7 @@ from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
 from study.planning import forecast
-from study.planning.durations import format_duration, wall_seconds
-from study.planning.forecast import Forecast
+from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
 from study.recording.version import code_tags

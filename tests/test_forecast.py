@@ -11,9 +11,8 @@ from search_spaces import select
 from study.cli.options import parse_duration
 from study.cluster.connection import Allocation
 from study.ledger.records import TrialRecord
-from study.planning import durations, forecast
-from study.planning.durations import compare, count_fitting, format_duration, wall_seconds
-from study.planning.forecast import Forecast, describe
+from study.planning import forecast
+from study.planning.forecast import Forecast, compare, count_fitting, describe, format_duration, wall_seconds
 from study.planning.probe import probe
 from trainables import data
 from trainables.data import Sizes
@@ -104,7 +103,7 @@ def test_only_trials_under_a_like_grant_count(
 
 
 def test_trials_side_by_side() -> None:
-    start, between = durations.STARTUP, durations.BETWEEN
+    start, between = forecast.STARTUP, forecast.BETWEEN
     assert wall_seconds([10], 1) == start + 10
     assert wall_seconds([10, 10, 10], 2) == pytest.approx(start + 20 + between)
     assert wall_seconds([30, 10, 10], 2) == pytest.approx(start + 30)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger import leases
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.store import Store
 from study.ledger.tracking_uri import LedgerError, check_reachable, check_writable, redacted, sqlite_file
+from study.recording.locks import create_lease
 from trainables.trial import TrialConfig
 
 
@@ -297,7 +297,7 @@ def test_reading_the_database_gives_what_the_client_gives(
     ledger.kill(ledger.begin(killed, {}))
     ledger.delete_runs([ledger.begin(deleted, {})])
     ledger.begin(unfinished, {})
-    leases.create(ledger, {"host": "here"})
+    create_lease(ledger, {"host": "here"})
     other = Ledger(uri=ledger.uri, experiment="another", artifact_root=ledger.artifact_root)
     other.open()
     other.begin(never, {})

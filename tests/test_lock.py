@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger import leases
-from study.ledger.leases import Lease
 from study.ledger.ledger import Ledger
 from study.ledger.tracking_uri import LedgerError
 from study.recording import locks
-from study.recording.locks import LockHeld, driver_locks, lease
+from study.recording.locks import Lease, LockHeld, driver_locks, lease, read_leases
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +35,16 @@ def same(folder: Path) -> Ledger:
 def left_behind(ledger: Ledger, **who: object) -> str:
     """The lease of a driver that is not there any more."""
     about = {"pid": 1, "host": "elsewhere", "since": "yesterday", "namespace": "other", **who}
-    return leases.create(ledger, {"lock.state": "held", "lock.beat": "7", "lock.by": json.dumps(about)})
+    return locks.create_lease(ledger, {"lock.state": "held", "lock.beat": "7", "lock.by": json.dumps(about)})
 
 
 def test_a_lease_is_one_run_while_it_is_held(ledger: Ledger) -> None:
     with lease(ledger):
-        (held,) = leases.read(ledger)
+        (held,) = read_leases(ledger).values()
         assert held.tags["lock.state"] == "held"
         assert json.loads(held.tags["lock.by"])["pid"] == os.getpid()
         assert ledger.trials() == {}
-    assert leases.read(ledger) == []
+    assert read_leases(ledger) == {}
 
 
 def test_a_second_driver_is_told_who_works(ledger: Ledger, tmp_path: Path) -> None:
@@ -59,7 +57,7 @@ def test_a_second_driver_is_told_who_works(ledger: Ledger, tmp_path: Path) -> No
             lease(same(tmp_path)),
         ):
             pytest.fail("two drivers at work")
-        assert len(leases.read(ledger)) == 1
+        assert len(read_leases(ledger)) == 1
     with lease(same(tmp_path)):
         pass
 
@@ -104,7 +102,7 @@ def test_of_many_that_ask_at_once_one_works(ledger: Ledger, tmp_path: Path) -> N
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["is told"] * 3 + ["works"]
-    assert leases.read(ledger) == []
+    assert read_leases(ledger) == {}
 
 
 def test_a_dead_driver_on_another_machine_is_waited_for_and_removed(ledger: Ledger) -> None:
@@ -112,7 +110,7 @@ def test_a_dead_driver_on_another_machine_is_waited_for_and_removed(ledger: Ledg
     began = time.monotonic()
     with lease(ledger):
         assert time.monotonic() - began >= locks.DEAD_AFTER
-        assert len(leases.read(ledger)) == 1
+        assert len(read_leases(ledger)) == 1
 
 
 def test_a_dead_driver_on_this_machine_is_removed_at_once(ledger: Ledger) -> None:
@@ -125,7 +123,7 @@ def test_a_dead_driver_on_this_machine_is_removed_at_once(ledger: Ledger) -> Non
 def test_who_was_taken_for_dead_is_told(ledger: Ledger) -> None:
     lost = threading.Event()
     with lease(ledger, on_lost=lost.set):
-        ledger.delete_runs([leases.read(ledger)[0].run_id])
+        ledger.delete_runs(read_leases(ledger))
         assert lost.wait(5)
 
 
@@ -145,9 +143,9 @@ def test_a_store_that_is_away_for_a_while_loses_no_lease(
         away.set()
         time.sleep(0.5)
         away.clear()
-        before = leases.read(ledger)[0].tags["lock.beat"]
+        before = next(iter(read_leases(ledger).values())).tags["lock.beat"]
         time.sleep(1)
-        assert leases.read(ledger)[0].tags["lock.beat"] != before
+        assert next(iter(read_leases(ledger).values())).tags["lock.beat"] != before
     assert not lost.is_set()
 
 
@@ -197,7 +195,7 @@ def test_two_that_hold_it_by_mistake_do_not_both_go_on(ledger: Ledger) -> None:
     """An older run that becomes visible late, as after a stalled request: the younger holder is told."""
     lost = threading.Event()
     with lease(ledger, on_lost=lost.set):
-        mine = leases.read(ledger)[0]
+        mine = next(iter(read_leases(ledger).values()))
         run = ledger.client.create_run(
             ledger.experiment_id, mine.started - 1000, {"kind": "lock", "lock.state": "held"}
         )
@@ -212,18 +210,18 @@ def test_a_store_that_answers_slowly_kills_nobody(
     monkeypatch.setattr(locks, "DEAD_AFTER", 1.0)
     rival = left_behind(ledger)
     answers = iter([2.0, 2.0])  # longer than it takes to count as dead
-    straight = leases.read
+    straight = read_leases
 
-    def slowly(ledger: Ledger) -> list[Lease]:
+    def slowly(ledger: Ledger) -> dict[str, Lease]:
         time.sleep(next(answers, 0.0))
         return straight(ledger)
 
-    monkeypatch.setattr(leases, "read", slowly)
-    (seen,) = straight(ledger)
+    monkeypatch.setattr(locks, "read_leases", slowly)
+    (seen,) = straight(ledger).values()
 
     def comes_back() -> None:
         time.sleep(3.5)
-        leases.update(same(tmp_path), rival, {"lock.beat": "8"})
+        locks.update_lease(same(tmp_path), rival, {"lock.beat": "8"})
 
     thread = threading.Thread(target=comes_back)
     thread.start()

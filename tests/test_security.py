@@ -21,7 +21,7 @@ from analysis.render.files import _write_single
 from analysis.render.markdown import escape_markdown
 from study.cli import options
 from study.cluster import ray_internals
-from study.ledger import credentials, tracking_uri
+from study.ledger import tracking_uri
 from study.recording.locks import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
@@ -59,7 +59,7 @@ Trained = Callable[..., TrialResult]
 )
 def test_masked(text: str, shown: str | None) -> None:
     assert masked(text) == (shown or text)
-    assert credentials.has_secret(text) == (shown is not None)
+    assert tracking_uri.has_secret(text) == (shown is not None)
 
 
 @pytest.mark.parametrize("text", ["a." * 50_000, "x://" * 5_000, "?key" * 10_000, "http://u:p@h " * 5_000])
@@ -71,7 +71,7 @@ def test_masking_long_texts_ends(text: str) -> None:
 @pytest.mark.parametrize("password", ["pa'ss", 'pa"ss', "pa ss"])
 def test_a_password_with_quotes_is_one(password: str) -> None:
     uri = f"postgresql://me:{password}@127.0.0.1/db"
-    assert credentials.has_secret(uri)
+    assert tracking_uri.has_secret(uri)
     assert tracking_uri.redacted(uri) == "postgresql://me:***@127.0.0.1/db"
 
 
@@ -148,16 +148,16 @@ def test_a_file_with_a_password_is_for_its_owner_alone(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
-    credentials.check_tracking("http://127.0.0.1:5000")
+    tracking_uri.check_secrets("http://127.0.0.1:5000")
     file = tmp_path / ".mlflow/credentials"
     file.parent.mkdir()
     file.write_text("[mlflow]\nmlflow_tracking_password = hunter2\n")
     file.chmod(0o644)
     with pytest.raises(ValueError, match=f"got mode 0644; allowed: chmod 600 {file}"):
-        credentials.check_tracking("http://127.0.0.1:5000")
-    credentials.check_tracking("sqlite:///mlflow.db")
+        tracking_uri.check_secrets("http://127.0.0.1:5000")
+    tracking_uri.check_secrets("sqlite:///mlflow.db")
     file.chmod(0o600)
-    credentials.check_tracking("http://127.0.0.1:5000")
+    tracking_uri.check_secrets("http://127.0.0.1:5000")
 
 
 def test_rays_token_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
-from study.ledger import credentials
 from study.ledger.ledger import DEFAULT_EXPERIMENT
 from study.ledger.options import add_ledger_arguments
+from study.ledger.tracking_uri import has_secret
+from trainables.redact import masked
 
 RESERVED = (".", "checkpoints", "nodes", "results")
 """Folders of the default experiment, beside the folders of other experiments."""
@@ -110,16 +111,19 @@ def storage_uri(args: argparse.Namespace) -> str:
     Each experiment has its own: two can contain the same trial, but its result belongs to one.
 
     Raises:
-        ValueError: the address contains a password, or the experiment's name is reserved.
+        ValueError: the address contains a password (it is copied into Ray's files on all nodes), or the
+            experiment's name is reserved.
     """
     given = args.storage or str(args.output)
-    credentials.check_storage(given)
+    if "://" in given and has_secret(given):
+        raise ValueError(
+            f"--storage: got {masked(given)!r}, an address with a password or key; allowed: without, and"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine"
+        )
     if args.experiment in RESERVED or ".." in args.experiment.split("/"):
         names = ", ".join(RESERVED)
         raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
-    if "://" not in given:
-        given = str(Path(given).absolute())
-    root, mark, settings = given.partition("?") if "://" in given else (given, "", "")
+    root, mark, settings = given.partition("?") if "://" in given else (str(Path(given).absolute()), "", "")
     root = root.rstrip("/")
     if args.experiment != DEFAULT_EXPERIMENT:
         root = f"{root}/{quote(args.experiment, safe='' if '://' in root else ' ')}"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.ledger.search_state import SEARCH_STAGE, STAGE_TAG
-from study.planning.durations import format_duration
+from study.planning.forecast import format_duration
 from study.recording.events import CacheHit, EpochDone, Event, Failed, Pruned, Resumed, Retrying, Started
 from trainables.redact import masked, plain
 from trainables.storage.bundles import Bundle

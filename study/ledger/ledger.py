@@ -3,17 +3,21 @@
 One experiment, one run a trial, found by the tag `trial.key`.
 """
 
+import atexit
 import contextlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from study.ledger import sqlite_reader
-from study.ledger.artifacts import Downloads
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, PRUNED_TAG, TrialRecord, without_mlflow_tags
 from study.ledger.store import Store
+from trainables.redact import first_line
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class Ledger:
     experiment: str
     artifact_root: Path
     store: Store = field(init=False, repr=False)
-    _downloads: Downloads = field(default_factory=Downloads, repr=False)
+    _downloads: Path | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Name the store."""
@@ -74,8 +78,8 @@ class Ledger:
         """The trials in the ledger (only those with these keys) by key. Creates nothing."""
         if not self.exists():
             return {}
-        wanted = None if keys is None else set(keys)
-        return {record.key: record for record in self._records() if wanted is None or record.key in wanted}
+        records = {record.key: record for record in self._records()}
+        return records if keys is None else {key: records[key] for key in keys if key in records}
 
     def _records(self) -> list[TrialRecord]:
         """All trials: of a local database directly, otherwise through the client."""
@@ -103,10 +107,12 @@ class Ledger:
         """
         from mlflow.entities import Param, RunTag
 
+        digest = tags.get(DATA_TAG)
         runs = self._runs_of(config.key)
-        for run in [run for run in runs if _has_other_data(run, tags)]:
-            self.retire(run.info.run_id)
-            runs.remove(run)
+        for run in list(runs):
+            if digest is not None and run.data.tags.get(DATA_TAG, digest) != digest:
+                self.retire(run.info.run_id)
+                runs.remove(run)
         if not runs:
             identity = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
             self.client.create_run(self.experiment_id, started, identity, config.name)
@@ -228,9 +234,8 @@ class Ledger:
                 run_id = min(runs, key=_age).info.run_id
             else:
                 tags = {"kind": "study", "space": space}
-                run_id = self.client.create_run(
-                    self.experiment_id, tags=tags, run_name=f"study {space}"
-                ).info.run_id
+                run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
+                run_id = run.info.run_id
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
 
@@ -242,8 +247,26 @@ class Ledger:
             self.client.log_artifacts(run_id, scratch)
 
     def artifact(self, run_id: str, name: str) -> Path:
-        """Local path of an artifact, which is downloaded once; OSError where it cannot be had."""
-        return self._downloads.fetch(self.client, run_id, name)
+        """Local path of an artifact, downloaded once and deleted at exit; OSError where that fails."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            artifact_uri = self.client.get_run(run_id).info.artifact_uri
+            if urlsplit(artifact_uri).scheme in ("", "file"):
+                return Path(self.client.download_artifacts(run_id, name))
+            if self._downloads is None:
+                # MLflow itself would make a folder for each call, and remove none.
+                self._downloads = Path(tempfile.mkdtemp(prefix="study-artifacts-"))
+                atexit.register(shutil.rmtree, self._downloads, ignore_errors=True)
+            path = self._downloads / run_id / name
+            if not path.exists():
+                with tempfile.TemporaryDirectory(dir=self._downloads) as scratch:
+                    draft = self.client.download_artifacts(run_id, name, scratch)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(draft, path)
+            return path
+        except MlflowException as error:
+            raise OSError(f"run {run_id}: {first_line(error)}") from error
 
     def _runs_of(self, key: str) -> list["Run"]:
         """Runs of a trial, oldest first."""
@@ -266,11 +289,6 @@ def _record(run: "Run") -> TrialRecord:
         },
         changed=int(info.end_time or info.start_time or 0),
     )
-
-
-def _has_other_data(run: "Run", tags: Mapping[str, str]) -> bool:
-    logged, current = run.data.tags.get(DATA_TAG), tags.get(DATA_TAG)
-    return None not in (logged, current) and logged != current
 
 
 def _age(run: "Run") -> tuple[int, str]:

@@ -4,9 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from study.ledger import credentials
+from study.ledger import tracking_uri
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
-from study.ledger.tracking_uri import LedgerError
 
 
 def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +36,5 @@ def ledger_from(args: argparse.Namespace) -> Ledger:
     """The ledger that parsed arguments name; LedgerError where others could read its password."""
     output = args.output.absolute()
     uri = args.tracking_uri or f"sqlite:///{output / 'mlflow.db'}"
-    try:
-        credentials.check_tracking(uri)
-    except ValueError as error:
-        raise LedgerError(str(error)) from None
+    tracking_uri.check_secrets(uri)
     return Ledger(uri=uri, experiment=args.experiment, artifact_root=output / "mlartifacts")

@@ -34,8 +34,6 @@ class Experiment(NamedTuple):
 
     id: str
     deleted: bool
-    created: int
-    """ms since 1970."""
 
 
 class UnsupportedSchema(Exception):
@@ -46,11 +44,10 @@ def find_experiment(file: Path, name: str) -> Experiment | None:
     """The experiment of that name, None where there is none; raises UnsupportedSchema."""
     with _reading(file) as database:
         row = database.execute(
-            "select experiment_id, lifecycle_stage, creation_time from experiments"
-            " where name = ? and workspace = ?",
+            "select experiment_id, lifecycle_stage from experiments where name = ? and workspace = ?",
             (name, WORKSPACE),
         ).fetchone()
-    return None if row is None else Experiment(str(row[0]), row[1] == "deleted", int(row[2] or 0))
+    return None if row is None else Experiment(str(row[0]), row[1] == "deleted")
 
 
 def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
@@ -64,9 +61,8 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
             (len(FINAL_PREFIX), FINAL_PREFIX),
         ):
             if run_id in metrics:
-                metrics[run_id][sys.intern(name.removeprefix(FINAL_PREFIX))] = (
-                    float("nan") if is_nan else value
-                )
+                short = sys.intern(name.removeprefix(FINAL_PREFIX))
+                metrics[run_id][short] = float("nan") if is_nan else value
     return [
         TrialRecord(
             key=tags[run_id]["trial.key"],

@@ -67,7 +67,7 @@ class Store:
     def find_experiment(self) -> str | None:
         """Id of the experiment, None where it does not exist; LedgerError where it was deleted."""
         if self._experiment_id is None:
-            experiment = self.lookup()
+            experiment = self._lookup()
             if experiment is not None and experiment.deleted:
                 raise LedgerError(
                     f"--experiment: {self.experiment!r} was deleted; restore it with `mlflow experiments"
@@ -76,7 +76,7 @@ class Store:
             self._experiment_id = None if experiment is None else experiment.id
         return self._experiment_id
 
-    def lookup(self) -> sqlite_reader.Experiment | None:
+    def _lookup(self) -> sqlite_reader.Experiment | None:
         """The experiment as the store has it, deleted or not; None where it does not exist."""
         if self.sqlite_file is not None:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
@@ -85,8 +85,7 @@ class Store:
             found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             return None
-        deleted = found.lifecycle_stage == "deleted"
-        return sqlite_reader.Experiment(found.experiment_id, deleted, int(found.creation_time or 0))
+        return sqlite_reader.Experiment(found.experiment_id, found.lifecycle_stage == "deleted")
 
     def create(self, artifact_root: Path) -> None:
         """Create the store and the experiment where missing. Only for the driver that holds the lock."""
@@ -104,16 +103,13 @@ class Store:
                 if self.find_experiment() is None:
                     raise
 
-    def search(self, condition: str, *, deleted: bool = False) -> Iterator["Run"]:
-        """The active (or deleted) runs of the experiment that meet a condition in MLflow's syntax."""
-        from mlflow.entities import ViewType
-
-        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    def search(self, condition: str) -> Iterator["Run"]:
+        """The runs of the experiment that meet a condition in MLflow's syntax, without deleted ones."""
         token = None
         while True:
             with self.asking(), _without_garbage_collection():
                 page = self.client.search_runs(
-                    [self.experiment_id], condition, view, max_results=PAGE_SIZE, page_token=token
+                    [self.experiment_id], condition, max_results=PAGE_SIZE, page_token=token
                 )
             yield from page
             token = page.token

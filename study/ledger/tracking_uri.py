@@ -1,8 +1,10 @@
-"""Addresses of the ledger's store: which are supported, and a database that is created safely."""
+"""Addresses of the ledger's store: which are supported, where passwords may be, and a safe new database."""
 
+import contextlib
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ TIMEOUT = 5
 """Seconds to wait for a server."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """Supported servers with their default ports."""
+OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class LedgerError(ValueError):
@@ -51,6 +54,36 @@ def redacted(uri: str) -> str:
     except ValueError:
         return text
     return text.replace(password, "***") if password else text
+
+
+def has_secret(uri: str) -> bool:
+    """Whether an address contains a password, or what looks like one."""
+    if masked(uri) != uri:
+        return True
+    try:  # `masked` ends an address at quotes and spaces, which a password may contain
+        return urlsplit(uri).password is not None
+    except ValueError:
+        return True
+
+
+def check_secrets(uri: str) -> None:
+    """Raise LedgerError where other users can read a password of the store."""
+    typed = uri != os.environ.get("MLFLOW_TRACKING_URI") or any(uri in word for word in sys.argv[1:])
+    if typed and has_secret(uri):
+        raise LedgerError(
+            "--tracking-uri: got a password on the command line, where all users of this machine can read it;"
+            " allowed: the address with its password in MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD, ~/.mlflow/credentials, for PostgreSQL ~/.pgpass"
+        )
+    if not uri.startswith("http") or "MLFLOW_TRACKING_PASSWORD" in os.environ:
+        return
+    file = Path.home() / ".mlflow" / "credentials"  # MLflow reads it
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & OTHER_USERS:
+            raise LedgerError(
+                f"--tracking-uri: {file} holds a password: got mode {mode:04o}; allowed: chmod 600 {file}"
+            )
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -7,13 +7,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.ledger import leases
-from study.ledger.leases import Lease
 from study.ledger.ledger import Ledger
 from study.ledger.tracking_uri import LedgerError
 from trainables.redact import plain
@@ -30,6 +29,21 @@ SETTLE = 1.0
 
 class LockHeld(ValueError):
     """Another driver uses the same output folder, storage or experiment."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Lease:
+    """A run of `kind=lock`: a driver that works on the experiment, or waits to; older ones are smaller."""
+
+    started: int
+    """By the driver's own clock, ms since 1970."""
+    run_id: str
+    tags: Mapping[str, str] = field(compare=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether its driver works on the experiment."""
+        return self.tags.get("lock.state") == "held"
 
 
 @contextlib.contextmanager
@@ -83,7 +97,11 @@ def file_lock(path: Path, resource: str, *, wait: Callable[[str], None] | None =
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        in_use = f"{resource} is in use by {_read_holder(holder)}"
+        try:
+            known = holder.read_text()
+        except OSError:  # it has not written it yet
+            known = "{}"
+        in_use = f"{resource} is in use by {describe_holder(known)}"
         if wait is None:
             raise LockHeld(f"{in_use}; wait for it with --wait, or take another") from None
         wait(f"{in_use}: waiting")
@@ -108,7 +126,7 @@ def lease(
     wins. Heartbeats tell whether a rival is alive, not clocks, which differ between machines.
     """
     ledger.open()
-    mine = leases.create(
+    mine = create_lease(
         ledger, {"lock.state": "asking", "lock.beat": "0", "lock.by": json.dumps(_this_process())}
     )
     stop = threading.Event()
@@ -124,17 +142,42 @@ def lease(
             ledger.delete_runs([mine])
 
 
+def create_lease(ledger: Ledger, tags: Mapping[str, str]) -> str:
+    """Create a lease with these tags; returns its run's id."""
+    with ledger.store.asking():
+        run = ledger.client.create_run(
+            ledger.experiment_id, tags={"kind": "lock", **tags}, run_name="driver at work"
+        )
+    return str(run.info.run_id)
+
+
+def read_leases(ledger: Ledger) -> dict[str, Lease]:
+    """All leases of the experiment, by the id of their run."""
+    runs = ledger.store.search("tags.kind = 'lock'")
+    return {run.info.run_id: Lease(int(run.info.start_time), run.info.run_id, run.data.tags) for run in runs}
+
+
+def update_lease(ledger: Ledger, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a lease, unless it was deleted. LedgerError where the store does not answer."""
+    with ledger.store.asking():
+        if ledger.client.get_run(run_id).info.lifecycle_stage == "active":
+            for name, value in tags.items():
+                ledger.client.set_tag(run_id, name, value)
+
+
 def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[], None]) -> None:
     """Send heartbeats until stopped; the store may be away for a while."""
     count = 0
     while not stop.wait(HEARTBEAT):
         count += 1
         try:
-            all_leases = leases.read(ledger)
-            ours = _find(all_leases, mine)
-            lost = ours is None or (_is_held(ours) and any(map(_is_held, _older(all_leases, ours))))
+            leases = read_leases(ledger)
+            ours = leases.get(mine)
+            lost = ours is None or (
+                ours.held and any(other.held and other < ours for other in leases.values())
+            )
             if not lost:
-                leases.update(ledger, mine, {"lock.beat": str(count)})
+                update_lease(ledger, mine, {"lock.beat": str(count)})
         except LedgerError:
             continue
         if lost and not stop.is_set():
@@ -175,40 +218,21 @@ def _find_rival(ledger: Ledger, mine: str) -> Lease | None:
     themselves as holders go back to asking, where the older one wins.
     """
     time.sleep(SETTLE)
-    all_leases = leases.read(ledger)
-    ours = _find(all_leases, mine)
+    leases = read_leases(ledger)
+    ours = leases.pop(mine, None)
     if ours is None:
         raise LockHeld("--experiment: another driver took this one for dead and works on it now")
-    rivals = _other_holders(all_leases, mine) or _older(all_leases, ours)
+    others = leases.values()
+    rivals = [lease for lease in others if lease.held] or [lease for lease in others if lease < ours]
     if rivals:
-        return min(rivals, key=_age)
-    leases.update(ledger, mine, {"lock.state": "held"})
+        return min(rivals)
+    update_lease(ledger, mine, {"lock.state": "held"})
     time.sleep(SETTLE)
-    holders = _other_holders(leases.read(ledger), mine)
+    holders = [lease for lease in read_leases(ledger).values() if lease.held and lease.run_id != mine]
     if not holders:
         return None
-    leases.update(ledger, mine, {"lock.state": "asking"})
-    return min(holders, key=_age)
-
-
-def _find(all_leases: list[Lease], run_id: str) -> Lease | None:
-    return next((lease for lease in all_leases if lease.run_id == run_id), None)
-
-
-def _is_held(lease: Lease) -> bool:
-    return lease.tags.get("lock.state") == "held"
-
-
-def _other_holders(all_leases: list[Lease], mine: str) -> list[Lease]:
-    return [lease for lease in all_leases if _is_held(lease) and lease.run_id != mine]
-
-
-def _older(all_leases: list[Lease], than: Lease) -> list[Lease]:
-    return [lease for lease in all_leases if _age(lease) < _age(than)]
-
-
-def _age(lease: Lease) -> tuple[int, str]:
-    return (lease.started, lease.run_id)
+    update_lease(ledger, mine, {"lock.state": "asking"})
+    return min(holders)
 
 
 def _is_alive(ledger: Ledger, rival: Lease) -> bool | None:
@@ -224,7 +248,7 @@ def _is_alive(ledger: Ledger, rival: Lease) -> bool | None:
     while time.monotonic() < deadline:
         time.sleep(SETTLE)
         asked = time.monotonic()
-        current = _find(leases.read(ledger), rival.run_id)
+        current = read_leases(ledger).get(rival.run_id)
         if time.monotonic() - asked > SLOW:
             deadline = time.monotonic() + DEAD_AFTER
         if current is None:
@@ -243,13 +267,6 @@ def _this_process() -> dict[str, object]:
         namespace = None
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "namespace": namespace}
-
-
-def _read_holder(file: Path) -> str:
-    try:
-        return describe_holder(file.read_text())
-    except OSError:  # it has not written it yet
-        return describe_holder("{}")
 
 
 def describe_holder(text: str) -> str:
