@@ -29,6 +29,7 @@ from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.tracking_uri import LedgerError
@@ -40,7 +41,8 @@ from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
-    from study.cluster.execute import StopReason
+    from analysis.render.table import Table
+    from study.cluster.execute import GracefulStop
 
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
@@ -69,7 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         tracking_uri.check_reachable(invocation.ledger.uri)
         invocation.check_storage()
         if args.plan:
-            print("\n".join(_plan_lines(invocation)))
+            if invocation.search is None:
+                lines = session.plan_study(invocation, measure=args.probe).lines
+            else:
+                lines = search_session.plan_lines(invocation)
+            print("\n".join(lines))
             return 0
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
@@ -83,12 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _terminate(*_: object) -> None:
     raise _Terminated
-
-
-def _plan_lines(invocation: Invocation) -> Sequence[str]:
-    if invocation.search is not None:
-        return search_session.plan_lines(invocation, measure=invocation.args.probe)
-    return session.plan_study(invocation, measure=invocation.args.probe).lines
 
 
 def _locked_study(invocation: Invocation) -> int:
@@ -129,7 +129,7 @@ def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
         finals = search_session.with_finalists(invocation, state)
         return _complete_selection(finals, deadline, lease_lost, state)
     if state.all and not (stop and stop.received):
-        _render(invocation, None, describe_search(state), state)
+        _report(invocation, describe_search(state), state)
     return print_search_summary(invocation, state, stop)
 
 
@@ -158,7 +158,7 @@ def _complete_selection(
             lease_lost=lease_lost,
         )
         stop, _ = run.train(run.fixed_queue)
-        if expected is not None and stop.complete:
+        if expected is not None and not stop.requested:
             lines.append(compare(expected, time.monotonic() - started))
             invocation.say(lines[-1])
         try:
@@ -166,68 +166,57 @@ def _complete_selection(
         except LedgerError as error:
             return _report_silent_ledger(invocation, error, stop)
     if plan.records and not (stop and stop.received):
-        _render(invocation, plan, lines, state)
+        _report(invocation, lines, state or plan)
     return print_summary(invocation, plan, stop, state)
 
 
-def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "StopReason | None") -> int:
+def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:
     invocation.say(f"{error}\nresume:   {rerun_command()}")
     return 128 + stop.received if stop and stop.received else 1
 
 
-def _render(
-    invocation: Invocation, plan: Plan | None, lines: Sequence[str], state: SearchState | None
-) -> None:
-    """Render the report, unless it is not wanted or cannot be."""
+def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchState) -> None:
+    """Print the tables; render the report and log it, unless it is unwanted or nothing has changed."""
     if invocation.args.no_report:
         return
+    from analysis.render.table import to_terminal
+    from analysis.report import render_search
+
+    console = invocation.console
     try:
-        if state is not None:
-            _search_report(invocation, lines, state)
-        elif plan is not None:
-            _report(invocation, plan, lines)
+        with console.status("rendering the report"):
+            if isinstance(state, Plan):
+                rendered, tables, hidden = _render_study(invocation.ledger, state)
+            else:
+                rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
+                tables, hidden = rendered.tables, 0
+        for table in tables:
+            console.print()
+            console.print(to_terminal(table))
+        if hidden:
+            console.print(f"… and {hidden} more cells in the report")
+        _log_report(invocation, rendered, lines)
     except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
         invocation.say(f"the report was not rendered: {error}")
 
 
-def _report(invocation: Invocation, plan: Plan, lines: Sequence[str]) -> None:
-    """Print the tables and render the report, unless nothing has changed since it was."""
-    from analysis.render.table import to_terminal
+def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int]":
+    """The report, the tables to print, and the number of other ones."""
     from analysis.report import render
     from analysis.sections.cells import cell_table
     from analysis.stats.summary import summarise
     from analysis.trials import cell_labels, load
 
-    ledger, console = invocation.ledger, invocation.console
-    folder = REPORTS / plan.selection.space
     # Trials on other data are missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
-    with console.status("rendering the report"):
-        trials = load(plan.selection, records)
-        rendered = render(plan.selection, trials, ledger, folder)
-    labels = cell_labels(trials)
-    shown = trials[trials["cell"].isin(list(labels)[:SHOWN_CELLS])]
+    trials = load(plan.selection, records)
+    rendered = render(plan.selection, trials, ledger, REPORTS / plan.selection.space)
+    labels = list(cell_labels(trials))
+    shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
     summary = summarise(shown)
-    for cell in list(labels)[:SHOWN_CELLS]:
-        console.print()
-        console.print(to_terminal(cell_table(summary, shown, cell)))
-    if len(labels) > SHOWN_CELLS:
-        console.print(f"… and {len(labels) - SHOWN_CELLS} more cells in the report")
-    _log_report(invocation, rendered, lines)
-
-
-def _search_report(invocation: Invocation, lines: Sequence[str], state: SearchState) -> None:
-    """Print the finalists' table and render the report of a search, unless nothing has changed."""
-    from analysis.render.table import to_terminal
-    from analysis.report import render_search
-
-    with invocation.console.status("rendering the report"):
-        rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
-    for table in rendered.tables:
-        invocation.console.print()
-        invocation.console.print(to_terminal(table))
-    _log_report(invocation, rendered, lines)
+    tables = [cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]]
+    return rendered, tables, max(0, len(labels) - SHOWN_CELLS)
 
 
 def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:

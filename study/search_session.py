@@ -13,12 +13,12 @@ from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast
-from study.session import JobFactory, StudyPlan, StudyRun
+from study.session import MakeJob, StudyPlan, StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from study.cluster.execute import StopReason
+    from study.cluster.execute import GracefulStop
     from study.search.optuna_queue import OptunaQueue
 
 
@@ -27,7 +27,7 @@ class SearchOutcome:
     """The end of the first stage; `exhausted` methods have fewer configurations than requested."""
 
     state: SearchState
-    stop: "StopReason | None" = None
+    stop: "GracefulStop | None" = None
     exhausted: Collection[str] = ()
 
     @property
@@ -40,10 +40,8 @@ class SearchOutcome:
         return bool(self.state.final_selection().trials)
 
 
-def plan_search(
-    invocation: Invocation, *, refresh: bool = False, measure: bool = False
-) -> StudyPlan[SearchState]:
-    """Compare the search with the ledger; arguments as in `session.plan_study`."""
+def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[SearchState]:
+    """Compare the search with the ledger; `refresh` as in `session.plan_study`."""
     assert invocation.search is not None  # noqa: S101  # for the type checker: the caller has checked
     records = invocation.ledger.trials()
     digests = session.source_digests(invocation, refresh=refresh)
@@ -56,7 +54,8 @@ def plan_search(
     # Earlier invocations may have suggested configurations that this one has not drawn.
     sizes = {**invocation.sizes, **data.check(list(to_run), invocation.data_dir)}
     expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
-    lines = session.forecast_lines(invocation, expected, _likely_trials(state, to_run), measure=measure)
+    likely = _likely_trials(state, to_run)
+    lines = session.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
     return StudyPlan(
@@ -82,9 +81,9 @@ def with_finalists(invocation: Invocation, state: SearchState) -> Invocation:
     return dataclasses.replace(invocation, selection=selection, sizes=sizes)
 
 
-def plan_lines(invocation: Invocation, *, measure: bool = False) -> list[str]:
+def plan_lines(invocation: Invocation) -> list[str]:
     """What `--plan` prints for a search."""
-    plan = plan_search(invocation, measure=measure)
+    plan = plan_search(invocation)
     state, search = plan.state, plan.state.search
     if state.missing or not state.final_selection().trials:
         number = search.finalists * len(search.methods) * search.seeds
@@ -114,8 +113,10 @@ def run_search(
     return SearchOutcome(state=state, stop=stop, exhausted=queue.exhausted)
 
 
-def search_queue(run: StudyRun, state: SearchState, factory: JobFactory) -> "OptunaQueue":
-    """The queue of a search."""
+def search_queue(
+    run: StudyRun, state: SearchState, make_job: MakeJob, request: Mapping[str, float]
+) -> "OptunaQueue":
+    """The queue of a search; see `session.MakeQueue`."""
     from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA
     from study.search.optuna_queue import OptunaQueue
 
@@ -131,12 +132,12 @@ def search_queue(run: StudyRun, state: SearchState, factory: JobFactory) -> "Opt
     limit = invocation.resources.max_concurrent or sys.maxsize
     return OptunaQueue(
         state,
-        partial(factory.job, save_at=scheduler.rungs if scheduler else ()),
+        partial(make_job, save_at=scheduler.rungs if scheduler else ()),
         sampler=invocation.sampler,
         histories=histories,
         on_cache_hit=run.on_event,
         budget=run.budget,
-        capacity=lambda: min(connection.capacity(factory.request, invocation.args.address), limit),
+        capacity=lambda: min(connection.capacity(request, invocation.args.address), limit),
         scheduler=scheduler,
         retry_failed=invocation.args.retry_failed,
     )

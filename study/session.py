@@ -1,11 +1,14 @@
 """Plans and trains: compares a selection with the ledger, then runs what is missing."""
 
 import importlib
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from search_spaces import tags
@@ -17,22 +20,25 @@ from study.planning import forecast
 from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
-from study.recording.version import code_tags
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from study.cluster.execute import StopReason
+    from study.cluster.execute import GracefulStop
     from study.cluster.trial_queue import Budget, Job, TrialQueue
     from study.recording.events import Event
     from trainables.storage.bundles import Bundle
 
+ROOT = Path(__file__).resolve().parents[1]
 LOGGING_PATIENCE = 600.0
 """Seconds to wait for a silent ledger when all trials have ended; after Ctrl-C it is less."""
 
 State = TypeVar("State", Plan, SearchState)
 Queue = TypeVar("Queue", bound="TrialQueue")
-MakeQueue = Callable[["JobFactory"], Queue]
+MakeJob = Callable[..., "Job"]
+"""`StudyRun.job` with its keyword arguments."""
+MakeQueue = Callable[[MakeJob, Mapping[str, float]], Queue]
+"""Makes a queue for trials with this resource request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +177,14 @@ class StudyRun:
             text=format_duration(self.invocation.args.budget),
         )
 
-    def train(self, make_queue: MakeQueue[Queue]) -> "tuple[StopReason, Queue]":
+    def train(self, make_queue: MakeQueue[Queue]) -> "tuple[GracefulStop, Queue]":
         """Run all trials of the queue; returns it, and why training stopped early, if it did."""
         background = _warm_up(self.invocation)
         patience = 2.0  # after an error or a second Ctrl-C
         with self._progress:
             try:
                 stop, queue = self._execute(make_queue, background)
-                patience = LOGGING_PATIENCE if stop.complete else 10.0
+                patience = 10.0 if stop.requested else LOGGING_PATIENCE
             finally:
                 self._writer.close(patience)
                 if self._writer.lost and not self._lease_lost.is_set():
@@ -190,7 +196,7 @@ class StudyRun:
 
     def _execute(
         self, make_queue: MakeQueue[Queue], background: Sequence[Callable[[], object]]
-    ) -> "tuple[StopReason, Queue]":
+    ) -> "tuple[GracefulStop, Queue]":
         """Connect to Ray, check its nodes, and run the queue."""
         from study.cluster.nodes import checked_nodes
 
@@ -203,14 +209,7 @@ class StudyRun:
             for line in filter(None, (hint, connection.why_waiting(request))):
                 self._progress.note(line)
             with checked_nodes(invocation.storage_uri, address) as node:
-                factory = JobFactory(
-                    invocation=invocation,
-                    forecast=self.forecast,
-                    request=request,
-                    node=node,
-                    code=code_tags(),
-                )
-                queue = make_queue(factory)
+                queue = make_queue(partial(self.job, request=request, node=node, code=_code_tags()), request)
                 stop = execute(
                     queue,
                     invocation.output / "ray",
@@ -220,12 +219,37 @@ class StudyRun:
                 )
         return stop, queue
 
-    def fixed_queue(self, factory: "JobFactory") -> "TrialQueue":
+    def job(
+        self,
+        trial: TrialConfig,
+        extra: Mapping[str, str],
+        save_at: Iterable[int] = (),
+        *,
+        request: Mapping[str, float],
+        node: Mapping[str, str] | None,
+        code: Mapping[str, str],
+    ) -> "Job":
+        """The job of a trial whose run gets `code` and `extra` as tags (see `trainables.tune.job`)."""
+        from trainables.tune import job
+
+        invocation = self.invocation
+        self.forecast.add_sizes(trial, invocation.data_dir)
+        return job(
+            trial,
+            data_dir=invocation.data_dir,
+            storage=invocation.storage_uri,
+            tags={**tags(invocation.selection.space, trial), **extra, **code},
+            request=request,
+            node=node,
+            save_at=save_at,
+        )
+
+    def fixed_queue(self, make_job: MakeJob, _request: Mapping[str, float]) -> "TrialQueue":
         """The queue of the planned trials."""
         from study.cluster.trial_queue import TrialQueue
 
         stage = {STAGE_TAG: FINAL_STAGE} if self.invocation.search else {}
-        jobs = [(trial, factory.job(trial, stage)) for trial in self._trained]
+        jobs = [(trial, make_job(trial, stage)) for trial in self._trained]
         limit = self.invocation.resources.max_concurrent or sys.maxsize
         return TrialQueue(jobs, self.budget, lambda: limit)
 
@@ -242,27 +266,16 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     ]
 
 
-@dataclass(kw_only=True)
-class JobFactory:
-    """Makes jobs of trials, for the nodes of one connection to Ray."""
+def _code_tags() -> dict[str, str]:
+    """Tags with the versions of this project and of Ray, and the commit where this is a git checkout."""
 
-    invocation: Invocation
-    forecast: Forecast
-    request: Mapping[str, float]
-    node: Mapping[str, str] | None
-    code: Mapping[str, str]
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def job(self, trial: TrialConfig, extra: Mapping[str, str], save_at: Iterable[int] = ()) -> "Job":
-        """The job of a trial whose run gets these extra tags (see `trainables.tune.job`)."""
-        from trainables.tune import job
-
-        self.forecast.add_sizes(trial, self.invocation.data_dir)
-        return job(
-            trial,
-            data_dir=self.invocation.data_dir,
-            storage=self.invocation.storage_uri,
-            tags={**tags(self.invocation.selection.space, trial), **extra, **self.code},
-            request=self.request,
-            node=self.node,
-            save_at=save_at,
-        )
+    tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
+    try:
+        dirty = str(bool(git("status", "--porcelain"))).lower()
+        return {**tags, "git.commit": git("rev-parse", "HEAD").strip(), "git.dirty": dirty}
+    except (OSError, subprocess.CalledProcessError):
+        return tags  # an installed package: its version identifies it

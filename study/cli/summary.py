@@ -12,10 +12,10 @@ from study.ledger.search_state import SearchState
 from study.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from study.cluster.execute import StopReason
+    from study.cluster.execute import GracefulStop
 
 
-def print_search_summary(invocation: Invocation, state: SearchState, stop: "StopReason | None") -> int:
+def print_search_summary(invocation: Invocation, state: SearchState, stop: "GracefulStop | None") -> int:
     """Print what an incomplete search lacks; returns the exit code."""
     lines = [*_search_failures(state), *(ui_hint(invocation.ledger) if state.all else [])]
     total = state.search.trials * len(state.members)
@@ -29,7 +29,7 @@ def print_search_summary(invocation: Invocation, state: SearchState, stop: "Stop
 
 
 def print_summary(
-    invocation: Invocation, plan: Plan, stop: "StopReason | None", state: SearchState | None = None
+    invocation: Invocation, plan: Plan, stop: "GracefulStop | None", state: SearchState | None = None
 ) -> int:
     """Print what is missing of the final `plan`, and what to type next; returns the exit code.
 
@@ -64,13 +64,15 @@ def print_summary(
     return _print(invocation, lines, stop, complete=complete)
 
 
-def _because(stop: "StopReason | None", missing: str) -> str:
-    if stop is None or stop.complete:
+def _because(stop: "GracefulStop | None", missing: str) -> str:
+    if stop is None or not stop.requested:
         return missing
     return f"{f'stopped by {stop.received.name}' if stop.received else stop.reason}: {missing}"
 
 
-def _print(invocation: Invocation, lines: Sequence[str], stop: "StopReason | None", *, complete: bool) -> int:
+def _print(
+    invocation: Invocation, lines: Sequence[str], stop: "GracefulStop | None", *, complete: bool
+) -> int:
     for line in lines:
         invocation.say(line)
     if stop and stop.received:

@@ -23,19 +23,6 @@ from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
 
-@dataclass(frozen=True, slots=True)
-class StopReason:
-    """Why a study stopped before all its trials ended: a signal, or a reason in words for people."""
-
-    received: signal.Signals | None = None
-    reason: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether all trials have ended."""
-        return self.received is None and self.reason is None
-
-
 def execute(
     queue: TrialQueue,
     tune_dir: Path,
@@ -43,11 +30,11 @@ def execute(
     *,
     max_failures: int,
     budget: Budget | None = None,
-) -> StopReason:
+) -> "GracefulStop":
     """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget.
-    Trials that have begun and not ended by then are Interrupted.
+    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget;
+    the result says why. Trials that have begun and not ended by then are Interrupted.
 
     Args:
         queue: hands out the trials.
@@ -87,14 +74,15 @@ def execute(
         callback.interrupt_rest()
     if budget is not None and not stop.requested and queue.pending:
         stop.reason = f"the budget of {budget.text} has no room for the rest"
-    return StopReason(stop.received, stop.reason)
+    return stop
 
 
 @dataclass
 class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
-    Enter it after Ray has started, which sets its own handler for SIGTERM.
+    Afterwards it says why a study stopped before all its trials ended: the signal, or a reason in words for
+    people. Enter it after Ray has started, which sets its own handler for SIGTERM.
     """
 
     received: signal.Signals | None = None
@@ -113,7 +101,7 @@ class GracefulStop:
 
     @property
     def requested(self) -> bool:
-        """Whether the study should stop."""
+        """Whether the study should stop, or has stopped early."""
         return self.received is not None or self.reason is not None
 
     def request(self, reason: str) -> None:

@@ -173,9 +173,8 @@ def _beat(ledger: Ledger, mine: str, stop: threading.Event, on_lost: Callable[[]
         try:
             leases = read_leases(ledger)
             ours = leases.get(mine)
-            lost = ours is None or (
-                ours.held and any(other.held and other < ours for other in leases.values())
-            )
+            held = [lease for lease in leases.values() if lease.held]
+            lost = ours is None or (ours.held and min(held) < ours)
             if not lost:
                 update_lease(ledger, mine, {"lock.beat": str(count)})
         except LedgerError:
