@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -164,7 +164,7 @@ class StudyRun:
         if isinstance(event, EpochDone):
             self._trained[event.config] = int(event.row["epoch"])
 
-    @cached_property
+    @property
     def budget(self) -> "Budget | None":
         """The limit of the session."""
         from study.cluster.trial_queue import Budget
@@ -210,13 +210,8 @@ class StudyRun:
                 self._progress.note(line)
             with checked_nodes(invocation.storage_uri, address) as node:
                 queue = make_queue(partial(self.job, request=request, node=node, code=_code_tags()), request)
-                stop = execute(
-                    queue,
-                    invocation.output / "ray",
-                    self.on_event,
-                    max_failures=invocation.args.max_failures,
-                    budget=self.budget,
-                )
+                tune_dir, failures = invocation.output / "ray", invocation.args.max_failures
+                stop = execute(queue, tune_dir, self.on_event, max_failures=failures)
         return stop, queue
 
     def job(

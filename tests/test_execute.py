@@ -113,7 +113,7 @@ class Aborted:
 
 def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> None:
     queue, told = jobs(2), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, budget=None)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
     first = queue.suggest("a")
     events.on_step_end(0, [Aborted("a")])
     assert queue.suggest("b") == first

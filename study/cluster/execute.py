@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 
 from study.cluster import ray_internals
-from study.cluster.trial_queue import Budget, Job, TrialQueue
+from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
 from trainables.trial import TrialConfig
@@ -24,28 +24,22 @@ from trainables.tune import resources, run_job
 
 
 def execute(
-    queue: TrialQueue,
-    tune_dir: Path,
-    on_event: Callable[[Event], None],
-    *,
-    max_failures: int,
-    budget: Budget | None = None,
+    queue: TrialQueue, tune_dir: Path, on_event: Callable[[Event], None], *, max_failures: int
 ) -> "GracefulStop":
     """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the budget;
-    the result says why. Trials that have begun and not ended by then are Interrupted.
+    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the queue's
+    budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
     Args:
         queue: hands out the trials.
         tune_dir: absolute folder for Tune's own files.
         on_event: called in this thread; must return at once.
         max_failures: how often a trial whose process is lost is restarted, from its last saved state.
-        budget: ends the study when it is used up.
     """
     ray_internals.keep_worker_environment()
     stop = GracefulStop()
-    callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1, budget=budget)
+    callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1)
     tuner = tune.Tuner(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
@@ -72,8 +66,8 @@ def execute(
         stop.reason = stop.reason or f"there is no room for Ray's files: {str(error).splitlines()[-1]}"
     finally:
         callback.interrupt_rest()
-    if budget is not None and not stop.requested and queue.pending:
-        stop.reason = f"the budget of {budget.text} has no room for the rest"
+    if queue.budget is not None and not stop.requested and queue.pending:
+        stop.reason = f"the budget of {queue.budget.text} has no room for the rest"
     return stop
 
 
@@ -121,20 +115,13 @@ class TuneCallback(tune.Callback):
     """Turns what Tune reports into events, and requests a stop where necessary."""
 
     def __init__(
-        self,
-        queue: TrialQueue,
-        on_event: Callable[[Event], None],
-        stop: GracefulStop,
-        *,
-        attempts: int,
-        budget: Budget | None,
+        self, queue: TrialQueue, on_event: Callable[[Event], None], stop: GracefulStop, *, attempts: int
     ) -> None:
         """Arguments as in `execute`."""
         self._queue = queue
         self._on_event = on_event
         self._stop = stop
         self._attempts = attempts
-        self._budget = budget
         self._dropped: dict[str, int] = {}
         self._started: set[str] = set()
 
@@ -144,8 +131,9 @@ class TuneCallback(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Stop at the end of the budget; find trials that Tune has given up without calling anybody."""
-        if self._budget is not None and time.time() > self._budget.deadline:
-            self._stop.request(f"the budget of {self._budget.text} is used up")
+        budget = self._queue.budget
+        if budget is not None and time.time() > budget.deadline:
+            self._stop.request(f"the budget of {budget.text} is used up")
         if self._stop.requested:
             return
         for trial in trials:

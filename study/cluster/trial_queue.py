@@ -41,6 +41,7 @@ class TrialQueue(Searcher):
 
     Attributes:
         unfinished: trials that have not ended, by key.
+        budget: no trial begins that would not fit into the rest of it.
         scheduler: may stop trials early.
     """
 
@@ -51,16 +52,13 @@ class TrialQueue(Searcher):
         capacity: Callable[[], int] = lambda: sys.maxsize,
         scheduler: TrialScheduler | None = None,
     ) -> None:
-        """Take the jobs, in the order of running.
-
-        No trial begins that would not fit into the rest of `budget`, nor while `capacity()` trials run.
-        """
+        """Take the jobs, in the order of running; none begins while `capacity()` trials run."""
         super().__init__()
+        self.budget = budget
         self.scheduler = scheduler
         self.unfinished: dict[str, TrialConfig] = {}
         self._running: dict[str, Job] = {}  # by Tune's id of the trial
         self._pending: list[Job] = []
-        self._budget = budget
         self._capacity = capacity
         self._refused: dict[str, float] = {}
         for config, job in jobs:
@@ -86,8 +84,8 @@ class TrialQueue(Searcher):
             return None
         self._pending = [job for job in self._pending if job["key"] in self.unfinished]
         for position, job in enumerate(self._pending):
-            if self._budget is not None:
-                latest = self._budget.latest_start(self.unfinished[job["key"]])
+            if self.budget is not None:
+                latest = self.budget.latest_start(self.unfinished[job["key"]])
                 # A job that a worker found too late waits until it is expected to be faster: clocks differ.
                 if time.time() > latest or latest <= self._refused.get(job["key"], -math.inf):
                     continue

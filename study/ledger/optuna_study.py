@@ -42,15 +42,8 @@ def frozen_trial(
     suggested = search.recall(member.config)
     if suggested is None:
         raise ValueError(f"{member.config.name} is no trial of search {search.name!r}")
-    several = len(search.objectives) > 1  # then Optuna supports no pruning
-    state = {
-        "finished": TrialState.COMPLETE,
-        "pruned": TrialState.FAIL if several else TrialState.PRUNED,
-        "diverged": TrialState.FAIL if several else TrialState.PRUNED,
-        "failed": TrialState.FAIL,
-    }[member.state]
-    intermediate = {}
-    if member.state == "pruned" and not several:
+    state, intermediate = trial_state(search, member.state), {}
+    if member.state == "pruned" and state == TrialState.PRUNED:
         intermediate = {epoch: value for epoch, value in history.items() if epoch <= member.epochs}
     return optuna.trial.create_trial(
         state=state,
@@ -59,6 +52,14 @@ def frozen_trial(
         distributions={name: distribution(allowed) for name, (_, allowed) in suggested.items()},
         intermediate_values=intermediate,
     )
+
+
+def trial_state(search: Search, state: str) -> TrialState:
+    """Optuna's state of an ended member; with several objectives it supports no pruning."""
+    if state == "finished":
+        return TrialState.COMPLETE
+    # Without values, a pruned trial ranks behind all others; a failed one is ignored.
+    return TrialState.FAIL if state == "failed" or len(search.objectives) > 1 else TrialState.PRUNED
 
 
 def distribution(allowed: Range) -> optuna.distributions.BaseDistribution:

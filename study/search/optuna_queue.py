@@ -18,7 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 from search_spaces import Search
 from search_spaces.searches import Parameter
 from study.cluster.trial_queue import Budget, Job, TrialQueue
-from study.ledger.optuna_study import make_study
+from study.ledger.optuna_study import make_study, trial_state
 from study.ledger.search_state import (
     SEARCH_STAGE,
     STAGE_TAG,
@@ -39,8 +39,6 @@ STARTUP_TRIALS = 10
 
 MakeJob = Callable[[TrialConfig, Mapping[str, str]], Job]
 """Makes the job of a trial whose run gets these tags besides the usual ones."""
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class OptunaQueue(TrialQueue):
@@ -232,17 +230,12 @@ class MethodSearch:
         values: tuple[float, ...] | None,
         epochs: int | None = None,
     ) -> None:
-        several = len(self._search.objectives) > 1  # then Optuna supports no pruning
-        if state == "finished" and values is not None:
-            self._study.tell(trial, values)
-        elif state == "failed" or several:
-            self._study.tell(trial, state=TrialState.FAIL)  # is ignored
-        else:
-            if state == "pruned":
-                for epoch, value in self._histories.get(config.key, {}).items():
-                    if epochs is None or epoch <= epochs:
-                        trial.report(value, epoch)
-            self._study.tell(trial, state=TrialState.PRUNED)  # without values it ranks behind all others
+        told = trial_state(self._search, state)
+        if state == "pruned" and told == TrialState.PRUNED:
+            for epoch, value in self._histories.get(config.key, {}).items():
+                if epochs is None or epoch <= epochs:
+                    trial.report(value, epoch)
+        self._study.tell(trial, values, state=told)
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
