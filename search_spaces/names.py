@@ -25,19 +25,16 @@ def name_groups(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], t
     (a backbone's batch size) adds nothing.
     """
     always = ("dataset", "backbone", "augmentations")
+    cells = {trial.cell: trial for trial in trials}
     kinds: dict[tuple[str, str], list[TrialConfig]] = {}
-    for trial in {trial.cell: trial for trial in trials}.values():
+    for trial in cells.values():
         kinds.setdefault((trial.dataset, trial.backbone), []).append(trial)
     varying = {name for members in kinds.values() for name in varying_fields(members, besides=always)}
-    named = [name for name in CELL_FIELDS if name in varying]
-    return {
-        trial.cell: (
-            trial.dataset,
-            trial.backbone,
-            *(f"{name} {format_value(getattr(trial, name))}" for name in named),
-        )
-        for trial in {trial.cell: trial for trial in trials}.values()
-    }
+    groups = {}
+    for cell, trial in cells.items():
+        others = (f"{name} {format_value(getattr(trial, name))}" for name in CELL_FIELDS if name in varying)
+        groups[cell] = (trial.dataset, trial.backbone, *others)
+    return groups
 
 
 def subset(trial: TrialConfig) -> str:
@@ -48,18 +45,16 @@ def subset(trial: TrialConfig) -> str:
 def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -> list[str]:
     """The fields in which the cells of these trials differ, except those in `besides`."""
     cells = {trial.cell for trial in trials}
-    return [
-        name
-        for i, name in enumerate(CELL_FIELDS)
-        if name not in besides and len({cell[i] for cell in cells}) > 1
-    ]
+    varying = (name for i, name in enumerate(CELL_FIELDS) if len({cell[i] for cell in cells}) > 1)
+    return [name for name in varying if name not in besides]
 
 
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
     """The arm's name, with the fields that distinguish arms of one name within a cell."""
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
-        groups.setdefault((trial.cell, trial.arm), set()).add(_arm_values(trial))
+        values = tuple(getattr(trial, name) for name in ARM_FIELDS)
+        groups.setdefault((trial.cell, trial.arm), set()).add(values)
     labels = {}
     for trial in trials:
         variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
@@ -77,7 +72,3 @@ def arm_settings(members: Sequence[TrialConfig]) -> list[str]:
         if name not in _NAMED and len(values) == 1 and values != {DEFAULTS[name]}:
             settings.append(f"{name} {format_value(values.pop())}")
     return settings
-
-
-def _arm_values(trial: TrialConfig) -> tuple[object, ...]:
-    return tuple(getattr(trial, name) for name in ARM_FIELDS)

@@ -48,19 +48,18 @@ class Range:
     log: bool = False
     choices: tuple[Any, ...] = ()
 
-    def draw(self, random_numbers: random.Random) -> Any:
+    def draw(self, dice: random.Random) -> Any:
         """A random value."""
         if self.kind == "categorical":
-            return random_numbers.choice(self.choices)
+            return dice.choice(self.choices)
         if self.kind == "int":
             low, high = int(self.low), int(self.high)
             if self.log:
-                return min(int(low * ((high + 1) / low) ** random_numbers.random()), high)
-            return random_numbers.randrange(low, high + 1, int(self.step or 1))
+                return min(int(low * ((high + 1) / low) ** dice.random()), high)
+            return dice.randrange(low, high + 1, int(self.step or 1))
         if self.log:
-            value = self.low * (self.high / self.low) ** random_numbers.random()
-            return min(max(value, self.low), self.high)
-        value = random_numbers.uniform(self.low, self.high)
+            return min(max(self.low * (self.high / self.low) ** dice.random(), self.low), self.high)
+        value = dice.uniform(self.low, self.high)
         return value if self.step is None else self.low + self.step * int((value - self.low) / self.step)
 
     def recall(self, name: str, value: Any) -> Any:
@@ -195,12 +194,12 @@ class Search:
             return None
         return suggested if same else None
 
-    def draw(self, count: int = DRAWN) -> list[TrialConfig]:
-        """`count` random configurations of each method, always the same ones."""
+    def draw(self) -> list[TrialConfig]:
+        """`DRAWN` random configurations of each method, always the same ones."""
         drawn = []
         for method in self.methods:
             draw = partial(_draw, random.Random(f"{self.name} {method}"))  # noqa: S311  # nothing is secret here
-            drawn += [self.config(method, draw) for _ in range(count)]
+            drawn += [self.config(method, draw) for _ in range(DRAWN)]
         return list(dict.fromkeys(drawn))
 
     def finals(self, configs: Sequence[TrialConfig]) -> list[TrialConfig]:
@@ -221,8 +220,8 @@ class Search:
         return dataclasses.replace(self, **changes)
 
 
-def _draw(random_numbers: random.Random, parameter: Parameter) -> Any:
-    return parameter.range.draw(random_numbers)
+def _draw(dice: random.Random, parameter: Parameter) -> Any:
+    return parameter.range.draw(dice)
 
 
 def with_two_views(values: Mapping[str, Any]) -> bool:
@@ -253,9 +252,7 @@ def search() -> Search:
             Parameter("weight_decay", loguniform(1e-5, 1e-2)),
             Parameter("batch_size", choice(25, 50, 100)),
             Parameter("augmentations", choice(*map(format_value, powerset(TRANSFORMS)))),
-            Parameter(
-                "crop_scale_min", uniform(0.2, 0.9), when=lambda values: "rrc" in values["augmentations"]
-            ),
+            Parameter("crop_scale_min", uniform(0.2, 0.9), when=lambda v: "rrc" in v["augmentations"]),
             Parameter("views", choice("symmetric", "asymmetric"), when=_views_can_differ),
             Parameter("gamma", loguniform(1e-5, 1e-1), when=with_two_views),
             Parameter("lambd", loguniform(5e-4, 5e-2), when=with_two_views),

@@ -1,16 +1,14 @@
 """From a space and the command line's `--seeds`, `--only` and `--set` to the selected trials."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from search_spaces.searches import SEARCHES, Search
 from search_spaces.spaces import SPACES
 from trainables.metrics import OBJECTIVES
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value, nearest, parse_value
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +49,14 @@ def select(
         trials = _filter(trials, condition)
         steps.append(f"--only {condition}: {len(trials)}")
     if assign:
-        trials = _distinct(_assign(trials, assign))
+        values = _assignments(assign)  # all at once: method and gamma, for example, are only valid together
+        with _naming("--set"):
+            trials = _distinct(trial.replace(**values) for trial in trials)
         steps.append(f"{' '.join(f'--set {assignment}' for assignment in assign)}: {len(trials)}")
     if not trials:
         raise ValueError(f"space {space!r} has no trials")
-    return Selection(
-        space=space, trials=tuple(sorted(trials, key=lambda trial: trial.seed)), steps=tuple(steps)
-    )
+    trials.sort(key=lambda trial: trial.seed)
+    return Selection(space=space, trials=tuple(trials), steps=tuple(steps))
 
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,8 +129,9 @@ def search_from(args: argparse.Namespace) -> Search | None:
         given["objectives"] = tuple(args.objective.split(","))
     changes = {name: value for name, value in given.items() if value is not None}
     search = search.replace(methods=methods, assigned=_assignments(args.assign), **changes)
-    if any(not trial.val_fraction for trial in _reading("--set", search.draw)):
-        raise ValueError("--set: val_fraction=0 leaves a search no image to look at; allowed: > 0")
+    with _naming("--set"):
+        if any(not trial.val_fraction for trial in search.draw()):
+            raise ValueError("val_fraction=0 leaves a search no image to look at; allowed: > 0")
     return search
 
 
@@ -145,7 +145,10 @@ def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
         return trial.arm if key == "arm" else format_value(getattr(trial, key))
 
     present = list(dict.fromkeys(value_of(trial) for trial in trials))
-    wanted = [text if key == "arm" else _canonical(key, text) for text in texts.split(",")]
+    wanted = texts.split(",")
+    if key != "arm":
+        with _naming("--only"):
+            wanted = [format_value(parse_value(key, text)) for text in wanted]
     for value in wanted:
         if value not in present:
             hint = nearest(value, present)
@@ -155,30 +158,22 @@ def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
     return [trial for trial in trials if value_of(trial) in wanted]
 
 
-def _canonical(key: str, text: str) -> str:
-    return format_value(_reading("--only", lambda: parse_value(key, text)))
-
-
-def _assign(trials: Iterable[TrialConfig], assignments: Iterable[str]) -> list[TrialConfig]:
-    """All assignments at once: method and gamma, for example, are only valid together."""
-    values = _assignments(assignments)
-    return _reading("--set", lambda: [trial.replace(**values) for trial in trials])
-
-
 def _assignments(assignments: Iterable[str]) -> dict[str, FieldValue]:
     values = {}
     for assignment in assignments:
         key, text = _split("--set", assignment, "KEY=VALUE")
         if key == "arm":
             raise ValueError("--set: 'arm' is derived; set method or gamma instead")
-        values[key] = _reading("--set", lambda: parse_value(key, text))  # noqa: B023  # called at once
+        with _naming("--set"):
+            values[key] = parse_value(key, text)
     return values
 
 
-def _reading(option: str, read: Callable[[], T]) -> T:
-    """What `read` returns; the message of its ValueError begins with the option."""
+@contextlib.contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Begin the message of a ValueError with the option."""
     try:
-        return read()
+        yield
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from None
 

@@ -60,7 +60,7 @@ def test_smallest_p_is_of_one_family_and_not_of_two() -> None:
     large = select("thesis", seeds=8, only=["augmentations=rrc", three]).trials
     small = select("thesis", seeds=5, only=["augmentations=hflip", "arm=ce,siamese-0.01"]).trials
     selection = Selection(space="test", trials=(*large, *small), steps=())
-    (told,) = [line for line in describe(make_plan(selection, {})) if "sign-flip" in line]
+    (told,) = [line for line in describe(make_plan(selection, {}, {})) if "sign-flip" in line]
     assert told == "8 seeds allow an exact sign-flip p of 0.023 at best after Holm over 3 comparisons"
 
 

@@ -1,6 +1,5 @@
 """What would run: the trials of a selection compared with the ledger."""
 
-import types
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.arms import CE
 from trainables.trial import TrialConfig, format_value, two_views
 
-NO_DIGESTS: Mapping[str, str | None] = types.MappingProxyType({})
 MAX_LISTED_SUBSETS = 8
 """A line of the plan lists up to so many subsets of augmentations."""
 
@@ -50,7 +48,7 @@ class Plan:
 
 
 def make_plan(
-    selection: Selection, ledger: Mapping[str, TrialRecord], digests: Mapping[str, str | None] = NO_DIGESTS
+    selection: Selection, ledger: Mapping[str, TrialRecord], digests: Mapping[str, str | None]
 ) -> Plan:
     """Compare a selection with the ledger's records, by key.
 

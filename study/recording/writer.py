@@ -11,7 +11,6 @@ import math
 import queue
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -25,7 +24,6 @@ from trainables.storage.checkpoints import checkpoint_keys, delete_checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.trial import PROTOCOL, TrialConfig
 
-NO_TAGS: Mapping[str, str] = types.MappingProxyType({})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to reach a silent store; each pause is twice the one before."""
 
@@ -135,8 +133,9 @@ class LedgerWriter:
         self._run_ids[config.key] = run_id
         return run_id
 
-    def _run_id(self, config: TrialConfig, tags: Mapping[str, str] = NO_TAGS) -> str:
-        return self._run_ids.get(config.key) or self._remember(config, self.ledger.ensure_run(config, tags))
+    def _run_id(self, config: TrialConfig, tags: Mapping[str, str] | None = None) -> str:
+        known = self._run_ids.get(config.key)
+        return known or self._remember(config, self.ledger.ensure_run(config, tags or {}))
 
     def _log_rows(self, config: TrialConfig, rows: list[Mapping[str, float]]) -> None:
         """Log the rows of epochs that the run does not have yet."""
@@ -225,10 +224,6 @@ def _batches(received: list[Event]) -> Iterator[list[Event]]:
     for event in received:
         by_trial.setdefault(event.config.key, []).append(event)
     for trial in by_trial.values():
-        for are_epochs, group in itertools.groupby(
-            trial, key=lambda event: isinstance(event, events.EpochDone)
-        ):
-            if are_epochs:
-                yield list(group)
-            else:
-                yield from ([event] for event in group)
+        for kind, group in itertools.groupby(trial, key=type):
+            batch = list(group)
+            yield from [batch] if kind is events.EpochDone else ([event] for event in batch)
