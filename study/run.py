@@ -121,11 +121,10 @@ def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
     if invocation.search is None:
         return _complete_selection(invocation, deadline, lease_lost)
     try:
-        outcome = search_session.run_search(invocation, deadline=deadline, lease_lost=lease_lost)
+        state, stop, ready = search_session.run_search(invocation, deadline=deadline, lease_lost=lease_lost)
     except LedgerError as error:
         return _report_silent_ledger(invocation, error, None)
-    state, stop = outcome.state, outcome.stop
-    if outcome.finalists_ready:
+    if ready:
         finals = search_session.with_finalists(invocation, state)
         return _complete_selection(finals, deadline, lease_lost, state)
     if state.all and not (stop and stop.received):

@@ -22,22 +22,16 @@ if TYPE_CHECKING:
     from study.search.optuna_queue import OptunaQueue
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchOutcome:
-    """The end of the first stage; `exhausted` methods have fewer configurations than requested."""
+def finalists_ready(state: SearchState, exhausted: Collection[str] = ()) -> bool:
+    """Whether the finalists can begin: every method has all configurations that it can have.
 
-    state: SearchState
-    stop: "GracefulStop | None" = None
-    exhausted: Collection[str] = ()
-
-    @property
-    def finalists_ready(self) -> bool:
-        """Whether the finalists can begin: every method has all configurations that it can have."""
-        for method, members in self.state.members.items():
-            ended = sum(member.ended for member in members)
-            if ended < (len(members) if method in self.exhausted else self.state.search.trials):
-                return False
-        return bool(self.state.final_selection().trials)
+    `exhausted` methods have fewer than requested.
+    """
+    for method, members in state.members.items():
+        ended = sum(member.ended for member in members)
+        if ended < (len(members) if method in exhausted else state.search.trials):
+            return False
+    return bool(state.final_selection().trials)
 
 
 def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[SearchState]:
@@ -94,15 +88,18 @@ def plan_lines(invocation: Invocation) -> list[str]:
 
 def run_search(
     invocation: Invocation, *, deadline: float | None, lease_lost: threading.Event
-) -> SearchOutcome:
-    """Train what the search lacks; arguments as in `session.StudyRun`."""
+) -> "tuple[SearchState, GracefulStop | None, bool]":
+    """Train what the search lacks; arguments as in `session.StudyRun`.
+
+    Returns its state, why training ended, and whether the finalists can begin.
+    """
     plan = plan_search(invocation, refresh=True)
     for line in plan.lines:
         invocation.say(line)
     state, search = plan.state, plan.state.search
     failed = state.count("failed") if invocation.args.retry_failed else 0
     if not state.missing + failed:
-        return SearchOutcome(state=state)
+        return state, None, finalists_ready(state)
     invocation.ledger.check()
     epochs = state.missing * max(trial.epochs for trial in search.draw())
     run = StudyRun(
@@ -110,7 +107,7 @@ def run_search(
     )
     stop, queue = run.train(partial(search_queue, run, state))
     state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
-    return SearchOutcome(state=state, stop=stop, exhausted=queue.exhausted)
+    return state, stop, finalists_ready(state, queue.exhausted)
 
 
 def search_queue(

@@ -31,11 +31,8 @@ def execute(
     Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the queue's
     budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
-    Args:
-        queue: hands out the trials.
-        tune_dir: absolute folder for Tune's own files.
-        on_event: called in this thread; must return at once.
-        max_failures: how often a trial whose process is lost is restarted, from its last saved state.
+    `tune_dir` is an absolute folder for Tune's own files. `on_event` is called in this thread and must return
+    at once. A trial whose process is lost is restarted `max_failures` times, from its last saved state.
     """
     ray_internals.keep_worker_environment()
     stop = GracefulStop()
@@ -137,18 +134,16 @@ class TuneCallback(tune.Callback):
         if self._stop.requested:
             return
         for trial in trials:
-            if trial.status in ("ERROR", "TERMINATED") and (job := self._queue.drop(trial.trial_id)):
-                self._retry_dropped(job)
-
-    def _retry_dropped(self, job: Job) -> None:
-        """Retry a trial that Tune gave up because an actor could not be reused."""
-        config = self._queue.unfinished[job["key"]]
-        count = self._dropped[config.key] = self._dropped.get(config.key, 0) + 1
-        if count < self._attempts:
-            self._queue.requeue(job)
-            self._on_event(events.Retrying(config, "its worker was still busy, starting again"))
-        else:
-            self._end(events.Failed(config, f"after {count} attempts: no worker could be used again", ""))
+            if trial.status not in ("ERROR", "TERMINATED") or not (job := self._queue.drop(trial.trial_id)):
+                continue
+            # Tune gave it up because an actor could not be reused.
+            config = self._queue.unfinished[job["key"]]
+            count = self._dropped[config.key] = self._dropped.get(config.key, 0) + 1
+            if count < self._attempts:
+                self._queue.requeue(job)
+                self._on_event(events.Retrying(config, "its worker was still busy, starting again"))
+            else:
+                self._end(events.Failed(config, f"after {count} attempts: no worker could be used again", ""))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any

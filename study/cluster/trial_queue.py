@@ -124,8 +124,4 @@ class TrialQueue(Searcher):
         self._running.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing: this is never restored."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Refuse: a study resumes from its ledger, never from Tune's files."""
-        raise NotImplementedError
+        """Write nothing: a study resumes from its ledger, never from Tune's files."""

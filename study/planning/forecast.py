@@ -83,20 +83,16 @@ class Forecast:
         cell = tuple(getattr(trial, name) for name in FIELDS if name != "seed")
         with self._lock:
             if cell not in self._rates:
-                self._rates[cell] = self._rate(trial)
+                measured = self._measured[group_of(trial)]
+                scores = [_similarity(trial, other.config) for other in measured]
+                best = max(scores)
+                similar = [other for other, score in zip(measured, scores, strict=True) if score == best]
+                train = statistics.median(other.train for other in similar)
+                self._rates[cell] = train, statistics.median(other.evaluate for other in similar)
             train, evaluate = self._rates[cell]
         sizes = self._sizes[trial]
         images = _views(trial) * sizes.epoch * (trial.epochs - epochs_done)
         return train * images + evaluate * evaluated_images(sizes)
-
-    def _rate(self, trial: TrialConfig) -> tuple[float, float]:
-        """Seconds for an image in training and in evaluation, from the most similar trials."""
-        measured = self._measured[group_of(trial)]
-        scores = [_similarity(trial, other.config) for other in measured]
-        best = max(scores)
-        similar = [other for other, score in zip(measured, scores, strict=True) if score == best]
-        train = statistics.median(other.train for other in similar)
-        return train, statistics.median(other.evaluate for other in similar)
 
 
 def from_records(

@@ -1,6 +1,7 @@
 """What would run: the trials of a selection compared with the ledger."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
@@ -77,38 +78,34 @@ def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = Fals
     """The plan in a few lines for people."""
     trials = plan.selection.trials
     to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
-    lines = [*plan.selection.steps, *_cells(plan, to_run)]
-    lines += _smallest_p(trials)
     stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
-    lines.append(
+    total = (
         f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
         f" failed{stale}, {len(plan.new)} new; to run: {len(to_run)}"
     )
-    return lines
+    return [*plan.selection.steps, *_cells(plan, to_run), *_smallest_p(trials), total]
 
 
-def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
+def _cells(plan: Plan, to_run: tuple[TrialConfig, ...]) -> list[str]:
     """A line for all cells that differ only in their augmentations and have the same arms, seeds and state.
 
     It names dataset, backbone, epochs, and the fields in which the cells of the selection differ.
     """
     trials = plan.selection.trials
-    states = {
-        "planned": set(trials),
-        "done": set(plan.done),
-        "half-done": set(plan.half_done),
-        "failed": set(plan.failed),
-        "stale": set(plan.stale),
-        "to run": set(to_run),
-    }
+    states = {"planned": trials, "done": plan.done, "half-done": plan.half_done}
+    states |= {"failed": plan.failed, "stale": plan.stale, "to run": to_run}
     cells: dict[tuple[object, ...], list[TrialConfig]] = {}
+    counts: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
+    for name, in_state in states.items():
+        for trial in in_state:
+            counts[trial.cell][name] += 1
     for trial in trials:
         cells.setdefault(trial.cell, []).append(trial)
     always = ("dataset", "backbone", "augmentations", "epochs")
     varying = varying_fields(trials, besides=always)
     labels = arm_labels(trials)
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for members in cells.values():
+    for cell, members in cells.items():
         first = members[0]
         arms = ", ".join(dict.fromkeys(labels[trial] for trial in members))
         settings = [f"{first.epochs} epochs"]
@@ -116,8 +113,7 @@ def _cells(plan: Plan, to_run: Collection[TrialConfig]) -> list[str]:
         settings += arm_settings(members)
         design = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
         network = f"{first.dataset}/{first.backbone}"
-        counts = {name: sum(trial in trials for trial in members) for name, trials in states.items()}
-        state = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        state = ", ".join(f"{count} {name}" for name, count in counts[cell].items())
         groups.setdefault((network, design, state), []).append(format_value(first.augmentations))
     lines = [f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"]
     for (network, design, state), subsets in groups.items():

@@ -60,12 +60,9 @@ def driver_locks(
     A local database is locked with a file beside it, another store with a lease in the experiment, which is
     created where missing. A storage URI cannot be locked.
 
-    Args:
-        ledger: of the study.
-        output: absolute folder.
-        storage: absolute folder or URI.
-        wait: called with a line that says what another driver uses, before waiting for it; None: fail.
-        on_lost: called, from another thread, when another driver has taken over the lease.
+    `output` is an absolute folder, `storage` one or a URI. `wait` is called with a line that says what
+    another driver uses, before waiting for it; None: fail. `on_lost` is called, from another thread, when
+    another driver has taken over the lease.
 
     Raises:
         LockHeld: another driver uses one of them; the message says which.

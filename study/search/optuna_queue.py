@@ -64,14 +64,8 @@ class OptunaQueue(TrialQueue):
     ) -> None:
         """Give Optuna what the ledger has; `budget`, `capacity` and `scheduler` as in `TrialQueue`.
 
-        Args:
-            state: of the search.
-            make_job: see `MakeJob`.
-            sampler: one of `SAMPLERS`.
-            seed: of the sampler, besides the search's name and the number of known trials.
-            histories: validation accuracy by epoch of the search's members, by key.
-            on_cache_hit: called with trials that the ledger already has.
-            retry_failed: run failed members again.
+        `sampler` is one of `SAMPLERS`, `seed` adds to its seed. `histories` has the validation accuracy by
+        epoch of the search's members, by key. `on_cache_hit` is called with trials that the ledger has.
         """
         super().__init__((), budget, capacity, scheduler)
         self.exhausted: set[str] = set()
