@@ -8,8 +8,7 @@ Exit codes: 0; 2 wrong usage, or a driver is at work.
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +38,8 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Waste:
-    """What could be deleted of one kind: `count` files, folders or runs of `size` bytes (None: not known)."""
-
-    count: int
-    size: int | None
-    delete: Callable[[], None]
-
-    def __str__(self) -> str:
-        """`3 files, 1.2 MB`."""
-        return f"{self.count} runs" if self.size is None else f"{self.count} files, {self.size / 1e6:.1f} MB"
+Waste = tuple[str, Callable[[], None]]
+"""What could be deleted of one kind, as `3 files, 1.2 MB`; and what deletes it."""
 
 
 def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
@@ -72,17 +62,13 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
     # Left by killed drivers on clusters: while we hold the lock, none is at work.
     leftovers |= {f"{NOTES}/{name}": size for name, size in storage.sizes(NOTES).items()}
     tune = output / "ray"
-    files = [path for path in tune.rglob("*") if path.is_file()]
+    tune_files = [path.stat().st_size for path in tune.rglob("*") if path.is_file()]
     stale = ledger.stale_runs()
     return {
-        "leftovers": _files(storage, leftovers),
-        "tune": Waste(
-            count=len(files),
-            size=sum(path.stat().st_size for path in files),
-            delete=lambda: shutil.rmtree(tune, ignore_errors=True),
-        ),
-        "stale": Waste(count=len(stale), size=None, delete=lambda: ledger.delete_runs(stale)),
-        "unfinished": _files(storage, unfinished),
+        "leftovers": (_amount(leftovers.values()), lambda: _delete(storage, leftovers)),
+        "tune": (_amount(tune_files), lambda: shutil.rmtree(tune, ignore_errors=True)),
+        "stale": (f"{len(stale)} runs", lambda: ledger.delete_runs(stale)),
+        "unfinished": (_amount(unfinished.values()), lambda: _delete(storage, unfinished)),
     }
 
 
@@ -98,15 +84,17 @@ def _is_logged(storage: "Storage", key: str, finished: Mapping[str, TrialRecord]
         return True
 
 
-def _files(storage: "Storage", sizes: dict[str, int]) -> Waste:
-    def delete() -> None:
-        for name in sizes:
-            storage.delete(name)
-        for folder in {name.rpartition("/")[0] for name in sizes} - {"results"}:
-            if not storage.sizes(folder):
-                storage.delete_folder(folder)
+def _amount(sizes: Collection[int]) -> str:
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
 
-    return Waste(count=len(sizes), size=sum(sizes.values()), delete=delete)
+
+def _delete(storage: "Storage", names: Collection[str]) -> None:
+    """Delete files, and the folders that they leave empty."""
+    for name in names:
+        storage.delete(name)
+    for folder in {name.rpartition("/")[0] for name in names} - {"results"}:
+        if not storage.sizes(folder):
+            storage.delete_folder(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,15 +124,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not ledger.exists():
             _ = ledger.experiment_id  # raises the error that says so
         if not args.kinds:
-            for name, waste_of_kind in find(ledger, storage, output).items():
-                print(f"{name:10}  {waste_of_kind!s:>20}  {KINDS[name]}")
+            for name, (amount, _) in find(ledger, storage, output).items():
+                print(f"{name:10}  {amount:>20}  {KINDS[name]}")
             print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
             return 0
         with driver_locks(ledger, output, options.storage_uri(args)):
             waste = find(ledger, storage, output)
             for name in dict.fromkeys(args.kinds):
-                waste[name].delete()
-                print(f"deleted: {name}, {waste[name]}")
+                amount, delete = waste[name]
+                delete()
+                print(f"deleted: {name}, {amount}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
         parser.error(plain(masked(str(error))))
     return 0

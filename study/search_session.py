@@ -13,12 +13,13 @@ from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast
-from study.session import MakeJob, StudyPlan, StudyRun
+from study.session import StudyPlan, StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.cluster.execute import GracefulStop
+    from study.cluster.trial_queue import MakeJob
     from study.search.optuna_queue import OptunaQueue
 
 
@@ -111,7 +112,7 @@ def run_search(
 
 
 def search_queue(
-    run: StudyRun, state: SearchState, make_job: MakeJob, request: Mapping[str, float]
+    run: StudyRun, state: SearchState, make_job: "MakeJob", request: Mapping[str, float]
 ) -> "OptunaQueue":
     """The queue of a search; see `session.MakeQueue`."""
     from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA

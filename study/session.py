@@ -25,7 +25,7 @@ from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.cluster.execute import GracefulStop
-    from study.cluster.trial_queue import Budget, Job, TrialQueue
+    from study.cluster.trial_queue import Budget, Job, MakeJob, TrialQueue
     from study.recording.events import Event
     from trainables.storage.bundles import Bundle
 
@@ -35,9 +35,7 @@ LOGGING_PATIENCE = 600.0
 
 State = TypeVar("State", Plan, SearchState)
 Queue = TypeVar("Queue", bound="TrialQueue")
-MakeJob = Callable[..., "Job"]
-"""`StudyRun.job` with its keyword arguments."""
-MakeQueue = Callable[[MakeJob, Mapping[str, float]], Queue]
+MakeQueue = Callable[["MakeJob", Mapping[str, float]], Queue]
 """Makes a queue for trials with this resource request."""
 
 
@@ -239,7 +237,7 @@ class StudyRun:
             save_at=save_at,
         )
 
-    def fixed_queue(self, make_job: MakeJob, _request: Mapping[str, float]) -> "TrialQueue":
+    def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":
         """The queue of the planned trials."""
         from study.cluster.trial_queue import TrialQueue
 

@@ -225,9 +225,8 @@ def why_waiting(request: Mapping[str, float]) -> str | None:
     A cluster may grow; on one that does not, trials would wait for ever without a word from Ray.
     """
     amounts = {kind.upper(): amount for kind, amount in request.items() if amount}
-    if any(
-        all(node.get(kind, 0.0) >= amount for kind, amount in amounts.items()) for node in _node_resources()
-    ):
-        return None
+    for node in _node_resources():
+        if all(node.get(kind, 0.0) >= amount for kind, amount in amounts.items()):
+            return None
     wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in amounts.items())
     return f"no node has {wanted} for a trial: waiting until one joins the cluster"

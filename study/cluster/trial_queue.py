@@ -15,6 +15,8 @@ from trainables.trial import TrialConfig
 
 Job = dict[str, Any]
 """What `trainables.tune.job` makes of a trial."""
+MakeJob = Callable[..., Job]
+"""Makes the job of a trial whose run gets these tags besides the usual ones: see `session.StudyRun.job`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """The ledger's trials of a search, as an Optuna study."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -10,6 +11,8 @@ from search_spaces import Search
 from search_spaces.searches import Range
 from study.ledger.search_state import SearchTrial
 from trainables.metrics import OBJECTIVES
+
+DISTRIBUTIONS = {"categorical": CategoricalDistribution, "int": IntDistribution, "float": FloatDistribution}
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -49,7 +52,9 @@ def frozen_trial(
         state=state,
         values=list(member.objectives) if member.objectives is not None else None,
         params={name: value for name, (value, _) in suggested.items()},
-        distributions={name: distribution(allowed) for name, (_, allowed) in suggested.items()},
+        distributions={
+            name: DISTRIBUTIONS[allowed.kind](**bounds(allowed)) for name, (_, allowed) in suggested.items()
+        },
         intermediate_values=intermediate,
     )
 
@@ -62,11 +67,11 @@ def trial_state(search: Search, state: str) -> TrialState:
     return TrialState.FAIL if state == "failed" or len(search.objectives) > 1 else TrialState.PRUNED
 
 
-def distribution(allowed: Range) -> optuna.distributions.BaseDistribution:
-    """A parameter's range in Optuna's terms."""
+def bounds(allowed: Range) -> dict[str, Any]:
+    """A parameter's range as arguments of Optuna's distributions, and of its trials' `suggest` methods."""
     if allowed.kind == "categorical":
-        return CategoricalDistribution(allowed.choices)
+        return {"choices": allowed.choices}
     if allowed.kind == "int":
-        low, high = int(allowed.low), int(allowed.high)
-        return IntDistribution(low, high, log=allowed.log, step=int(allowed.step or 1))
-    return FloatDistribution(allowed.low, allowed.high, log=allowed.log, step=allowed.step)
+        low, high, step = int(allowed.low), int(allowed.high), int(allowed.step or 1)
+        return {"low": low, "high": high, "step": step, "log": allowed.log}
+    return {"low": allowed.low, "high": allowed.high, "step": allowed.step, "log": allowed.log}

@@ -17,8 +17,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from search_spaces import Search
 from search_spaces.searches import Parameter
-from study.cluster.trial_queue import Budget, Job, TrialQueue
-from study.ledger.optuna_study import make_study, trial_state
+from study.cluster.trial_queue import Budget, MakeJob, TrialQueue
+from study.ledger.optuna_study import bounds, make_study, trial_state
 from study.ledger.search_state import (
     SEARCH_STAGE,
     STAGE_TAG,
@@ -36,9 +36,8 @@ MAX_REPEATS = 200
 """Consecutive suggestions that bring nothing new, after which a method has no more configurations."""
 STARTUP_TRIALS = 10
 """At most so many of TPE's first trials are random."""
-
-MakeJob = Callable[[TrialConfig, Mapping[str, str]], Job]
-"""Makes the job of a trial whose run gets these tags besides the usual ones."""
+Outcome = tuple[str, tuple[float, ...] | None]
+"""The state of an ended member, and the values of its objectives if it is finished."""
 
 
 class OptunaQueue(TrialQueue):
@@ -78,13 +77,12 @@ class OptunaQueue(TrialQueue):
         self._methods: dict[str, MethodSearch] = {}
         for method, members in state.members.items():
             ended = [member for member in members if member.state not in again]
-            sampler_seed = _sampler_seed(state.search, method, len(ended), seed)
             self._methods[method] = MethodSearch(
                 state.search,
                 method,
                 ended,
                 [member for member in members if member.state in again],
-                sampler=make_sampler(sampler, sampler_seed, state.search.trials),
+                sampler=make_sampler(sampler, state.search, method, len(ended), seed),
                 histories=self._histories,
                 last_number=state.last_numbers.get(method, 0),
             )
@@ -117,18 +115,14 @@ class OptunaQueue(TrialQueue):
                 state = failure_state(reason)
             case _:
                 return  # interrupted: there are no more suggestions
-        self._methods[config.method].end(config, state, values, epochs)
+        self._methods[config.method].end(config.key, (state, values), epochs)
 
     def _suggest_one(self) -> bool:
         """Ask Optuna for one more configuration; False where no method needs or has one."""
-        methods = [
-            method
-            for method in self._methods.values()
-            if method.name not in self.exhausted and not method.complete
-        ]
-        if not methods:
+        left = [m for m in self._methods.values() if m.name not in self.exhausted and not m.complete]
+        if not left:
             return False
-        method = min(methods, key=lambda method: (not method.half_done, len(method.members)))
+        method = min(left, key=lambda method: (not method.half_done, len(method.members)))
         trial, config = method.ask()
         if config.key in method.members and config.key not in method.half_done:
             if method.repeat(trial, config) >= MAX_REPEATS:
@@ -138,7 +132,7 @@ class OptunaQueue(TrialQueue):
         known = self._reusable.get(config.key)
         if known is not None and known.ended and known.state != "pruned":
             self._on_cache_hit(CacheHit(config, known.run_id, tags))
-            method.end(config, known.state, known.objectives, known.epochs)
+            method.end(config.key, (known.state, known.objectives), known.epochs)
         else:
             self.add(config, self._make_job(config, tags))
         return True
@@ -165,7 +159,7 @@ class MethodSearch:
     ) -> None:
         """Start with the ended members; the half-done ones are suggested first."""
         self.name = name
-        self.members: dict[str, tuple[str, tuple[float, ...] | None] | None] = {
+        self.members: dict[str, Outcome | None] = {
             member.config.key: (member.state, member.objectives) for member in ended
         }
         self.half_done = {member.config.key: member.number for member in half_done}
@@ -207,48 +201,41 @@ class MethodSearch:
         if outcome is None:
             self._asked.setdefault(config.key, []).append(trial)
         else:
-            self._tell(trial, config, *outcome)
+            self._tell(trial, config.key, outcome)
         return self._repeats
 
-    def end(self, config: TrialConfig, state: str, values: tuple[float, ...] | None, epochs: int) -> None:
-        """Tell Optuna how a member has ended."""
-        self.members[config.key] = (state, values)
-        for trial in self._asked.pop(config.key, []):
-            self._tell(trial, config, state, values, epochs)
+    def end(self, key: str, outcome: Outcome, epochs: int) -> None:
+        """Tell Optuna how a member has ended, after so many epochs."""
+        self.members[key] = outcome
+        for trial in self._asked.pop(key, []):
+            self._tell(trial, key, outcome, epochs)
 
-    def _tell(
-        self,
-        trial: optuna.Trial,
-        config: TrialConfig,
-        state: str,
-        values: tuple[float, ...] | None,
-        epochs: int | None = None,
-    ) -> None:
+    def _tell(self, trial: optuna.Trial, key: str, outcome: Outcome, epochs: float = math.inf) -> None:
+        state, values = outcome
         told = trial_state(self._search, state)
         if state == "pruned" and told == TrialState.PRUNED:
-            for epoch, value in self._histories.get(config.key, {}).items():
-                if epochs is None or epoch <= epochs:
+            for epoch, value in self._histories.get(key, {}).items():
+                if epoch <= epochs:
                     trial.report(value, epoch)
         self._study.tell(trial, values, state=told)
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
-    name, allowed = parameter.name, parameter.range
-    if allowed.kind == "categorical":
-        return trial.suggest_categorical(name, allowed.choices)
-    if allowed.kind == "int":
-        low, high, step = int(allowed.low), int(allowed.high), int(allowed.step or 1)
-        return trial.suggest_int(name, low, high, step=step, log=allowed.log)
-    return trial.suggest_float(name, allowed.low, allowed.high, step=allowed.step, log=allowed.log)
+    return getattr(trial, f"suggest_{parameter.range.kind}")(parameter.name, **bounds(parameter.range))
 
 
-def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name in `SAMPLERS`, for a search of so many trials."""
+def make_sampler(
+    name: str, search: Search, method: str, known: int, seed: int
+) -> optuna.samplers.BaseSampler:
+    """The sampler of that name in `SAMPLERS`, for a method of which `known` members have ended."""
+    # Another seed when a search is resumed, or its first suggestions would be repeated.
+    digest = hashlib.sha256(f"{search.name} {method} {known} {seed}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        startup = min(STARTUP_TRIALS, math.ceil(trials / 3))
+        startup = min(STARTUP_TRIALS, math.ceil(search.trials / 3))
         if name == "cmaes":
             return optuna.samplers.CmaEsSampler(
                 seed=seed,
@@ -258,9 +245,3 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
             )
         # Several trials run at once: without constant_liar it would suggest similar ones.
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-
-
-def _sampler_seed(search: Search, method: str, known: int, seed: int) -> int:
-    """A different seed when a search is resumed, or its first suggestions would be repeated."""
-    digest = hashlib.sha256(f"{search.name} {method} {known} {seed}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
