@@ -53,10 +53,7 @@ def product(**choices: Iterable[Any]) -> list[Row]:
 
     A keyword is a field and its values; where a value is a dictionary, its fields are taken instead and
     the keyword is only a name: `product(seed=range(5), arm=arms([0, 0.1]))`. Of fields that are given
-    twice, the later choice counts.
-
-    Raises:
-        ValueError: a field does not exist.
+    twice, the later choice counts. ValueError where a field does not exist.
     """
     rows = []
     for values in itertools.product(*(list(values) for values in choices.values())):

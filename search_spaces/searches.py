@@ -35,10 +35,8 @@ DRAWN = 32
 class Range:
     """The allowed values of a parameter: `choices`, or the numbers from `low` to `high`, both included.
 
-    Attributes:
-        kind: `float`, `int` or `categorical`.
-        step: between numbers; None: any.
-        log: whether numbers are spread evenly on a logarithmic scale.
+    `kind` is `float`, `int` or `categorical`; `step` is between numbers (None: any); `log` spreads them
+    evenly on a logarithmic scale.
     """
 
     kind: str
@@ -155,8 +153,7 @@ class Search:
     def config(self, method: str, suggest: Callable[[Parameter], Any]) -> TrialConfig:
         """The trial with the values that `suggest` returns, one parameter after the other.
 
-        Raises:
-            ValueError: the values make no trial, or a parameter does not matter in it.
+        ValueError where the values make no trial, or a parameter does not matter in it.
         """
         values: dict[str, Any] = {"method": method}
         for parameter in self.parameters:

@@ -30,9 +30,7 @@ def select(
 
     Each of `only` is `KEY=V[,V]`, KEY a field or `arm`: a trial stays if it has one of the values. Each of
     `assign` is `KEY=VALUE` and replaces a field in the remaining trials; equal ones are merged.
-
-    Raises:
-        ValueError: an unknown space, key or value, or no trial is left.
+    ValueError for an unknown space, key or value, and where no trial is left.
     """
     if space not in SPACES:
         known = (*SPACES, *SEARCHES)

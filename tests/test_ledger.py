@@ -145,12 +145,6 @@ def test_a_run_of_which_nothing_is_known_is_deleted(
     assert [(r.run_id, r.params) for r in ledger.trials().values()] == [(again, config.to_params())]
 
 
-def test_only_the_keys_asked_for(ledger: Ledger, config: TrialConfig) -> None:
-    ledger.begin(config, {})
-    assert len(ledger.trials([config.key])) == 1
-    assert ledger.trials(["0" * 16]) == {}
-
-
 def test_one_study_run_a_space(ledger: Ledger) -> None:
     ledger.log_study("quickstart", {"report.html": b"old", "plan.txt": b"12 planned"})
     ledger.log_study("quickstart", {"report.html": b"new"})

@@ -108,11 +108,8 @@ def parse_duration(text: str) -> float:
 def storage_uri(args: argparse.Namespace) -> str:
     """Absolute folder or URI of saved states and bundles.
 
-    Each experiment has its own: two can contain the same trial, but its result belongs to one.
-
-    Raises:
-        ValueError: the address contains a password (it is copied into Ray's files on all nodes), or the
-            experiment's name is reserved.
+    Each experiment has its own: two can contain the same trial, but its result belongs to one. ValueError for
+    a reserved name of an experiment, and for a password: the address is copied into Ray's files on all nodes.
     """
     given = args.storage or str(args.output)
     if "://" in given and has_secret(given):

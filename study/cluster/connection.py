@@ -125,10 +125,8 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     """Be connected to a cluster, or to a local Ray that ends with the context.
 
     Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions
-    in `background` run in other threads while Ray starts; what one raises is raised here.
-
-    Raises:
-        ClusterError: no Ray answers.
+    in `background` run in other threads while Ray starts; what one raises is raised here. ClusterError where
+    no Ray answers.
     """
     ray_internals.guard_auth_token(create=is_local(address))  # before Ray reads or creates it
     ray_internals.configure_tune()
@@ -183,8 +181,7 @@ def capacity(request: Mapping[str, float], address: str | None) -> int:
 def resource_request(resources: Resources, address: str | None) -> dict[str, float]:
     """Ray's resource request of one trial, within a `ray_connection`.
 
-    Raises:
-        ClusterError: a local Ray can never grant it, or no node of a cluster tells whether there are GPUs.
+    ClusterError where a local Ray can never grant it, or no node of a cluster tells whether there are GPUs.
     """
     nodes = _node_resources()
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}

@@ -21,10 +21,8 @@ def checked_nodes(storage: str, address: str | None) -> Iterator[Mapping[str, st
     """Within this context, inside a `ray_connection`, all present nodes can run trials.
 
     Yields what nodes that join later are checked against when they get a trial (the argument of
-    `trainables.node.check_node`); None where this machine is the only one.
-
-    Raises:
-        ClusterError: the storage cannot be written, a node does not see it, or a node has other code.
+    `trainables.node.check_node`); None where this machine is the only one. ClusterError where the storage
+    cannot be written, a node does not see it, or a node has other code.
     """
     if is_local(address) and "://" not in storage:  # a folder, which has been checked already
         yield None

@@ -101,10 +101,8 @@ def spot_first(
 
     `cluster.yaml` names this function in RAY_AUTOSCALER_UTILIZATION_SCORER. Ray remembers a refusal for 30
     minutes (AUTOSCALER_NODE_AVAILABILITY_MAX_STALENESS_S), but its own score ignores it and would request the
-    same type for ever. Equal types rank by name, the last one first: `gpu_spot` before `gpu_on_demand`.
-
-    Returns:
-        What Ray compares, the greatest wins; None where no waiting demand fits.
+    same type for ever. Equal types rank by name, the last one first: `gpu_spot` before `gpu_on_demand`. Of
+    the scores, which are tuples, the greatest wins; None where no waiting demand fits.
     """
     from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer
 

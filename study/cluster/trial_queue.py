@@ -21,12 +21,9 @@ MakeJob = Callable[..., Job]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """How long a study may take.
+    """How long a study may take: its trials are stopped at the `deadline`, s since 1970.
 
-    Attributes:
-        deadline: when its trials are stopped, s since 1970.
-        seconds: expected for a trial; None: not known.
-        text: for people.
+    `seconds` are expected for a trial (None: not known); `text` is for people.
     """
 
     deadline: float
@@ -41,10 +38,8 @@ class Budget:
 class TrialQueue(Searcher):
     """Hands out jobs in order, some of them repeatedly; to Tune it is a search algorithm.
 
-    Attributes:
-        unfinished: trials that have not ended, by key.
-        budget: no trial begins that would not fit into the rest of it.
-        scheduler: may stop trials early.
+    `unfinished` are the trials that have not ended, by key. No trial begins that would not fit into the rest
+    of the `budget`. The `scheduler` may stop trials early.
     """
 
     def __init__(

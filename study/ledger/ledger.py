@@ -74,19 +74,15 @@ class Ledger:
         """Create the store and the experiment where missing. Only for the driver that holds the lock."""
         self.store.create(self.artifact_root)
 
-    def trials(self, keys: Iterable[str] | None = None) -> dict[str, TrialRecord]:
-        """The trials in the ledger (only those with these keys) by key. Creates nothing."""
+    def trials(self) -> dict[str, TrialRecord]:
+        """The trials in the ledger by key. Creates nothing."""
         if not self.exists():
             return {}
-        records = {record.key: record for record in self._records()}
-        return records if keys is None else {key: records[key] for key in keys if key in records}
-
-    def _records(self) -> list[TrialRecord]:
-        """All trials: of a local database directly, otherwise through the client."""
-        if self.store.sqlite_file is not None:
+        if self.store.sqlite_file is not None:  # read directly, where the schema is known
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
-                return sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
-        return [_record(run) for run in self.store.search("tags.kind = 'trial'")]
+                records = sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
+                return {record.key: record for record in records}
+        return {run.data.tags["trial.key"]: _record(run) for run in self.store.search("tags.kind = 'trial'")}
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.

@@ -62,11 +62,8 @@ def driver_locks(
 
     `output` is an absolute folder, `storage` one or a URI. `wait` is called with a line that says what
     another driver uses, before waiting for it; None: fail. `on_lost` is called, from another thread, when
-    another driver has taken over the lease.
-
-    Raises:
-        LockHeld: another driver uses one of them; the message says which.
-        LedgerError: the ledger does not answer.
+    another driver has taken over the lease. LockHeld says which of them another driver uses; LedgerError: the
+    ledger does not answer.
     """
     database = ledger.store.sqlite_file
     with contextlib.ExitStack() as stack:

@@ -184,7 +184,7 @@ def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], N
     waiting, saved = bundle_keys(storage), checkpoint_keys(storage)
     if not (waiting or saved):
         return
-    records = ledger.trials({*waiting, *saved})
+    records = ledger.trials()
     for key in saved:
         if key in records and records[key].status == "FINISHED":
             delete_checkpoints(storage, key)  # a worker outlived its driver

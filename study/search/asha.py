@@ -20,10 +20,8 @@ GRACE, LAST_RUNG = 0.2, 2 / 3
 class PerMethodASHA(FIFOScheduler):
     """Stops a trial after few epochs where others of its method were better by then.
 
-    A trial that reaches its last epoch is never stopped there: it is evaluated.
-
-    Attributes:
-        rungs: epochs at which trials are compared, hence where one may be stopped.
+    Trials are compared, hence may be stopped, at the epochs in `rungs`, but never at the last one: a trial
+    that reaches it is evaluated.
     """
 
     def __init__(self, search: Search) -> None:

@@ -43,8 +43,7 @@ Outcome = tuple[str, tuple[float, ...] | None]
 class OptunaQueue(TrialQueue):
     """Jobs that are suggested one after the other, until each method has the requested number of trials.
 
-    Attributes:
-        exhausted: methods that have fewer configurations than requested.
+    `exhausted` methods have fewer configurations than requested.
     """
 
     def __init__(
@@ -141,9 +140,7 @@ class OptunaQueue(TrialQueue):
 class MethodSearch:
     """One method's Optuna study.
 
-    Attributes:
-        members: how they ended, by key; None: not yet.
-        half_done: numbers of members to be run first, by key.
+    `members` says by key how they ended (None: not yet); `half_done` ones, with their numbers, are run first.
     """
 
     def __init__(
