@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from search_spaces.design import Trials
 from search_spaces.searches import SEARCHES, Search
 from search_spaces.spaces import SPACES
 from trainables.metrics import OBJECTIVES
@@ -36,12 +37,12 @@ def select(
         known = (*SPACES, *SEARCHES)
         raise ValueError(f"unknown space {space!r}{nearest(space, known)}; allowed: {', '.join(known)}")
     design = SPACES[space]()
-    trials = _distinct(design)
+    trials = Trials(design)
     steps = [f"space {space}: {len(trials)} trials", *getattr(design, "notes", ())]
     if seeds is not None:
         if seeds < 1:
             raise ValueError(f"--seeds: got {seeds}; allowed: an integer >= 1")
-        trials = _distinct(t.replace(seed=seed) for seed in range(seeds) for t in trials)
+        trials = Trials(t.replace(seed=seed) for seed in range(seeds) for t in trials)
         steps.append(f"--seeds {seeds}: {len(trials)}")
     for condition in only:
         trials = _filter(trials, condition)
@@ -49,7 +50,7 @@ def select(
     if assign:
         values = _assignments(assign)  # all at once: method and gamma, for example, are only valid together
         with _naming("--set"):
-            trials = _distinct(trial.replace(**values) for trial in trials)
+            trials = Trials(trial.replace(**values) for trial in trials)
         steps.append(f"{' '.join(f'--set {assignment}' for assignment in assign)}: {len(trials)}")
     if not trials:
         raise ValueError(f"space {space!r} has no trials")
@@ -98,8 +99,8 @@ def selection_from(args: argparse.Namespace) -> Selection:
     """The selection that parsed arguments describe; raises ValueError like `select`."""
     if args.space is None:
         raise ValueError(f"--space: required; allowed: {', '.join((*SPACES, *SEARCHES))}")
-    for option in ("trials", "finalists", "objective"):
-        if getattr(args, option) is not None:
+    for option in ("trials", "finalists", "objective", "sampler", "scheduler"):
+        if getattr(args, option, None) is not None:
             known = ", ".join(SEARCHES)
             raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
     return select(args.space, only=args.only, assign=args.assign, seeds=args.seeds)
@@ -116,12 +117,7 @@ def search_from(args: argparse.Namespace) -> Search | None:
         if key != "method":
             raise ValueError(f"--only: got {condition!r}; allowed with a search: method={','.join(methods)}")
         methods = tuple(method for method in methods if method in texts.split(","))
-        for text in texts.split(","):
-            if text not in search.methods:
-                hint = nearest(text, search.methods)
-                raise ValueError(
-                    f"--only method: no trial has {text!r}{hint}; there are: {', '.join(search.methods)}"
-                )
+        _check_present(key, texts.split(","), search.methods)
     given = {name: getattr(args, name) for name in ("trials", "finalists", "seeds")}
     if args.objective is not None:
         given["objectives"] = tuple(args.objective.split(","))
@@ -133,7 +129,7 @@ def search_from(args: argparse.Namespace) -> Search | None:
     return search
 
 
-def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
+def _filter(trials: Trials, condition: str) -> Trials:
     key, texts = _split("--only", condition, "KEY=V[,V]")
     if key != "arm" and key not in FIELDS:
         known = ("arm", *FIELDS)
@@ -147,13 +143,15 @@ def _filter(trials: list[TrialConfig], condition: str) -> list[TrialConfig]:
     if key != "arm":
         with _naming("--only"):
             wanted = [format_value(parse_value(key, text)) for text in wanted]
+    _check_present(key, wanted, present)
+    return Trials(trial for trial in trials if value_of(trial) in wanted)
+
+
+def _check_present(key: str, wanted: Iterable[str], present: Sequence[str]) -> None:
     for value in wanted:
         if value not in present:
-            hint = nearest(value, present)
-            raise ValueError(
-                f"--only {key}: no trial has {value!r}{hint}; there are: {', '.join(present) or 'no trials'}"
-            )
-    return [trial for trial in trials if value_of(trial) in wanted]
+            hint, known = nearest(value, present), ", ".join(present) or "no trials"
+            raise ValueError(f"--only {key}: no trial has {value!r}{hint}; there are: {known}")
 
 
 def _assignments(assignments: Iterable[str]) -> dict[str, FieldValue]:
@@ -181,7 +179,3 @@ def _split(option: str, text: str, form: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise ValueError(f"{option}: got {text!r}; allowed: {form}")
     return key, value
-
-
-def _distinct(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
-    return list(dict.fromkeys(trials))

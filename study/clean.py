@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from study.cli import options
 from study.cluster.nodes import NOTES
@@ -121,8 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
         tracking_uri.check_reachable(ledger.uri)
-        if not ledger.exists():
-            _ = ledger.experiment_id  # raises the error that says so
+        _ = ledger.experiment_id  # LedgerError where there is none
         if not args.kinds:
             for name, (amount, _) in find(ledger, storage, output).items():
                 print(f"{name:10}  {amount:>20}  {KINDS[name]}")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from search_spaces import tags
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from study.recording.events import Event
     from trainables.storage.bundles import Bundle
 
-ROOT = Path(__file__).resolve().parents[1]
 LOGGING_PATIENCE = 600.0
 """Seconds to wait for a silent ledger when all trials have ended; after Ctrl-C it is less."""
 
@@ -187,9 +185,8 @@ class StudyRun:
                 self._writer.close(patience)
                 if self._writer.lost and not self._lease_lost.is_set():
                     results = f"{tracking_uri.redacted(self.invocation.storage_uri)}/results"
-                    self._progress.note(
-                        f"the ledger does not answer: results wait in {results} for the next invocation"
-                    )
+                    line = f"the ledger does not answer: results wait in {results} for the next invocation"
+                    self._progress.note(line)
         return stop, queue
 
     def _execute(
@@ -263,7 +260,7 @@ def _code_tags() -> dict[str, str]:
     """Tags with the versions of this project and of Ray, and the commit where this is a git checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
+        command = ["git", "-C", str(connection.ROOT), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}

@@ -113,6 +113,15 @@ def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[s
     assert files(output) == before
 
 
+def test_it_creates_nothing_where_there_is_no_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", str(tmp_path)])
+    assert "--experiment: no experiment 'siamese-barlow-twins' at sqlite:///" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("digest", ["old", "new"])
 def test_a_result_on_new_data_is_kept_until_the_ledger_has_it(output: Path, digest: str) -> None:
     """The ledger has finished this trial, too, but on other data."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from search_spaces import SEARCHES, Search, Selection, search_from, selection_from
+from search_spaces import Search, Selection, search_from, selection_from
 from study.cli import options
 from study.cluster import connection
 from study.cluster.ray_internals import JOB_FILES
@@ -101,7 +101,11 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     from trainables.storage.filesystem import Storage
 
     search = search_from(args)
-    check_search_options(args, search)
+    several = search is not None and len(search.objectives) > 1
+    if several and args.scheduler == "asha":
+        raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
+    if several and args.sampler == "cmaes":
+        raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")
     if search is None:
         selection = selection_from(args)
     else:
@@ -118,7 +122,6 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
     storage_uri = options.storage_uri(args)
-    several = search is not None and len(search.objectives) > 1
     return Invocation(
         args=args,
         selection=selection,
@@ -135,17 +138,3 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         allocation=connection.expected_allocation(resources, args.address),
         console=console,
     )
-
-
-def check_search_options(args: argparse.Namespace, search: Search | None) -> None:
-    """Raise ValueError for a sampler or scheduler that does not fit the search."""
-    if search is None:
-        for option in ("sampler", "scheduler"):
-            if getattr(args, option) is not None:
-                known = ", ".join(SEARCHES)
-                raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
-    elif len(search.objectives) > 1:
-        if args.scheduler == "asha":
-            raise ValueError("--scheduler: got 'asha' with several objectives; allowed: none")
-        if args.sampler == "cmaes":
-            raise ValueError("--sampler: got 'cmaes' with several objectives; allowed: tpe, random")

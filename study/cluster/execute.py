@@ -184,9 +184,8 @@ class TuneCallback(tune.Callback):
             return
         larger = min(1.0, 2 * share)
         self._queue.requeue({**job, "request": {**job["request"], "gpu": larger}})
-        self._on_event(
-            events.Retrying(config, f"{share:g} GPU has not enough memory, retrying with {larger:g}")
-        )
+        line = f"{share:g} GPU has not enough memory, retrying with {larger:g}"
+        self._on_event(events.Retrying(config, line))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed in every attempt."""

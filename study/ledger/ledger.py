@@ -58,9 +58,6 @@ class Ledger:
 
     def exists(self) -> bool:
         """Whether the store and the experiment exist. Creates nothing."""
-        file = self.store.sqlite_file
-        if file is not None and not file.exists():
-            return False
         return self.store.find_experiment() is not None
 
     def check(self) -> None:

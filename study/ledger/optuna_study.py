@@ -34,13 +34,11 @@ def make_study(
         directions=[OBJECTIVES[objective] for objective in search.objectives],  # type: ignore[misc]
     )
     for member in members:
-        study.add_trial(frozen_trial(search, member, histories.get(member.config.key, {})))
+        study.add_trial(_frozen(search, member, histories.get(member.config.key, {})))
     return study
 
 
-def frozen_trial(
-    search: Search, member: SearchTrial, history: Mapping[int, float]
-) -> optuna.trial.FrozenTrial:
+def _frozen(search: Search, member: SearchTrial, history: Mapping[int, float]) -> optuna.trial.FrozenTrial:
     """An ended member as an Optuna trial; ValueError for a config that the search could not suggest."""
     suggested = search.recall(member.config)
     if suggested is None:
@@ -52,9 +50,7 @@ def frozen_trial(
         state=state,
         values=list(member.objectives) if member.objectives is not None else None,
         params={name: value for name, (value, _) in suggested.items()},
-        distributions={
-            name: DISTRIBUTIONS[allowed.kind](**bounds(allowed)) for name, (_, allowed) in suggested.items()
-        },
+        distributions={name: DISTRIBUTIONS[r.kind](**bounds(r)) for name, (_, r) in suggested.items()},
         intermediate_values=intermediate,
     )
 

@@ -66,6 +66,8 @@ class Store:
 
     def find_experiment(self) -> str | None:
         """Id of the experiment, None where it does not exist; LedgerError where it was deleted."""
+        if self.sqlite_file is not None and not self.sqlite_file.exists():
+            return None  # MLflow's client would create it
         if self._experiment_id is None:
             experiment = self._lookup()
             if experiment is not None and experiment.deleted:

@@ -11,13 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from study.cluster.connection import Allocation
+from study.cluster.connection import ROOT, Allocation
 from study.planning.forecast import Forecast, Group, evaluated_images, group_of, kind_of
 from trainables import data
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def probe(

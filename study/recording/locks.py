@@ -120,9 +120,8 @@ def lease(
     wins. Heartbeats tell whether a rival is alive, not clocks, which differ between machines.
     """
     ledger.open()
-    mine = create_lease(
-        ledger, {"lock.state": "asking", "lock.beat": "0", "lock.by": json.dumps(_this_process())}
-    )
+    by = json.dumps(_this_process())
+    mine = create_lease(ledger, {"lock.state": "asking", "lock.beat": "0", "lock.by": by})
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(ledger, mine, stop, on_lost), name="lease", daemon=True)
     heart.start()
@@ -139,9 +138,8 @@ def lease(
 def create_lease(ledger: Ledger, tags: Mapping[str, str]) -> str:
     """Create a lease with these tags; returns its run's id."""
     with ledger.store.asking():
-        run = ledger.client.create_run(
-            ledger.experiment_id, tags={"kind": "lock", **tags}, run_name="driver at work"
-        )
+        tags = {"kind": "lock", **tags}
+        run = ledger.client.create_run(ledger.experiment_id, tags=tags, run_name="driver at work")
     return str(run.info.run_id)
 
 
@@ -265,9 +263,8 @@ def _this_process() -> dict[str, object]:
 def describe_holder(text: str) -> str:
     """Who holds a lock, for messages, from what it wrote: `process 7 on host since 2026-01-01 12:00:00`."""
     known = _parse(text)
-    return plain(
-        f"process {known.get('pid', '?')} on {known.get('host', '?')} since {known.get('since', '?')}"
-    )
+    pid, host, since = (known.get(name, "?") for name in ("pid", "host", "since"))
+    return plain(f"process {pid} on {host} since {since}")
 
 
 def _parse(text: str) -> dict[str, object]:

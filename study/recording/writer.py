@@ -32,14 +32,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class LedgerWriter:
     """The only writer of a ledger; it works, and calls its callbacks, in a separate thread.
 
+    The ledger is opened (and created, where missing) at the first event. Once `may_write` returns False, all
+    remaining events are dropped; `lost` counts those dropped because the store did not answer until the end.
+
     Attributes:
-        ledger: opened (and created, where missing) at the first event.
-        storage: of the bundles.
         on_finished: called when the ledger has all of a trial.
         on_lost: called with a trial whose bundle cannot be read, and the reason.
         on_trouble: called with a line for people each time the store stops answering.
-        may_write: called before each write; once it returns False, all remaining events are dropped.
-        lost: events dropped at the end because the store did not answer.
     """
 
     ledger: Ledger

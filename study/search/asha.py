@@ -68,9 +68,8 @@ class PerMethodASHA(FIFOScheduler):
         key, params = trial.config["key"], trial.config["params"]
         if "resumed" in result:
             rows = [row for row in result["resumed"] if INTERMEDIATE_METRIC in row]
-            self.replay(
-                key, params["method"], [(int(row["epoch"]), row[INTERMEDIATE_METRIC]) for row in rows]
-            )
+            history = [(int(row["epoch"]), row[INTERMEDIATE_METRIC]) for row in rows]
+            self.replay(key, params["method"], history)
         last = int(params["epochs"])
         if f"row/{INTERMEDIATE_METRIC}" not in result or int(result["row/epoch"]) >= last:
             return str(TrialScheduler.CONTINUE)
