@@ -196,7 +196,7 @@ def test_a_bundle_writes_nowhere_but_into_the_ledger(
         read_bundle(storage, config.key)
 
     class Empty:
-        def trials(self, keys: object) -> dict[str, object]:
+        def trials(self) -> dict[str, object]:
             return {}
 
     said: list[str] = []

@@ -56,7 +56,7 @@ class Forecast:
 
     def learn(self, config: TrialConfig, sizes: Sizes, train_seconds: float, evaluate_seconds: float) -> None:
         """Take in a measurement: `epochs` epochs of training (validation included), and the evaluation."""
-        images = _views(config) * sizes.epoch * config.epochs
+        images = (1 + two_views(config)) * sizes.epoch * config.epochs
         measured = _Measurement(config, train_seconds / images, evaluate_seconds / evaluated_images(sizes))
         with self._lock:
             self._measured.setdefault(group_of(config), []).append(measured)
@@ -91,7 +91,7 @@ class Forecast:
                 self._rates[cell] = train, statistics.median(other.evaluate for other in similar)
             train, evaluate = self._rates[cell]
         sizes = self._sizes[trial]
-        images = _views(trial) * sizes.epoch * (trial.epochs - epochs_done)
+        images = (1 + two_views(trial)) * sizes.epoch * (trial.epochs - epochs_done)
         return train * images + evaluate * evaluated_images(sizes)
 
 
@@ -209,10 +209,6 @@ def kind_of(trial: TrialConfig) -> str:
 def evaluated_images(sizes: Sizes) -> int:
     """Images that pass through the network for the final metrics."""
     return TRAIN_PASSES * sizes.train + TEST_PASSES * sizes.test
-
-
-def _views(trial: TrialConfig) -> int:
-    return 2 if two_views(trial) else 1
 
 
 def _similarity(trial: TrialConfig, other: TrialConfig) -> tuple[bool, int]:

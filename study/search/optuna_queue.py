@@ -7,7 +7,7 @@ values; half-done ones are the first that it suggests.
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from study.ledger.search_state import (
     SEARCH_STAGE,
     STAGE_TAG,
     SearchState,
-    SearchTrial,
     failure_state,
     membership_tag,
     objectives_of,
@@ -72,19 +71,11 @@ class OptunaQueue(TrialQueue):
         self._on_cache_hit = on_cache_hit
         self._reusable = dict(state.reusable)
         self._histories = {key: dict(history) for key, history in (histories or {}).items()}
-        again = {"half-done", "failed"} if retry_failed else {"half-done"}
-        self._methods: dict[str, MethodSearch] = {}
-        for method, members in state.members.items():
-            ended = [member for member in members if member.state not in again]
-            self._methods[method] = MethodSearch(
-                state.search,
-                method,
-                ended,
-                [member for member in members if member.state in again],
-                sampler=make_sampler(sampler, state.search, method, len(ended), seed),
-                histories=self._histories,
-                last_number=state.last_numbers.get(method, 0),
-            )
+        again = ("half-done", "failed") if retry_failed else ("half-done",)
+        self._methods = {
+            method: MethodSearch(state, method, again, self._histories, sampler=sampler, seed=seed)
+            for method in state.members
+        }
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, which may have to be suggested first."""
@@ -145,16 +136,18 @@ class MethodSearch:
 
     def __init__(
         self,
-        search: Search,
+        state: SearchState,
         name: str,
-        ended: Sequence[SearchTrial],
-        half_done: Sequence[SearchTrial],
-        *,
-        sampler: optuna.samplers.BaseSampler,
+        again: Collection[str],
         histories: Mapping[str, Mapping[int, float]],
-        last_number: int,
+        *,
+        sampler: str,
+        seed: int,
     ) -> None:
-        """Start with the ended members; the half-done ones are suggested first."""
+        """Start with the method's ended members; those whose state is in `again` are suggested first."""
+        search, members = state.search, state.members[name]
+        ended = [member for member in members if member.state not in again]
+        half_done = [member for member in members if member.state in again]
         self.name = name
         self.members: dict[str, Outcome | None] = {
             member.config.key: (member.state, member.objectives) for member in ended
@@ -163,10 +156,11 @@ class MethodSearch:
         self.members |= dict.fromkeys(self.half_done)
         self._search = search
         self._histories = histories
-        self._last_number = last_number
+        self._last_number = state.last_numbers.get(name, 0)
         self._repeats = 0
         self._asked: dict[str, list[optuna.Trial]] = {}  # wait for the end of a member, by its key
-        self._study = make_study(search, name, ended, histories, sampler)
+        suggesting = make_sampler(sampler, search, name, len(ended), seed)
+        self._study = make_study(search, name, ended, histories, suggesting)
         for member in half_done:
             suggested = search.recall(member.config) or {}
             self._study.enqueue_trial({parameter: value for parameter, (value, _) in suggested.items()})
