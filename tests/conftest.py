@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from studies import STUDY, run
 
@@ -58,6 +59,10 @@ def unit_of(nodeid: str) -> str:
     """What of `SLOW` a test belongs to, the longest name where there are several; else its file."""
     name = nodeid.rpartition("/")[2]
     return max((slow for slow in SLOW if name.startswith(slow)), key=len, default=name.partition("::")[0])
+
+
+# Several processes run tests on as many cores: two threads each would wait for one another.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

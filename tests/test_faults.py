@@ -32,6 +32,7 @@ from studies import (
     wait_for_a_saved_state,
 )
 
+from study.ledger import leases
 from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
@@ -136,6 +137,7 @@ def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(server: Server
     reading = f"""
 import tempfile
 from pathlib import Path
+from study.ledger import leases
 from study.ledger.ledger import Ledger
 ledger = Ledger(uri={server.uri!r}, experiment="artifacts", artifact_root=Path("unused"))
 assert ledger.artifact({run_id!r}, "history.parquet").read_bytes() == b"curves"
@@ -181,10 +183,10 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
 
     assert wait_for_a_saved_state(first, folder)
     kill_tree(first)
-    assert len(shared.locks()) == 1
+    assert len(leases.read(shared)) == 1
     third = start(folder, *arguments, environment=slower)
     assert wait_for_a_saved_state(third, folder)
-    assert [json.loads(lock.tags["lock.by"])["pid"] for lock in shared.locks()] == [third.pid]
+    assert [json.loads(lock.tags["lock.by"])["pid"] for lock in leases.read(shared)] == [third.pid]
 
     server.kill()
     time.sleep(AWAY)
@@ -194,7 +196,7 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
     assert third.returncode == 0, out + err
     assert out.count("the ledger does not take results, trying again") == 1
     check_equal(folder, undisturbed, seeds=1, of=shared)
-    assert shared.locks() == []
+    assert leases.read(shared) == []
 
 
 class Swallowing(BaseHTTPRequestHandler):

@@ -134,7 +134,7 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     done = run(tmp_path, *STUDY)
     assert done.returncode == 0, done.stderr
     # By whichever attempt comes to it; the one that was killed may not have lived to say so.
-    said = f"{cut.parent.name}/{cut.name} is set aside: it is cut short or altered"
+    said = f"{cut.parent.name}/{cut.name} is quarantined: it is cut short or altered"
     assert seen or said in before + out + done.stdout
     check_equal(tmp_path, undisturbed)
     attempts = [int(r.tags["attempts"]) for r in records(tmp_path).values()]

@@ -77,7 +77,10 @@ def test_half_precision_maps_meet_weights_in_single_precision() -> None:
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "vgg16_bn", "densenet121", "efficientnet_b0"])
 def test_a_network_meets_views_at_once_as_one_after_the_other(name: str, tiny: Tiny) -> None:
-    net = build(tiny(backbone=name), 10).double()
+    net = build(tiny(backbone=name), 10)
+    if name == "vgg16_bn":  # most of its time goes into linear layers that know no views
+        net.backbone.classifier = nn.Linear(512 * 7 * 7, 4)  # type: ignore[union-attr]
+    net = net.double()
     for module in net.modules():
         if isinstance(module, nn.Dropout) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0  # type: ignore[assignment]

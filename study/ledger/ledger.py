@@ -108,7 +108,7 @@ class Ledger:
                 runs.remove(run)
         if not runs:
             identity = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
-            self.client.create_run(self.experiment_id, started, identity, config.name)
+            self.client.create_run(self.experiment_id, started, {**tags, **identity}, config.name)
             runs = self._runs_of(config.key)
         first, *duplicates = runs
         for duplicate in duplicates:
