@@ -32,8 +32,8 @@ from studies import (
     wait_for_a_saved_state,
 )
 
-from study.ledger import leases
 from study.ledger.ledger import Ledger
+from study.recording.locks import read_leases
 from trainables.trial import TrialConfig
 
 AWAY = float(os.environ.get("AWAY", "12"))
@@ -137,7 +137,6 @@ def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(server: Server
     reading = f"""
 import tempfile
 from pathlib import Path
-from study.ledger import leases
 from study.ledger.ledger import Ledger
 ledger = Ledger(uri={server.uri!r}, experiment="artifacts", artifact_root=Path("unused"))
 assert ledger.artifact({run_id!r}, "history.parquet").read_bytes() == b"curves"
@@ -183,10 +182,10 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
 
     assert wait_for_a_saved_state(first, folder)
     kill_tree(first)
-    assert len(leases.read(shared)) == 1
+    assert len(read_leases(shared)) == 1
     third = start(folder, *arguments, environment=slower)
     assert wait_for_a_saved_state(third, folder)
-    assert [json.loads(lock.tags["lock.by"])["pid"] for lock in leases.read(shared)] == [third.pid]
+    assert [json.loads(lock.tags["lock.by"])["pid"] for lock in read_leases(shared).values()] == [third.pid]
 
     server.kill()
     time.sleep(AWAY)
@@ -196,7 +195,7 @@ def test_two_drivers_a_kill_and_a_server_that_goes_away(
     assert third.returncode == 0, out + err
     assert out.count("the ledger does not take results, trying again") == 1
     check_equal(folder, undisturbed, seeds=1, of=shared)
-    assert leases.read(shared) == []
+    assert read_leases(shared) == {}
 
 
 class Swallowing(BaseHTTPRequestHandler):
