@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # this project's packages, not this folder's modules
@@ -21,7 +22,7 @@ from analysis.render import files
 from analysis.render.markdown import to_text
 from analysis.render.page import to_page
 from analysis.render.section import Report
-from analysis.render.table import Table, Ui
+from analysis.render.table import Ui
 from analysis.sections.search import search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
@@ -51,16 +52,9 @@ def render(
 ) -> files.Rendered:
     """Render the report of a study into `folder`, unless it exists and nothing has changed.
 
-    The folder gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
-
-    Args:
-        selection: the planned trials.
-        trials: their frame, by `analysis.trials.load`.
-        ledger: where their artifacts are.
-        folder: created if missing.
-        published: numbers to compare with; None: those of the thesis.
-        ui: address of MLflow's pages; None: that of the tracking server, if there is one.
-        force: render even if nothing has changed.
+    The folder gets `report.html`, `report.md`, `trials.parquet` (the frame of `analysis.trials.load`),
+    `tables/` and `figures/`. Results are compared with `published` ones, by default those of the thesis, and
+    linked to MLflow's pages at the address `ui`, by default the tracking server, if there is one.
     """
     numbers = published or read_published()
 
@@ -98,7 +92,8 @@ def render_search(
         searched.to_csv(folder / "searched.csv", index=False)
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
-    return _publish(build, digest_of(_source(study)), ledger, folder, ui=ui, force=force, tables=tables)
+    rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force)
+    return replace(rendered, tables=tuple(tables))
 
 
 def _publish(
@@ -109,25 +104,17 @@ def _publish(
     *,
     ui: str | None,
     force: bool,
-    tables: Sequence[Table] | None = None,
 ) -> files.Rendered:
-    """Build a report and write it, unless it exists in this `state`.
+    """Build a report and write it, unless it exists in this `state`: a digest of what it depends on but `ui`.
 
-    Args:
-        build: makes the report, and writes the files beside it, which it returns.
-        state: a digest of all that the report depends on, but for `ui`.
-        ledger: the runs that numbers are linked to.
-        folder: created if missing.
-        ui: as for `render`.
-        force: as for `render`.
-        tables: those that the result has; None: those of the report.
+    `build` makes the report, and writes the files beside it, which it returns.
     """
     ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
     links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
     page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
     state = f"{state} {ui}"
     if not force and page.exists() and stamp.get("state") == state:
-        return files.Rendered(path=page, tables=tuple(tables or ()))
+        return files.Rendered(path=page)
     folder.mkdir(parents=True, exist_ok=True)
     cache = FigureCache(folder / "figures", known=dict(stamp.get("figures", {})))
     report, written = build(cache)
@@ -136,11 +123,7 @@ def _publish(
     cache.prune()
     files.write_stamp(folder, {"state": state, "figures": cache.known})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.pdf)]
-    return files.Rendered(
-        path=page,
-        files=(page, text, *written, *drawn),
-        tables=report.tables if tables is None else tuple(tables),
-    )
+    return files.Rendered(path=page, files=(page, text, *written, *drawn))
 
 
 def _refuse_mixed(study: SearchStudy) -> None:
@@ -152,13 +135,13 @@ def _refuse_mixed(study: SearchStudy) -> None:
         )
 
 
-def _source(study: SearchStudy) -> pd.DataFrame:
-    """All that the report of a search depends on."""
+def _digest(study: SearchStudy) -> str:
+    """Digest of all that the report of a search depends on."""
     columns = ["key", "status", "run_id", "changed"]
     rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
-    rows.append((repr(study.state.search.objectives), "", "", ""))
     frames = [frame[columns] for frame in (study.finals, study.beside) if len(frame)]
-    return pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)
+    source = pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)
+    return digest_of(source, repr(study.state.search.objectives))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,14 +165,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = parse_command_line(
         "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
     )
-    ledger, folder, ui = inputs.ledger, inputs.folder, inputs.args.ui
+    where, ui = (inputs.ledger, inputs.folder), inputs.args.ui
     if inputs.search is not None:
-        rendered = render_search(inputs.search, ledger, folder, ui=ui, force=True)
+        rendered = render_search(inputs.search, *where, ui=ui, force=True)
     else:
         published = read_published(inputs.args.published)
-        rendered = render(
-            inputs.selection, inputs.trials, ledger, folder, published=published, ui=ui, force=True
-        )
+        rendered = render(inputs.selection, inputs.trials, *where, published=published, ui=ui, force=True)
     for path in rendered.files:
         print(f"wrote {path}")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search_spaces import Selection
@@ -38,11 +39,7 @@ class MixedData(ValueError):
 
 
 def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFrame:
-    """One row for each trial of the selection, in its order.
-
-    Args:
-        selection: the trials.
-        records: those of the ledger, by key.
+    """One row for each trial of the selection, in its order; `records` are by key.
 
     Returns:
         Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING or MISSING), `run_id`, `changed`
@@ -103,19 +100,13 @@ def write(trials: pd.DataFrame, path: Path) -> None:
     Raises:
         ValueError: the file exists, and another program made it.
     """
-    if _is_foreign(path):
-        raise ValueError(f"--out: {path} exists and was not made by this project; choose another folder")
+    with contextlib.suppress(OSError, pa.ArrowInvalid):  # a damaged file is replaced
+        if not {"key", "cell_label"} <= {*pq.read_schema(path).names}:
+            raise ValueError(f"--out: {path} exists and was not made by this project; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     trials.to_parquet(draft, index=False)
     os.replace(draft, path)
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a file is another program's: a readable frame without our columns. A damaged one is not."""
-    with contextlib.suppress(OSError, ValueError):
-        return not {"key", "cell_label"} <= {*pq.read_schema(path).names}
-    return False
 
 
 def _refuse_mixed(trials: pd.DataFrame) -> None:
@@ -156,14 +147,14 @@ def metric_names(trials: pd.DataFrame) -> list[str]:
     return [name for name in trials.columns if name not in DESCRIPTION]
 
 
-def groups_of(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The groups of cells that differ in their augmentations alone, with their numbers."""
-    return [(int(group["group"].iloc[0]), group) for _, group in trials.groupby("group", sort=False)]
+def cells_of(trials: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The trials of each cell, by its number."""
+    return {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
 
 
-def is_several(column: pd.Series) -> bool:
-    """Whether there is more than one value."""
-    return len(set(column)) > 1
+def groups_of(trials: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The trials of each group of cells that differ in their augmentations alone, by its number."""
+    return {int(str(number)): group for number, group in trials.groupby("group", sort=False)}
 
 
 def cell_labels(trials: pd.DataFrame) -> dict[int, str]:

@@ -38,11 +38,8 @@ PAGE = (7.7, 11.1)
 """The printable area of A4, in inches."""
 
 
-def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
-    """The figure of one cell: PCA above, t-SNE below, a column per arm, in the order given.
-
-    The panels show the same images. `classes` is how many there are; None: as many as the labels have.
-    """
+def draw(panels: Sequence[Embedding]) -> Figure:
+    """The figure of one cell: PCA above, t-SNE below, a column per arm; the panels show the same images."""
     figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False)
     for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
@@ -52,8 +49,8 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
     for (above, below), panel in zip(grid.T, panels, strict=True):
         above.set_title(_title(panel.arm), fontsize=11)
         if panel.flaw:
-            _explain(above, panel.flaw, fontsize=10)
-            _explain(below, panel.flaw, fontsize=10)
+            for axes in (above, below):
+                _explain(axes, panel.flaw, fontsize=10)
             continue
         (pca, variance), tsne = next(layouts)
         size = float(np.clip(2500 / len(pca), 3, 14))
@@ -61,7 +58,7 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
         _scatter(below, tsne, panel.labels, size)
         above.set_xlabel(f"{' · '.join(_scores(panel))}\n{100 * variance:.0f} % of variance", fontsize=8)
     if sound:
-        _legend(figure, classes or _classes(panels), fontsize=9)
+        _legend(figure, panels, fontsize=9)
     return figure
 
 
@@ -89,12 +86,18 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
         layouts = pca_layouts(sound, onto=first[1] if first and comparable else None)
         if sound and not first:
             first = sound[0].index, layouts[0][0]
-        drawn = {panel.arm: points for panel, (points, _) in zip(sound, layouts, strict=True)}
-        panels = {panel.arm: panel for panel in row}
+        drawn = {panel.arm: (panel, points) for panel, (points, _) in zip(sound, layouts, strict=True)}
+        flaws = {panel.arm: panel.flaw for panel in row}
         for axes, arm in zip(cells, arms, strict=True):
-            _draw_small(axes, panels.get(arm), drawn.get(arm), separator=" · " if roomy else "\n")
+            if arm not in drawn:
+                _explain(axes, _wrapped(flaws.get(arm) or "no result"), fontsize=6)
+                continue
+            panel, points = drawn[arm]
+            _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
+            separator = " · " if roomy else "\n"
+            axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
     if first:
-        _legend(figure, _classes([panel for _, row in rows for panel in row]), fontsize=7)
+        _legend(figure, [panel for _, row in rows for panel in row], fontsize=7)
     return figure
 
 
@@ -106,15 +109,6 @@ def _title(arm: str) -> str:
 def _wrapped(text: str) -> str:
     """A row's label, or a reason, in lines that leave room for the panels, or fit into one."""
     return textwrap.fill(text.replace("+", " + "), 18)
-
-
-def _draw_small(axes: Axes, panel: Embedding | None, points: Points | None, *, separator: str) -> None:
-    """One of the small multiples; without points, the arm has no result, or a flaw."""
-    if panel is None or points is None:
-        _explain(axes, _wrapped(panel.flaw if panel and panel.flaw else "no result"), fontsize=6)
-        return
-    _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
-    axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
 
 
 def _scores(panel: Embedding) -> tuple[str, str]:
@@ -151,18 +145,14 @@ def _scatter(axes: Axes, points: Points, labels: npt.NDArray[np.int64], size: fl
         axes.scatter(x, y, c=colours, s=size, marker=marker, linewidths=0, rasterized=True)
 
 
-def _classes(panels: Sequence[Embedding]) -> int:
-    return int(max(panel.labels.max() for panel in panels)) + 1
-
-
 def _look(c: int) -> tuple[ColorType, str]:
     """Colour and marker of a class; they repeat after all combinations."""
     return COLOURS[c % len(COLOURS)], MARKERS[c // len(COLOURS) % len(MARKERS)]
 
 
-def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
+def _legend(figure: Figure, panels: Sequence[Embedding], *, fontsize: float) -> None:
     """Name the classes below the panels, unless there are more than can be distinguished."""
-    columns = len(COLOURS)
+    columns, classes = len(COLOURS), int(max(panel.labels.max() for panel in panels)) + 1
     if classes > columns * len(MARKERS):
         return
     # Legends are filled column by column: each column has one colour, each row one marker.
@@ -184,12 +174,12 @@ def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
     )
 
 
-def caption(panels: Sequence[Embedding], split: str, seed: int, *, what: str = "h") -> str:
-    """The caption of a figure of `draw`."""
+def caption(panels: Sequence[Embedding], split: str, seed: int) -> str:
+    """The caption of a figure of `draw` that shows features h."""
     images = len(panels[0].labels)
     alike = "the same images in the same views" if split == "train" else "the same images"
     return (
-        f"PCA and t-SNE of the {KINDS[what]} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
+        f"PCA and t-SNE of the {KINDS['h']} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
         f" by class; seed {seed}, the lowest that every arm has finished. The principal components of each"
         " panel are rotated or mirrored onto those of the first, and each t-SNE begins from the first panel's"
         f" layout (perplexity {perplexity_for(images):.0f}). Silhouette (cosine distance) and kNN accuracy"

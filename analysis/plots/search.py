@@ -93,7 +93,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
             _scale(axes.yaxis, objective)
             axes.set_ylabel(METRICS[objective].axis)
             axes.set_title(METHOD_TITLES[method], fontsize=11)
-        _contour(figure, row[2], members, parameters, objective=objective, title=METHOD_TITLES[method])
+        _contour(row[2], members, parameters, objective)
     legend_below(figure, grid[0][0])
     return figure
 
@@ -127,13 +127,7 @@ def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, lis
 
 
 def _contour(
-    figure: Figure,
-    axes: Axes,
-    members: pd.DataFrame,
-    parameters: Sequence[tuple[str, Range]],
-    *,
-    objective: str,
-    title: str,
+    axes: Axes, members: pd.DataFrame, parameters: Sequence[tuple[str, Range]], objective: str
 ) -> None:
     """The objective over two parameters: points, and an interpolation between numbers."""
     if len(parameters) < 2:
@@ -148,11 +142,12 @@ def _contour(
     points = axes.scatter(
         x, y, c=done["value"], cmap="cividis", edgecolors="0.1", linewidths=0.7, s=34, zorder=2
     )
-    bar = figure.colorbar(points, ax=axes)
+    bar = axes.figure.colorbar(points, ax=axes)
     bar.ax.tick_params(labelsize=8)
     _scale(bar.ax.yaxis, objective)
     _name_axis(axes, "x", first, across)
     _name_axis(axes, "y", second, up)
+    title = METHOD_TITLES[members["method"].iloc[0]]
     axes.set_title(f"{title}: {METRICS[objective].axis.lower()}", fontsize=10)
 
 
@@ -165,12 +160,8 @@ def _interpolate(
 
     scaled = [np.log10(v) if is_log else np.asarray(v) for v, is_log in zip((x, y), log, strict=True)]
     lines = [np.linspace(v.min(), v.max(), 80) for v in scaled]
-    # For triangles of similar sides in both directions.
-    spread = [max(float(np.ptp(v)), 1e-12) for v in scaled]
-    points = np.column_stack([v / s for v, s in zip(scaled, spread, strict=True)])
-    mesh = np.meshgrid(*(line / s for line, s in zip(lines, spread, strict=True)))
     try:
-        surface = griddata(points, values, tuple(mesh))
+        surface = griddata(tuple(scaled), values, tuple(np.meshgrid(*lines)), rescale=True)
     except QhullError:
         return
     shown = [10**line if is_log else line for line, is_log in zip(lines, log, strict=True)]
@@ -178,9 +169,9 @@ def _interpolate(
 
 
 def _places(values: pd.Series, allowed: Range) -> list[float]:
-    if allowed.kind == "categorical":
-        return [float(allowed.choices.index(value)) for value in values]
-    return [float(value) for value in values]
+    return [
+        float(allowed.choices.index(value) if allowed.kind == "categorical" else value) for value in values
+    ]
 
 
 def _name_axis(axes: Axes, which: str, name: str, allowed: Range) -> None:

@@ -9,12 +9,8 @@ from analysis.render.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure that was drawn, as files of that name: a PNG of so many CSS pixels, and a PDF for print.
+    """A figure as files, the PNG so many CSS pixels wide; `alt` is for those who cannot see it."""
 
-    `alt` says in few words what it shows, for those who cannot see it.
-    """
-
-    name: str
     caption: str
     alt: str
     png: Path

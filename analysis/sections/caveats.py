@@ -45,14 +45,24 @@ def open_section(trials: pd.DataFrame) -> Section:
 
 def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
     """The fields that all trials have in common, and those that vary with the dataset or the backbone."""
-    confounded = confounded_fields(trials)
+    users = _users(trials)
+    fixed = [
+        (title, format_value(getattr(using[0], name)))
+        for name, title, using in users
+        if len({getattr(trial, name) for trial in using}) == 1
+    ]
+    confounded = [
+        (title, text)
+        for name, title, using in users
+        if name not in ("dataset", "backbone") and (text := _confounded(name, using))
+    ]
     text = "These varied with the dataset or the backbone: their effects cannot be told apart from theirs."
     return Section(
         id="fixed",
         title="Held fixed",
         paragraphs=(f"{who} had these values. What is said above holds for them, and for no others.",),
-        facts=tuple(fixed_fields(trials).items()),
-        parts=(Section(paragraphs=(text,), facts=tuple(confounded.items())),) if confounded else (),
+        facts=tuple(fixed),
+        parts=(Section(paragraphs=(text,), facts=tuple(confounded)),) if confounded else (),
     )
 
 
@@ -66,15 +76,6 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
     )
 
 
-def fixed_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
-    """The fields that have one value in all trials that use them."""
-    return {
-        title: format_value(getattr(using[0], name))
-        for name, title, using in _users(trials)
-        if len({getattr(trial, name) for trial in using}) == 1
-    }
-
-
 def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConfig]]]:
     """Each field that names neither arm nor seed, with its title and the trials that use it."""
     users = []
@@ -86,24 +87,18 @@ def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConf
     return users
 
 
-def confounded_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
-    """The fields that vary with the dataset or the backbone alone: `batch_size` -> `512 with vgg16, …`."""
-    confounded = {}
-    for name, title, using in _users(trials):
-        if name in ("dataset", "backbone"):
-            continue
-        for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
-            values: dict[tuple[object, ...], set[FieldValue]] = {}
-            for trial in using:
-                place = tuple(getattr(trial, key) for key in keys)
-                values.setdefault(place, set()).add(getattr(trial, name))
-            if len(set().union(*values.values())) > 1 and all(len(own) == 1 for own in values.values()):
-                confounded[title] = ", ".join(
-                    f"{format_value(*own)} with {' · '.join(map(str, place))}"
-                    for place, own in values.items()
-                )
-                break
-    return confounded
+def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
+    """`512 with vgg16, 256 with resnet18` if a field varies with the dataset or the backbone alone."""
+    for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
+        values: dict[tuple[object, ...], set[FieldValue]] = {}
+        for trial in trials:
+            place = tuple(getattr(trial, key) for key in keys)
+            values.setdefault(place, set()).add(getattr(trial, name))
+        if len(set().union(*values.values())) > 1 and all(len(own) == 1 for own in values.values()):
+            return ", ".join(
+                f"{format_value(*own)} with {' · '.join(map(str, place))}" for place, own in values.items()
+            )
+    return ""
 
 
 def provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:

@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
-from analysis.plots.curves import read_curves
-from analysis.plots.projections import NEIGHBOURS, SPLITS, read, shown_seed
+from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_seed
 from analysis.render.section import RenderedFigure
-from analysis.render.text import arm_title, number_of, seeds_text, slug, span
+from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
-from analysis.stats.comparisons import TESTED, values_of
-from analysis.stats.paired import pool
+from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
 from study.ledger.ledger import Ledger
@@ -75,8 +73,17 @@ def cell_figures(
 
 
 def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
-    curves, lacking = read_curves(cell, ledger)
-    figure = accuracy.learning_curves(curves, list(dict.fromkeys(cell["arm_label"])))
+    curves, lacking = [], 0
+    for trial in finished(cell)[["run_id", "arm_label", "seed"]].to_dict("records"):
+        try:  # a run whose artifacts were deleted still has its metrics
+            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+        except (OSError, ValueError):
+            lacking += 1
+            continue
+        curves.append(history.assign(arm_label=trial["arm_label"], seed=trial["seed"]))
+    if not curves:
+        return None
+    figure = accuracy.learning_curves(pd.concat(curves), list(dict.fromkeys(cell["arm_label"])))
     if figure is None or not lacking:
         return figure
     without = f"Without {number_of(lacking, 'trial')} whose history could not be read."
@@ -108,8 +115,7 @@ def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
         return shown
 
     def draw(split: str) -> Figure:
-        cells = [cell for _, cell in group.groupby("cell", sort=False)]
-        return embeddings.multiples([(c["subset"].iloc[0], read(c, seed, split, ledger)) for c in cells])
+        return embeddings.multiples(read_rows(group, seed, split, ledger))
 
     for split, images in SPLITS.items():
         with contextlib.suppress(OSError):
@@ -217,11 +223,10 @@ def _gamma_figure(trials: pd.DataFrame, cache: FigureCache) -> list[RenderedFigu
     alike = len({settings_text(group) for _, group in groups}) == 1
     panels, dropped = {}, set()
     for label, group in groups:
-        values, lost = pool([values_of(cell, TESTED) for _, cell in group.groupby("cell", sort=False)])
+        values, lost = pooled_values(group)
         own = f", {settings_text(group)}" if not alike and settings_text(group) else ""
         panels[f"{label} (n = {len(values)}{own})"] = values
         dropped |= set(lost)
-    missing = f" Left out where a trial of them is missing: {seeds_text(sorted(dropped))}." if dropped else ""
     several = trials["cell"].nunique() > len(groups)
     return cache.add(
         "gamma",
@@ -230,6 +235,8 @@ def _gamma_figure(trials: pd.DataFrame, cache: FigureCache) -> list[RenderedFigu
         "Test accuracy against γ, mean over n seeds with its 95 % t interval"
         + (", averaged over augmentations within each seed" if several else "")
         + ". Intervals of single arms say how well each mean is known; arms are compared by their paired"
-        f" differences, which are known better.{missing}{settings_note(trials) if alike else ''}",
+        " differences, which are known better."
+        + left_out(" where a trial of them is missing", dropped)
+        + (settings_note(trials) if alike else ""),
         "Test accuracy against γ",
     )

@@ -10,7 +10,6 @@ from analysis.render.text import arm_title, format_points, interval, join_and, n
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
 from analysis.stats.results import Results
-from analysis.trials import is_several
 
 
 def findings(results: Results) -> list[str]:
@@ -19,7 +18,7 @@ def findings(results: Results) -> list[str]:
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
-    if not is_several(results.trials["cell"]):
+    if len(set(results.trials["cell"])) == 1:
         return cell_findings(tested)
     sentences = []
     for pooled in results.pooled:

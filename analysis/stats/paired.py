@@ -36,33 +36,23 @@ Vector = npt.NDArray[np.float64]
 
 
 class MissingSeeds(ValueError):
-    """Arms have results for different seeds; the message names those that are missing."""
+    """An arm and its baseline have results for different seeds."""
 
 
-def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[int]]:
+def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     """The values (seeds × arms) of the seeds that every arm has, sorted; and the seeds that were dropped.
 
     An arm without any value stays: it is missing as a whole.
-
-    Raises:
-        MissingSeeds: an arm lacks a seed that another has, and `drop` is False.
     """
     values = values.sort_index().dropna(how="all")
-    present = values.dropna(axis="columns", how="all")
-    lacking = {arm: list(present.index[present[arm].isna()]) for arm in present if present[arm].isna().any()}
-    if lacking and not drop:
-        named = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in lacking.items())
-        raise MissingSeeds(f"arms are compared seed by seed, but there is no result for {named}")
-    dropped = sorted({int(seed) for seeds in lacking.values() for seed in seeds})
-    return values.drop(index=dropped), dropped
+    lacking = values.dropna(axis="columns", how="all").isna().any(axis="columns")
+    return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
 def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
-    """Compare arms with a baseline: one family of comparisons.
+    """Compare arms with one baseline, or each with its own: one family of comparisons.
 
-    Args:
-        values: seeds × arms, without seeds that only some arms have (`common_seeds`).
-        baseline: the arm that all others are compared with; or the baseline of each compared arm.
+    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`).
 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
@@ -240,15 +230,13 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
 
 
 def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The arm with the highest mean, and those that are not distinguishable from it.
+    """The arm with the highest mean, and those that are not distinguishable from it, which is not "equal".
 
-    Args:
-        values: seeds × arms, without seeds that only some arms have.
+    `values` are seeds × arms, without seeds that only some arms have.
 
     Returns:
         The best arm (None without any value), and the others whose paired difference to it is not significant
-        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none. "Not
-        distinguishable" is not "equal".
+        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none.
     """
     arms = [arm for arm in values.columns if values[arm].notna().any()]
     if not arms:

@@ -82,17 +82,11 @@ def _check(row: Mapping[Hashable, Any]) -> None:
     Arm.parse(row["arm"])
     _config(row)
     for name, optional, high in (("mean", False, 100.0), ("std", True, 100.0), ("runs", True, np.inf)):
-        text = row[name]
-        if not (optional and text == "") and not (_is_number(text) and 0 <= float(text) <= high):
-            limits = f"a number from 0 to {high:g}" if np.isfinite(high) else "a number"
-            raise ValueError(f"{name}: got {text!r}; allowed: {limits}{' or nothing' if optional else ''}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
+        number = pd.to_numeric(row[name], errors="coerce")
+        if not (optional and row[name] == "") and not (np.isfinite(number) and 0 <= number <= high):
+            allowed = "a number" + (f" from 0 to {high:g}" if np.isfinite(high) else "")
+            allowed += " or nothing" if optional else ""
+            raise ValueError(f"{name}: got {row[name]!r}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,25 +97,23 @@ def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFr
 
     `stopped` is the validation accuracy when a trial was stopped early, by key.
     """
-    objectives = study.state.search.objectives
+    search = study.state.search
     rows = []
     for member in study.state.all:
-        parameters = study.state.search.recall(member.config) or {}
-        values = member.objectives or (np.nan,) * len(objectives)
-        rows.append(
-            {
-                "method": member.config.method,
-                "number": member.number,
-                "state": member.state,
-                "epochs": member.epochs if member.state in ("finished", "pruned") else np.nan,
-                "value": values[0],
-                "stopped": stopped.get(member.config.key, np.nan),
-                **dict(zip(objectives, values, strict=True)),
-                **{name: value for name, (value, _) in parameters.items()},
-                "key": member.config.key,
-                "run_id": member.run_id,
-            }
-        )
+        values = member.objectives or (np.nan,) * len(search.objectives)
+        row = {
+            "method": member.config.method,
+            "number": member.number,
+            "state": member.state,
+            "epochs": member.epochs if member.state in ("finished", "pruned") else np.nan,
+            "value": values[0],
+            "stopped": stopped.get(member.config.key, np.nan),
+            **dict(zip(search.objectives, values, strict=True)),
+            **{name: value for name, (value, _) in (search.recall(member.config) or {}).items()},
+            "key": member.config.key,
+            "run_id": member.run_id,
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
