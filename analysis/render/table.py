@@ -1,6 +1,5 @@
 """One table, five ways to read it: in a terminal, Markdown, LaTeX, CSV and HTML."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,34 +111,3 @@ def to_latex(table: Table) -> str:
         *(r"\bottomrule", r"\end{tabular}", r"\end{table}"),
     ]
     return "\n".join(lines) + "\n"
-
-
-def to_html(table: Table, ui: Ui | None = None) -> str:
-    """The table as an HTML element; entries are linked to their runs where MLflow's pages are known."""
-
-    def cell(entry: Entry) -> str:
-        # A line that must break, as on paper, breaks before an interval, not within it.
-        text = html.escape(entry.text).replace(" to ", "&nbsp;to&nbsp;").replace(" ± ", "&nbsp;±&nbsp;")
-        if entry.bold:
-            text = f"<strong>{text}</strong>"
-        if ui and entry.runs:
-            what = "run" if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
-            address = html.escape(ui.link(entry.runs))
-            text = f'<a href="{address}" title="{what} in MLflow">{text}</a>'
-        return f"<td>{text}</td>"
-
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in (table.corner, *table.columns))
-    body = "\n".join(
-        f'<tr><th scope="row">{_breakable(title)}</th>{"".join(map(cell, entries))}</tr>'
-        for title, entries in table.rows
-    )
-    return (
-        f'<div class="wide"><table class="results">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<p class="caption">{html.escape(table.caption)}</p>'
-    )
-
-
-def _breakable(title: str) -> str:
-    """Escaped, with places where `rrc+hflip+grayscale` may break on a narrow screen."""
-    return html.escape(title).replace("+", "+<wbr>")

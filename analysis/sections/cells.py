@@ -26,18 +26,20 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
     single = len(cells) == 1
     sections = []
     for number, cell in cells.items():
-        accuracies, diagnostics = _tables(results, number)
+        *accuracies, diagnostics = _tables(results, number)
         compared = results.compared[results.compared["cell"] == number]
-        fold = Section(title="Diagnostics", folded=True, tables=tuple(diagnostics), headed=False)
+        folds: tuple[Section, ...] = ()
+        if diagnostics:
+            folds = (Section(title="Diagnostics", folded=True, tables=(diagnostics,), headed=False),)
         sections.append(
             Section(
                 title=cell["cell_label"].iloc[0],
                 folded=None if single else len(cells) > OPEN_CELLS,
                 extent=f"{len(finished(cell))} of {len(cell)} trials",
                 findings=() if single else tuple(cell_findings(compared)),
-                tables=tuple(accuracies),
+                tables=tuple(filter(None, accuracies)),
                 headed=False,
-                parts=(fold,) if diagnostics else (),
+                parts=folds,
                 figures=tuple(figures[number]),
             )
         )
@@ -46,17 +48,17 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
 
 def cell_tables(results: Results, cell: int) -> list[Table]:
     """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
-    accuracies, diagnostics = _tables(results, cell)
-    return accuracies + diagnostics
+    return [table for table in _tables(results, cell) if table]
 
 
-def _tables(results: Results, cell: int) -> tuple[list[Table], list[Table]]:
-    title = f"{cell_labels(results.trials)[cell]}: differences"
+def _tables(results: Results, cell: int) -> tuple[Table, Table | None, Table | None]:
     compared = results.compared[results.compared["cell"] == cell]
-    differences = difference_table(compared, f"differences-{cell}", title)
-    diagnostics = diagnostics_table(results.summary, results.trials, cell)
-    accuracies = cell_table(results.summary, results.trials, cell)
-    return [accuracies, *filter(None, [differences])], [*filter(None, [diagnostics])]
+    title = f"{cell_labels(results.trials)[cell]}: differences"
+    return (
+        cell_table(results.summary, results.trials, cell),
+        difference_table(compared, f"differences-{cell}", title),
+        diagnostics_table(results.summary, results.trials, cell),
+    )
 
 
 def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:

@@ -186,16 +186,13 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The result of choosing an arm.
+    """The chosen arm and its test value, by seed; and the highest mean test value of an arm.
 
-    Attributes:
-        test: test value of the chosen arm, by seed.
-        chosen: that arm, by seed.
-        optimistic: the highest mean test value of an arm: chosen on the test images, hence too high.
+    That arm is chosen on the test images: its value is too high.
     """
 
-    test: pd.Series
     chosen: pd.Series
+    test: pd.Series
     optimistic: float
     optimistic_arm: str
 
@@ -214,18 +211,13 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
     test = test.loc[validation.index, validation.columns]
     if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
         raise ValueError("an arm has no result for a seed")
-    chosen = pd.Series(
-        [validation.drop(index=seed).mean().idxmax() for seed in validation.index], index=validation.index
+    chosen = pd.Series({seed: validation.drop(index=seed).mean().idxmax() for seed in validation.index})
+    reported = pd.Series(
+        [test[arm].loc[seed] for seed, arm in zip(test.index, chosen, strict=True)], test.index
     )
     means = test.mean()
     return Selected(
-        test=pd.Series(
-            [float(test[arm].loc[seed]) for seed, arm in zip(test.index, chosen, strict=True)],
-            index=test.index,
-        ),
-        chosen=chosen,
-        optimistic=float(means.max()),
-        optimistic_arm=str(means.idxmax()),
+        chosen=chosen, test=reported, optimistic=float(means.max()), optimistic_arm=str(means.idxmax())
     )
 
 
