@@ -78,13 +78,18 @@ def render_search(
         MixedData: searched trials were trained on different data.
     """
     study = SearchStudy(state, ledger.trials())
-    _refuse_mixed(study)
+    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in state.all} - {None}
+    if len(digests) > 1:
+        raise MixedData(
+            f"search {state.search.name}: its trials were trained on different data"
+            f" ({', '.join(sorted(map(str, digests)))}); `python study/run.py` searches on the data at hand"
+        )
     tables = final_tables(study)
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         stopped = {
             member.config.key: ledger.history(member.run_id, CURVE).get(member.epochs, np.nan)
-            for member in study.state.all
+            for member in state.all
             if member.state == "pruned"
         }
         report = search_report(study, tables, stopped, ledger.experiment, cache)
@@ -122,17 +127,8 @@ def _publish(
     files.write_atomic(page, to_page(report, links))
     cache.prune()
     files.write_stamp(folder, {"state": state, "figures": cache.known})
-    drawn = [path for figure in cache.drawn for path in (figure.png, figure.pdf)]
+    drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
     return files.Rendered(path=page, files=(page, text, *written, *drawn))
-
-
-def _refuse_mixed(study: SearchStudy) -> None:
-    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in study.state.all} - {None}
-    if len(digests) > 1:
-        raise MixedData(
-            f"search {study.state.search.name}: its trials were trained on different data"
-            f" ({', '.join(sorted(map(str, digests)))}); `python study/run.py` searches on the data at hand"
-        )
 
 
 def _digest(study: SearchStudy) -> str:

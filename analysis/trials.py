@@ -26,11 +26,11 @@ TAGS = (
 FRAME = "trials.parquet"
 NAMED_RUNS = 8
 """Most runs that an error names one by one."""
-_ABOUT = (
+DESCRIPTION = (
     *("key", "name", "status", "run_id", "changed", "failure"),
     *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label"),
+    *(*FIELDS, *TAGS),
 )
-DESCRIPTION = (*_ABOUT, *FIELDS, *TAGS)
 """Columns that describe a trial; all others are its final metrics."""
 
 

@@ -52,12 +52,9 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
     figure, grid = panels_of(len(metrics))
     for axes, metric in zip(grid, metrics, strict=True):
         for arm, seeds in curves.groupby("arm_label", sort=False):
-            over = seeds.groupby("epoch")[metric]
-            epochs, mean = over.mean().index, over.mean()
-            axes.plot(epochs, mean, color=colours[str(arm)], linewidth=1.4, label=arm_title(str(arm)))
-            axes.fill_between(
-                epochs, over.min(), over.max(), color=colours[str(arm)], alpha=0.15, linewidth=0
-            )
+            over, colour = seeds.groupby("epoch")[metric].agg(["mean", "min", "max"]), colours[str(arm)]
+            axes.plot(over.index, over["mean"], color=colour, linewidth=1.4, label=arm_title(str(arm)))
+            axes.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.15, linewidth=0)
         axes.set_title(CURVES[metric], fontsize=11)
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

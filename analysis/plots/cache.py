@@ -62,7 +62,7 @@ class FigureCache:
             self.known[name] = f"{digest} {_content(png, pdf)}"
         with Image.open(png) as image:
             width = round(image.width * 100 / DENSITY)
-        self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, pdf=pdf, width=width))
+        self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, width=width))
         return self.drawn[-1:]
 
     def prune(self) -> None:

@@ -14,19 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from analysis.plots.projections import (
-    KINDS,
-    NEIGHBOURS,
-    SPLITS,
-    Embedding,
-    Points,
-    baseline_first,
-    knn_accuracy,
-    pca_layouts,
-    perplexity_for,
-    silhouette,
-    tsne_layouts,
-)
+from analysis.plots import projections
+from analysis.plots.projections import KINDS, NEIGHBOURS, SPLITS, Embedding, Points, perplexity_for
 from analysis.render.text import MINUS, NO_VALUE, arm_title
 
 COLOURS = mpl.color_sequences["petroff10"]  # distinguishable for colour-blind readers
@@ -45,7 +34,7 @@ def draw(panels: Sequence[Embedding]) -> Figure:
     for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
         axes.set_ylabel(name, fontsize=11)
     sound = [panel for panel in panels if panel.flaw is None]
-    layouts = iter(zip(pca_layouts(sound), tsne_layouts(sound), strict=True))
+    layouts = iter(zip(projections.pca_layouts(sound), projections.tsne_layouts(sound), strict=True))
     for (above, below), panel in zip(grid.T, panels, strict=True):
         above.set_title(_title(panel.arm), fontsize=11)
         if panel.flaw:
@@ -69,7 +58,8 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
     the first one of the page if both show the same images. At least one row must have a panel.
     """
     longest_first = sorted((row for _, row in rows), key=len, reverse=True)
-    arms = baseline_first(list(dict.fromkeys(panel.arm for row in longest_first for panel in row)))
+    found = dict.fromkeys(panel.arm for row in longest_first for panel in row)
+    arms = projections.baseline_first(list(found))
     # Many rows are lower, many columns narrower.
     size = (min(1 + PANEL * max(len(arms), 2), PAGE[0]), min(0.7 + (PANEL + 0.25) * len(rows), PAGE[1]))
     figure = Figure(figsize=size, layout="constrained")
@@ -83,7 +73,7 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
         cells[0].set_ylabel(_wrapped(label), fontsize=7, rotation=0, ha="right", va="center")
         sound = [panel for panel in row if panel.flaw is None]
         comparable = first and sound and np.array_equal(first[0], sound[0].index)
-        layouts = pca_layouts(sound, onto=first[1] if first and comparable else None)
+        layouts = projections.pca_layouts(sound, onto=first[1] if first and comparable else None)
         if sound and not first:
             first = sound[0].index, layouts[0][0]
         drawn = {panel.arm: (panel, points) for panel, (points, _) in zip(sound, layouts, strict=True)}
@@ -113,7 +103,7 @@ def _wrapped(text: str) -> str:
 
 def _scores(panel: Embedding) -> tuple[str, str]:
     """`silhouette 0.31` and `kNN 87.2 %`, with a dash for undefined values."""
-    score, accuracy = silhouette(panel), knn_accuracy(panel)
+    score, accuracy = projections.silhouette(panel), projections.knn_accuracy(panel)
     return (
         f"silhouette {NO_VALUE if score is None else f'{score:z.2f}'.replace('-', MINUS)}",
         f"kNN {NO_VALUE if accuracy is None else f'{100 * accuracy:.1f} %'}",

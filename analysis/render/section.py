@@ -9,12 +9,11 @@ from analysis.render.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure as files, the PNG so many CSS pixels wide; `alt` is for those who cannot see it."""
+    """A figure as PNG, so many CSS pixels wide, and PDF beside it; `alt` is for those who cannot see it."""
 
     caption: str
     alt: str
     png: Path
-    pdf: Path
     width: int
 
 

@@ -85,9 +85,8 @@ def to_terminal(table: Table) -> RichTable:
 
 def to_markdown(table: Table, level: int = 3) -> str:
     """The table in Markdown, under a heading of this level."""
-    marked = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
     frame = table.frame()
-    frame = pd.DataFrame(marked, index=frame.index, columns=frame.columns)
+    frame[:] = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
     align = ("left", *("right" for _ in table.columns))
     text = frame.to_markdown(colalign=align, disable_numparse=True)
     return f"{'#' * level} {table.title}\n\n{text}\n\n{table.caption}\n"

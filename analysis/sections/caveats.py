@@ -68,11 +68,23 @@ def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
 
 def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: str) -> Section:
     """Where the numbers come from, with caveats on how they came about."""
+    done = finished(trials)
+    known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in ("attempts", "git.dirty")}
+    ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
+    days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
+    typed = shlex.join(["python", *(tracking_uri.redacted(word) for word in sys.orig_argv[1:])])
+    facts = {
+        "experiment": experiment,
+        "selection": " → ".join(selection.steps),
+        "trials ended": " to ".join(days),
+        **{tag: ", ".join(values) for tag, values in known.items() if values},
+        "report": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {typed}",
+    }
     return Section(
         id="provenance",
         title="Where this comes from",
-        facts=(("experiment", experiment), *provenance(selection, trials).items()),
-        items=tuple(caveats(trials)),
+        facts=tuple(facts.items()),
+        items=tuple(_caveats(done)),
     )
 
 
@@ -101,24 +113,8 @@ def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
     return ""
 
 
-def provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:
-    """Where the numbers come from."""
-    done = finished(trials)
-    known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in ("attempts", "git.dirty")}
-    ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
-    days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
-    typed = shlex.join(["python", *(tracking_uri.redacted(word) for word in sys.orig_argv[1:])])
-    return {
-        "selection": " → ".join(selection.steps),
-        "trials ended": " to ".join(days),
-        **{tag: ", ".join(values) for tag, values in known.items() if values},
-        "report": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {typed}",
-    }
-
-
-def caveats(trials: pd.DataFrame) -> list[str]:
-    """Circumstances that were not the same for all trials, or not reproducible."""
-    done = finished(trials)
+def _caveats(done: pd.DataFrame) -> list[str]:
+    """Circumstances that were not the same for all finished trials, or not reproducible."""
     notes = []
     for tag, what in (("device", "kinds of devices"), ("threads", "numbers of threads")):
         counts = done.groupby("cell_label", sort=False)[tag].nunique()

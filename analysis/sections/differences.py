@@ -74,13 +74,11 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
 def _left_out(shown: pd.DataFrame) -> str:
     """Which seeds are left out, and in which comparisons if not in all."""
     dropped = shown.groupby("baseline", sort=False)["dropped"].first()
-    if not dropped.any():
-        return ""
-    if len(set(dropped)) == 1:
-        return f" Left out, as not every arm has them: {seeds_text(dropped.iloc[0].split())}."
+    alike = len(set(dropped)) == 1
     named = [
-        f"{seeds_text(seeds.split())} against {arm_title(str(baseline))}"
-        for baseline, seeds in dropped.items()
-        if seeds
+        seeds_text(lost.split()) + ("" if alike else f" against {arm_title(str(baseline))}")
+        for baseline, lost in dropped.items()
+        if lost
     ]
-    return f" Left out, as not every arm has them: {join_and(named)}."
+    seeds = join_and(named[:1] if alike else named)
+    return f" Left out, as not every arm has them: {seeds}." if named else ""

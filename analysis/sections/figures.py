@@ -139,8 +139,7 @@ def group_figures(
         return []
     effects = results.effects[number]
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
-    pooled = results.pooled_by_group[number]
-    shown = _forests(group, results.compared, pooled, cache, labels=subsets, name=f"{number}")
+    shown = _forests(results, subsets, results.pooled_by_group[number], f"{number}", cache)
     if effects:
         shown += cache.add(
             f"effects-{number}",
@@ -157,31 +156,27 @@ def group_figures(
 
 
 def _forests(
-    trials: pd.DataFrame,
-    compared: pd.DataFrame,
-    together: Sequence[pd.DataFrame],
-    cache: FigureCache,
-    *,
+    results: Results,
     labels: Mapping[int, str],
+    together: Sequence[pd.DataFrame],
     name: str,
+    cache: FigureCache,
 ) -> list[RenderedFigure]:
-    """Paired differences in test accuracy over cells, a figure per baseline."""
-    tested = compared[(compared["metric"] == TESTED) & compared["cell"].isin(set(trials["cell"]))]
-    arms = list(dict.fromkeys(trials["arm_label"]))
+    """Paired differences in test accuracy over the cells that have labels, a figure per baseline."""
+    compared, trials = (frame[frame["cell"].isin(labels)] for frame in (results.compared, results.trials))
+    tested, arms = compared[compared["metric"] == TESTED], list(dict.fromkeys(trials["arm_label"]))
     shown: list[RenderedFigure] = []
     for baseline, family in tested.groupby("baseline", sort=False):
-        pooled = together[0] if len(together) == 1 else None
-        if pooled is not None:
-            pooled = pooled[(pooled["baseline"] == baseline) & (pooled["n"] > 0)]
+        pooled = None
+        if len(together) == 1:
+            own = together[0][(together[0]["baseline"] == baseline) & (together[0]["n"] > 0)]
             # Only if all cells are pooled: a diamond for some of the rows would look like one for all.
-            pooled = pooled if set(pooled["cells"]) == {family["cell"].nunique()} else None
+            pooled = own if set(own["cells"]) == {family["cell"].nunique()} else None
         diamonds = "" if pooled is None else " Diamonds: mean over cells within each seed."
         shown += cache.add(
             f"forest-{slug(str(baseline))}-{name}",
             pd.concat([family.assign(label=family["cell"].map(labels), known=" ".join(arms)), pooled]),
-            lambda family=family, pooled=pooled: effect_plots.forest(  # type: ignore[misc]
-                family, labels, pooled, known=arms
-            ),
+            functools.partial(effect_plots.forest, family, labels, pooled, known=arms),
             f"Difference in test accuracy to {arm_title(str(baseline))}, paired by seed: mean, 95 %"
             " interval (thick) and interval adjusted after Holm within its cell (thin). A point without a"
             f" line has too few seeds, or no spread.{diamonds}",
@@ -198,8 +193,7 @@ def study_figures(results: Results, cache: FigureCache) -> list[RenderedFigure]:
     shown = _gamma_figure(trials, cache)
     groups = trials["group_label"].nunique()
     if trials["cell"].nunique() == groups > 1:
-        labels = cell_labels(trials)
-        shown += _forests(trials, results.compared, results.pooled, cache, labels=labels, name="cells")
+        shown += _forests(results, cell_labels(trials), results.pooled, "cells", cache)
     shown += cache.add(
         "trade-offs",
         trials,

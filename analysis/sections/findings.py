@@ -25,12 +25,8 @@ def findings(results: Results) -> list[str]:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
         for cells, part in pooled.groupby("cells", sort=False):
             over = f"Over {cells} cells together{kind}, and for these only: "
-            without = [
-                arm_title(str(name))
-                for name, family in part.groupby("baseline", sort=False)
-                if not (family["n"] > 0).any()
-            ]
-            if without:
+            most = part.groupby("baseline", sort=False)["n"].max()
+            if without := [arm_title(str(name)) for name in most.index[most == 0]]:
                 sentences.append(
                     f"{over}nothing is compared with {join_and(without)}, as no seed has finished all arms of"
                     " such a comparison in all of them."
@@ -101,8 +97,7 @@ def _n(count: int, seed: str) -> str:
 
 def _counted(baseline: str, family: pd.DataFrame) -> str:
     """How many comparisons of single cells allow a claim, and how many would do so by chance."""
-    possible = family[family["n"] >= FEWEST]
-    sure = family[claimed(family)]
+    possible, sure = family[family["n"] >= FEWEST], family[claimed(family)]
     cells = int(possible["cell"].nunique())
     where = f"In single cells, against {arm_title(baseline)}"
     if not cells:

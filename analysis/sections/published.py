@@ -35,10 +35,7 @@ def _table(
         corner="Accuracy (%)",
         columns=("Published", "Ours", "n", "Difference", "One more run (95 %)", "Published inside"),
         rows=tuple(
-            (
-                f"{ACCURACIES[one.published['metric']]}, {arm_title(one.ours['arm_label'])}",
-                _entries(one),
-            )
+            (f"{ACCURACIES[one.published['metric']]}, {arm_title(one.ours['arm_label'])}", _entries(one))
             for one in comparisons
         ),
         caption=_caption(comparisons, cell),
@@ -101,11 +98,12 @@ def published_findings(comparisons: Sequence[PublishedComparison], published: Pu
         return []
     inside = sum(one.inside for one in nearest)
     differing = sum(bool(one.differing) for one in nearest)
-    otherwise = (
-        f" Ours was trained differently from {differing} of them: the tables say how." if differing else ""
-    )
     return [
         f"Of {len(nearest)} published single-run accuracies ({published.name}), {inside} lie where one more"
         " run of ours would lie with 95 %. They share training runs, so this count has no p-value."
-        + otherwise
+        + (
+            f" Ours was trained differently from {differing} of them: the tables say how."
+            if differing
+            else ""
+        )
     ]

@@ -46,11 +46,9 @@ def _results(study: SearchStudy) -> Table:
             (f"{METRICS[objective].axis} in the search", searched),
             *accuracy_rows(summary[summary["metric"].isin(measured)]),
         ),
-        caption=(
-            f"Accuracy in %, {over_seeds(n)} fresh {'seed' if max(n) == 1 else 'seeds'} that the search never"
-            " saw. The first row is one seed's value, by which the configuration was chosen: it is too good"
-            " for that reason."
-        ),
+        caption=f"Accuracy in %, {over_seeds(n)} fresh {'seed' if max(n) == 1 else 'seeds'} that the search"
+        " never saw. The first row is one seed's value, by which the configuration was chosen: it is too good"
+        " for that reason.",
     )
 
 
@@ -80,10 +78,8 @@ def _beside(study: SearchStudy) -> Table | None:
         corner="Accuracy (%)",
         columns=(*(ACCURACIES[name] for name in metrics), "n"),
         rows=tuple(rows),
-        caption=(
-            f"Mean ± standard deviation over n seeds. The arms of {space} have the same data and"
-            f" {study.given.get('epochs', 'as many')} epochs, but other seeds: not paired, and not tested."
-        ),
+        caption=f"Mean ± standard deviation over n seeds. The arms of {space} have the same data and"
+        f" {study.given.get('epochs', 'as many')} epochs, but other seeds: not paired, and not tested.",
     )
 
 

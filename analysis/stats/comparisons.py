@@ -25,11 +25,8 @@ _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label"
 class ComparedArms:
     """Arms that are compared with each other, paired by seed.
 
-    Attributes:
-        cell: its number.
-        trials: those of the cell, and of a control elsewhere with its label here.
-        configs: a trial of each arm, by label, in order.
-        families: `{baseline: {arm: its baseline}}`.
+    `trials` are those of the cell, and of a control elsewhere with its label here; `configs` has a trial of
+    each arm by label, in order; `families` are `{baseline: {arm: its baseline}}`.
     """
 
     cell: int

@@ -35,10 +35,6 @@ SMALLEST_FOR_BOLD = 6
 Vector = npt.NDArray[np.float64]
 
 
-class MissingSeeds(ValueError):
-    """An arm and its baseline have results for different seeds."""
-
-
 def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     """The values (seeds × arms) of the seeds that every arm has, sorted; and the seeds that were dropped.
 
@@ -64,9 +60,7 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataF
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
     arms = list(baseline)
     differences = values[arms].to_numpy(float) - values[list(baseline.values())].to_numpy(float)
-    return pd.DataFrame(
-        describe_differences(differences), index=pd.Index(arms, name="arm"), columns=list(COLUMNS)
-    )
+    return pd.DataFrame(describe_differences(differences), index=pd.Index(arms, name="arm"))
 
 
 def describe_differences(differences: Vector) -> dict[str, Vector]:
@@ -75,11 +69,11 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
     An arm without any value stays in the family, without a result.
 
     Raises:
-        MissingSeeds: an arm has a value for some seeds only.
+        ValueError: an arm has a value for some seeds only.
     """
     missing = np.isnan(differences)
     if (missing.any(axis=0) & ~missing.all(axis=0)).any():
-        raise MissingSeeds("an arm has no result for a seed that its baseline has, or the other way round")
+        raise ValueError("an arm has no result for a seed that its baseline has, or the other way round")
     present = ~missing.any(axis=0) & bool(len(differences))
     count = differences.shape[1]
     columns = {name: np.full(count, np.nan) for name in (*COLUMNS, "error")}
