@@ -36,9 +36,6 @@ from study.ledger.ledger import Ledger
 from study.ledger.records import DATA_TAG
 from study.ledger.search_state import SearchState
 
-CURVE = "val/acc"
-"""The metric of each epoch that shows how good a trial was when it was stopped early."""
-
 
 def render(
     selection: Selection,
@@ -88,7 +85,7 @@ def render_search(
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         stopped = {
-            member.config.key: ledger.history(member.run_id, CURVE).get(member.epochs, np.nan)
+            member.config.key: ledger.history(member.run_id, "val/acc").get(member.epochs, np.nan)
             for member in state.all
             if member.state == "pruned"
         }

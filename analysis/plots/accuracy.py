@@ -18,8 +18,6 @@ from trainables.metrics import METRICS
 
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
 """Metrics of each epoch. The first two that a cell has are shown."""
-TRADES = ("view_agreement", "test_ece")
-"""What accuracy is plotted against: invariance to augmentation, and calibration."""
 
 
 def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
@@ -124,7 +122,7 @@ def _lines(arms: Sequence[str]) -> dict[str, list[str]]:
 def trade_offs(trials: pd.DataFrame) -> Figure | None:
     """Test accuracy against invariance and against calibration, a point per trial; None without these."""
     done = finished(trials)
-    metrics = [name for name in TRADES if name in done and done[name].notna().any()]
+    metrics = [name for name in ("view_agreement", "test_ece") if name in done and done[name].notna().any()]
     if TESTED not in done or not metrics:
         return None
     arms = list(dict.fromkeys(trials["arm_label"]))

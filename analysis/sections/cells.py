@@ -85,11 +85,11 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
 
 def accuracy_rows(summary: pd.DataFrame) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
     """A row for each accuracy in these rows of `summarise`, which are of one cell."""
-    rows = {name: summary[summary["metric"] == name] for name in ACCURACIES}
+    parts = dict(list(summary.groupby("metric")))
     return tuple(
-        (ACCURACIES[name], tuple(entry(row) for _, row in part.iterrows()))
-        for name, part in rows.items()
-        if len(part)
+        (title, tuple(entry(row) for _, row in parts[name].iterrows()))
+        for name, title in ACCURACIES.items()
+        if name in parts
     )
 
 
@@ -156,7 +156,7 @@ def _caption(tested: pd.DataFrame, settings: str) -> str:
 def bold_caption(tested: pd.DataFrame) -> list[str]:
     """What bold means in a table of these rows of `summarise`, of test accuracy; empty if nothing is bold."""
     shared = set(tested.loc[tested["best"], "shared"])
-    if len(set(tested["arm_label"])) < 2 or not shared:
+    if not shared:
         return []
     few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
     over = " over the seeds that every arm has" if (tested["n"] > tested["shared"]).any() else ""

@@ -143,22 +143,28 @@ def _effects(group: pd.DataFrame, number: int, effects: Effects) -> Table:
 def _by_group(trials: pd.DataFrame) -> Table:
     """Test accuracy, a row per dataset and backbone: mean over subsets within each seed."""
     arms = list(dict.fromkeys(trials["arm_label"]))
-    rows, lost, bold = [], set(), []
+    rows, lost, counts = [], set(), []
     several = trials.groupby("group")["cell"].nunique().max() > 1
     alike = len({settings_text(group) for _, group in trials.groupby("group", sort=False)}) == 1
     for label, group in trials.groupby("group_label", sort=False):
         values, dropped = pooled_values(group)
+        values = values.dropna(axis="columns", how="all")
         lost |= set(dropped)
-        known = [arm for arm in values if values[arm].notna().any()]
         # An arm that some subsets lack, or label differently, may be better than all others.
-        whole = len(known) > 1 and set(known) == set(group["arm_label"])
+        whole = len(values.columns) > 1 and set(values) == set(group["arm_label"])
         first, others = best(values) if whole else (None, [])
-        row = [_mean_entry(values, arm, {first, *others}, group) for arm in arms]
+        if first:
+            counts.append(len(values))
+        used = group[group["seed"].isin(values.index)].dropna(subset="run_id").groupby("arm_label")["run_id"]
+        shown = {
+            arm: Entry(
+                text=spread_text(list(column)), bold=arm in (first, *others), runs=tuple(used.get_group(arm))
+            )
+            for arm, column in values.items()
+        }
+        row = [shown.get(arm, Entry(text=NO_VALUE)) for arm in arms]
         own = "" if alike or not settings_text(group) else f" ({settings_text(group)})"
         rows.append((f"{label}{own}", (*row, Entry(text=f"{len(values)} of {_planned(group)}"))))
-        bold += [
-            {"arm_label": arm, "best": arm == first, "n": len(values), "shared": len(values)} for arm in arms
-        ]
     what = "mean over the subsets of augmentations within each seed, then mean" if several else "mean"
     text = f"Test accuracy in %, {what} ± standard deviation over n seeds (of one or two: the values)."
     text += f" {NO_VALUE}: not in every subset under this name." if several else ""
@@ -170,16 +176,8 @@ def _by_group(trials: pd.DataFrame) -> Table:
         corner="Dataset · backbone",
         columns=(*map(arm_title, arms), "n"),
         rows=tuple(rows),
-        caption=" ".join([text, *bold_caption(pd.DataFrame(bold))]),
+        caption=" ".join([text, *bold_caption(pd.DataFrame({"best": True, "n": counts, "shared": counts}))]),
     )
-
-
-def _mean_entry(values: pd.DataFrame, arm: str, bold: set[str | None], group: pd.DataFrame) -> Entry:
-    if arm not in values or values[arm].isna().all():
-        return Entry(text=NO_VALUE)
-    used = group[(group["arm_label"] == arm) & group["seed"].isin(values.index)]
-    runs = tuple(used["run_id"].dropna())
-    return Entry(text=spread_text(values[arm].tolist()), bold=arm in bold, runs=runs)
 
 
 def _planned(group: pd.DataFrame) -> str:
