@@ -130,10 +130,9 @@ def _publish(
 
 def _digest(study: SearchStudy) -> str:
     """Digest of all that the report of a search depends on."""
-    columns = ["key", "status", "run_id", "changed"]
     rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
-    frames = [frame[columns] for frame in (study.finals, study.beside) if len(frame)]
-    source = pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)
+    searched = pd.DataFrame(rows, columns=["key", "status", "run_id", "changed"])
+    source = pd.concat([searched, *(frame for frame in (study.finals, study.beside) if len(frame))])
     return digest_of(source, repr(study.state.search.objectives))
 
 

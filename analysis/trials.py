@@ -16,8 +16,6 @@ from search_spaces.names import arm_labels, arm_settings, name_cells, name_group
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
-MISSING = "MISSING"
-"""Status of a trial that the ledger does not have."""
 TAGS = (
     *("data.sha256", "device", "threads", "host", "attempts", "git.commit", "git.dirty"),
     *("version.study", "version.torch", "version.ray", "version.python"),
@@ -42,12 +40,12 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
     """One row for each trial of the selection, in its order; `records` are by key.
 
     Returns:
-        Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING or MISSING), `run_id`, `changed`
-        (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of cells that differ
-        in their augmentations alone), `group_label`, `subset` (augmentations, for people), `settings` (what
-        the arms of the cell share that is not the default, for people), `arm` (as in the tag), `arm_label`
-        (unique within its cell), every field of `TrialConfig` (augmentations as text), every tag of `TAGS`,
-        and every final metric: finite values of finished trials, NaN otherwise.
+        Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING; MISSING: not in the ledger),
+        `run_id`, `changed` (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of
+        cells that differ in their augmentations alone), `group_label`, `subset` (augmentations, for people),
+        `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
+        tag), `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text),
+        every tag of `TAGS`, and every final metric: finite values of finished trials, NaN otherwise.
 
     Raises:
         MixedData: trials of one cell were trained on different data.
@@ -67,7 +65,7 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
         row: dict[str, object] = {
             "key": key,
             "name": trial.name,
-            "status": record.status if record else MISSING,
+            "status": record.status if record else "MISSING",
             "run_id": record.run_id if record else None,
             "changed": record.changed if record else None,
             "failure": record.tags.get("failure") if record else None,

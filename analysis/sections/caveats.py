@@ -45,17 +45,15 @@ def open_section(trials: pd.DataFrame) -> Section:
 
 def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
     """The fields that all trials have in common, and those that vary with the dataset or the backbone."""
-    users = _users(trials)
-    fixed = [
-        (title, format_value(getattr(using[0], name)))
-        for name, title, using in users
-        if len({getattr(trial, name) for trial in using}) == 1
-    ]
-    confounded = [
-        (title, text)
-        for name, title, using in users
-        if name not in ("dataset", "backbone") and (text := _confounded(name, using))
-    ]
+    fixed, confounded = [], []
+    for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
+        using = [trial for trial in trials if trial.uses(name)]
+        users = SETTINGS[name].used_by.title
+        title = f"{name} ({users})" if users else name
+        if len({getattr(trial, name) for trial in using}) == 1:
+            fixed.append((title, format_value(getattr(using[0], name))))
+        elif name not in ("dataset", "backbone") and (values := _confounded(name, using)):
+            confounded.append((title, values))
     text = "These varied with the dataset or the backbone: their effects cannot be told apart from theirs."
     return Section(
         id="fixed",
@@ -86,17 +84,6 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
         facts=tuple(facts.items()),
         items=tuple(_caveats(done)),
     )
-
-
-def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConfig]]]:
-    """Each field that names neither arm nor seed, with its title and the trials that use it."""
-    users = []
-    for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
-        using = [trial for trial in trials if trial.uses(name)]
-        title = SETTINGS[name].used_by.title
-        if using:
-            users.append((name, f"{name} ({title})" if title else name, using))
-    return users
 
 
 def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
