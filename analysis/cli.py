@@ -43,13 +43,9 @@ def parse_command_line(
 ) -> Inputs:
     """Parse the options of an analysis script, and read the selected trials.
 
-    Ends the process with code 2 and one line on stderr if the options cannot be used.
-
-    Args:
-        subfolder: of `reports/<space>`, where results go by default.
-        extend: adds the script's own options.
-        check: raises ValueError for invalid ones, before the ledger is read.
-        searches: whether the script can use a search without finalists.
+    Ends the process with code 2 and one line on stderr if the options cannot be used. Results go to
+    `subfolder` of `reports/<space>` by default. `extend` adds the script's own options, `check` raises
+    ValueError for invalid ones; `searches`: whether a search without finalists can be used.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add_selection_arguments(parser)
@@ -60,22 +56,16 @@ def parse_command_line(
         extend(parser)
     args = parser.parse_args(argv)
     try:
-        return _read_inputs(args, subfolder, check, searches=searches)
+        if check:
+            check(args)
+        return _read_inputs(args, subfolder, searches)
     except ValueError as error:
         parser.error(plain(masked(str(error))))
 
 
-def _read_inputs(
-    args: argparse.Namespace,
-    subfolder: str,
-    check: Callable[[argparse.Namespace], object] | None,
-    *,
-    searches: bool,
-) -> Inputs:
+def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> Inputs:
     search, state, trials = search_from(args), None, pd.DataFrame()
     selection = Selection(space=args.space, trials=(), steps=()) if search else selection_from(args)
-    if check:
-        check(args)
     ledger = ledger_from(args)
     tracking_uri.check_reachable(ledger.uri)
     if not ledger.exists():

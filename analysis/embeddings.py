@@ -15,9 +15,9 @@ import pandas as pd
 
 from analysis.cli import parse_command_line
 from analysis.plots.embeddings import draw, multiples
-from analysis.plots.projections import KINDS, SPLITS, Embedding, read, shown_seed
+from analysis.plots.projections import KINDS, SPLITS, read_rows, shown_seed
 from analysis.plots.style import save
-from analysis.trials import groups_of, is_several
+from analysis.trials import cells_of, groups_of
 from study.ledger.ledger import Ledger
 
 
@@ -43,7 +43,7 @@ def write(
             continue
         for split, images in SPLITS.items():
             try:
-                rows = _rows(part, seed, split, ledger, what)
+                rows = read_rows(part, seed, split, ledger, what=what)
             except OSError as error:  # artifacts may have been deleted to save space
                 say(f"{label}: {error}")
                 continue
@@ -59,27 +59,16 @@ def write(
 
 def _parts(trials: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """What gets a figure: name, label and trials of each cell, then of each group of cells."""
-    cells = [(f"{n}", part["cell_label"].iloc[0], part) for n, part in trials.groupby("cell", sort=False)]
+    cells = [(f"{number}", cell["cell_label"].iloc[0], cell) for number, cell in cells_of(trials).items()]
     groups = [
-        (f"subsets-{number}", f"{part['group_label'].iloc[0]} · by augmentations", part)
-        for number, part in groups_of(trials)
-        if is_several(part["cell"])
+        (f"subsets-{number}", f"{group['group_label'].iloc[0]} · by augmentations", group)
+        for number, group in groups_of(trials).items()
+        if len(set(group["cell"])) > 1
     ]
     return cells + groups
 
 
-def _rows(
-    trials: pd.DataFrame, seed: int, split: str, ledger: Ledger, what: str
-) -> list[tuple[str, list[Embedding]]]:
-    """Augmentations and panels of each cell."""
-    return [
-        (cell["subset"].iloc[0], read(cell, seed, split, ledger, what=what))
-        for _, cell in trials.groupby("cell", sort=False)
-    ]
-
-
-def add_what_argument(parser: argparse.ArgumentParser) -> None:
-    """`--what`: which representation of an image is shown."""
+def _add_what_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--what",
         choices=list(KINDS),
@@ -91,7 +80,7 @@ def add_what_argument(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the figures of a space; returns the exit code."""
     inputs = parse_command_line(
-        "Embedding figures of a space.", argv, subfolder="figures", extend=add_what_argument
+        "Embedding figures of a space.", argv, subfolder="figures", extend=_add_what_argument
     )
     write(inputs.trials, inputs.ledger, inputs.folder, what=inputs.args.what)
     return 0

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # this project's packages, not this folder's modules
@@ -21,7 +22,7 @@ from analysis.render import files
 from analysis.render.markdown import to_text
 from analysis.render.page import to_page
 from analysis.render.section import Report
-from analysis.render.table import Table, Ui
+from analysis.render.table import Ui
 from analysis.sections.search import search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
@@ -34,9 +35,6 @@ from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.records import DATA_TAG
 from study.ledger.search_state import SearchState
-
-CURVE = "val/acc"
-"""The metric of each epoch that shows how good a trial was when it was stopped early."""
 
 
 def render(
@@ -51,16 +49,9 @@ def render(
 ) -> files.Rendered:
     """Render the report of a study into `folder`, unless it exists and nothing has changed.
 
-    The folder gets `report.html`, `report.md`, `trials.parquet`, `tables/` and `figures/`.
-
-    Args:
-        selection: the planned trials.
-        trials: their frame, by `analysis.trials.load`.
-        ledger: where their artifacts are.
-        folder: created if missing.
-        published: numbers to compare with; None: those of the thesis.
-        ui: address of MLflow's pages; None: that of the tracking server, if there is one.
-        force: render even if nothing has changed.
+    The folder gets `report.html`, `report.md`, `trials.parquet` (the frame of `analysis.trials.load`),
+    `tables/` and `figures/`. Results are compared with `published` ones, by default those of the thesis, and
+    linked to MLflow's pages at the address `ui`, by default the tracking server, if there is one.
     """
     numbers = published or read_published()
 
@@ -84,13 +75,18 @@ def render_search(
         MixedData: searched trials were trained on different data.
     """
     study = SearchStudy(state, ledger.trials())
-    _refuse_mixed(study)
+    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in state.all} - {None}
+    if len(digests) > 1:
+        raise MixedData(
+            f"search {state.search.name}: its trials were trained on different data"
+            f" ({', '.join(sorted(map(str, digests)))}); `python study/run.py` searches on the data at hand"
+        )
     tables = final_tables(study)
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         stopped = {
-            member.config.key: ledger.history(member.run_id, CURVE).get(member.epochs, np.nan)
-            for member in study.state.all
+            member.config.key: ledger.history(member.run_id, "val/acc").get(member.epochs, np.nan)
+            for member in state.all
             if member.state == "pruned"
         }
         report = search_report(study, tables, stopped, ledger.experiment, cache)
@@ -98,7 +94,8 @@ def render_search(
         searched.to_csv(folder / "searched.csv", index=False)
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
-    return _publish(build, digest_of(_source(study)), ledger, folder, ui=ui, force=force, tables=tables)
+    rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force)
+    return replace(rendered, tables=tuple(tables))
 
 
 def _publish(
@@ -109,25 +106,17 @@ def _publish(
     *,
     ui: str | None,
     force: bool,
-    tables: Sequence[Table] | None = None,
 ) -> files.Rendered:
-    """Build a report and write it, unless it exists in this `state`.
+    """Build a report and write it, unless it exists in this `state`: a digest of what it depends on but `ui`.
 
-    Args:
-        build: makes the report, and writes the files beside it, which it returns.
-        state: a digest of all that the report depends on, but for `ui`.
-        ledger: the runs that numbers are linked to.
-        folder: created if missing.
-        ui: as for `render`.
-        force: as for `render`.
-        tables: those that the result has; None: those of the report.
+    `build` makes the report, and writes the files beside it, which it returns.
     """
     ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
     links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
     page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
     state = f"{state} {ui}"
     if not force and page.exists() and stamp.get("state") == state:
-        return files.Rendered(path=page, tables=tuple(tables or ()))
+        return files.Rendered(path=page)
     folder.mkdir(parents=True, exist_ok=True)
     cache = FigureCache(folder / "figures", known=dict(stamp.get("figures", {})))
     report, written = build(cache)
@@ -135,30 +124,16 @@ def _publish(
     files.write_atomic(page, to_page(report, links))
     cache.prune()
     files.write_stamp(folder, {"state": state, "figures": cache.known})
-    drawn = [path for figure in cache.drawn for path in (figure.png, figure.pdf)]
-    return files.Rendered(
-        path=page,
-        files=(page, text, *written, *drawn),
-        tables=report.tables if tables is None else tuple(tables),
-    )
+    drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
+    return files.Rendered(path=page, files=(page, text, *written, *drawn))
 
 
-def _refuse_mixed(study: SearchStudy) -> None:
-    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in study.state.all} - {None}
-    if len(digests) > 1:
-        raise MixedData(
-            f"search {study.state.search.name}: its trials were trained on different data"
-            f" ({', '.join(sorted(map(str, digests)))}); `python study/run.py` searches on the data at hand"
-        )
-
-
-def _source(study: SearchStudy) -> pd.DataFrame:
-    """All that the report of a search depends on."""
-    columns = ["key", "status", "run_id", "changed"]
+def _digest(study: SearchStudy) -> str:
+    """Digest of all that the report of a search depends on."""
     rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
-    rows.append((repr(study.state.search.objectives), "", "", ""))
-    frames = [frame[columns] for frame in (study.finals, study.beside) if len(frame)]
-    return pd.concat([pd.DataFrame(rows, columns=columns), *frames]).astype(str)
+    searched = pd.DataFrame(rows, columns=["key", "status", "run_id", "changed"])
+    source = pd.concat([searched, *(frame for frame in (study.finals, study.beside) if len(frame))])
+    return digest_of(source, repr(study.state.search.objectives))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,14 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = parse_command_line(
         "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
     )
-    ledger, folder, ui = inputs.ledger, inputs.folder, inputs.args.ui
+    where, ui = (inputs.ledger, inputs.folder), inputs.args.ui
     if inputs.search is not None:
-        rendered = render_search(inputs.search, ledger, folder, ui=ui, force=True)
+        rendered = render_search(inputs.search, *where, ui=ui, force=True)
     else:
         published = read_published(inputs.args.published)
-        rendered = render(
-            inputs.selection, inputs.trials, ledger, folder, published=published, ui=ui, force=True
-        )
+        rendered = render(inputs.selection, inputs.trials, *where, published=published, ui=ui, force=True)
     for path in rendered.files:
         print(f"wrote {path}")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search_spaces import Selection
@@ -15,8 +16,6 @@ from search_spaces.names import arm_labels, arm_settings, name_cells, name_group
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
-MISSING = "MISSING"
-"""Status of a trial that the ledger does not have."""
 TAGS = (
     *("data.sha256", "device", "threads", "host", "attempts", "git.commit", "git.dirty"),
     *("version.study", "version.torch", "version.ray", "version.python"),
@@ -25,11 +24,11 @@ TAGS = (
 FRAME = "trials.parquet"
 NAMED_RUNS = 8
 """Most runs that an error names one by one."""
-_ABOUT = (
+DESCRIPTION = (
     *("key", "name", "status", "run_id", "changed", "failure"),
     *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label"),
+    *(*FIELDS, *TAGS),
 )
-DESCRIPTION = (*_ABOUT, *FIELDS, *TAGS)
 """Columns that describe a trial; all others are its final metrics."""
 
 
@@ -38,19 +37,15 @@ class MixedData(ValueError):
 
 
 def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFrame:
-    """One row for each trial of the selection, in its order.
-
-    Args:
-        selection: the trials.
-        records: those of the ledger, by key.
+    """One row for each trial of the selection, in its order; `records` are by key.
 
     Returns:
-        Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING or MISSING), `run_id`, `changed`
-        (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of cells that differ
-        in their augmentations alone), `group_label`, `subset` (augmentations, for people), `settings` (what
-        the arms of the cell share that is not the default, for people), `arm` (as in the tag), `arm_label`
-        (unique within its cell), every field of `TrialConfig` (augmentations as text), every tag of `TAGS`,
-        and every final metric: finite values of finished trials, NaN otherwise.
+        Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING; MISSING: not in the ledger),
+        `run_id`, `changed` (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of
+        cells that differ in their augmentations alone), `group_label`, `subset` (augmentations, for people),
+        `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
+        tag), `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text),
+        every tag of `TAGS`, and every final metric: finite values of finished trials, NaN otherwise.
 
     Raises:
         MixedData: trials of one cell were trained on different data.
@@ -70,7 +65,7 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
         row: dict[str, object] = {
             "key": key,
             "name": trial.name,
-            "status": record.status if record else MISSING,
+            "status": record.status if record else "MISSING",
             "run_id": record.run_id if record else None,
             "changed": record.changed if record else None,
             "failure": record.tags.get("failure") if record else None,
@@ -103,19 +98,13 @@ def write(trials: pd.DataFrame, path: Path) -> None:
     Raises:
         ValueError: the file exists, and another program made it.
     """
-    if _is_foreign(path):
-        raise ValueError(f"--out: {path} exists and was not made by this project; choose another folder")
+    with contextlib.suppress(OSError, pa.ArrowInvalid):  # a damaged file is replaced
+        if not {"key", "cell_label"} <= {*pq.read_schema(path).names}:
+            raise ValueError(f"--out: {path} exists and was not made by this project; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     trials.to_parquet(draft, index=False)
     os.replace(draft, path)
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a file is another program's: a readable frame without our columns. A damaged one is not."""
-    with contextlib.suppress(OSError, ValueError):
-        return not {"key", "cell_label"} <= {*pq.read_schema(path).names}
-    return False
 
 
 def _refuse_mixed(trials: pd.DataFrame) -> None:
@@ -156,14 +145,14 @@ def metric_names(trials: pd.DataFrame) -> list[str]:
     return [name for name in trials.columns if name not in DESCRIPTION]
 
 
-def groups_of(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The groups of cells that differ in their augmentations alone, with their numbers."""
-    return [(int(group["group"].iloc[0]), group) for _, group in trials.groupby("group", sort=False)]
+def cells_of(trials: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The trials of each cell, by its number."""
+    return {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
 
 
-def is_several(column: pd.Series) -> bool:
-    """Whether there is more than one value."""
-    return len(set(column)) > 1
+def groups_of(trials: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The trials of each group of cells that differ in their augmentations alone, by its number."""
+    return {int(str(number)): group for number, group in trials.groupby("group", sort=False)}
 
 
 def cell_labels(trials: pd.DataFrame) -> dict[int, str]:

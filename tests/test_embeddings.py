@@ -445,7 +445,6 @@ def test_a_hundred_classes_are_drawn_without_a_legend() -> None:
     figure = drawing.draw([clusters(classes=100, each=2)])
     assert figure.legends == []
     assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 200
-    assert drawing.draw([clusters(classes=3)], classes=31).legends == []
 
 
 def test_points_are_pixels_in_a_pdf_and_text_is_text(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from analysis.render.table import Entry, Table, Ui, entries, to_html, to_latex, to_markdown, to_terminal
+from analysis.render.page import to_page
+from analysis.render.section import Report, Section
+from analysis.render.table import Entry, Table, Ui, entries, to_latex, to_markdown, to_terminal
 from analysis.render.text import arm_title, difference_title, format_points, interval, latex, p_value
 
 TABLE = Table(
@@ -61,7 +63,9 @@ def test_latex_of_any_text(text: str, expected: str) -> None:
 
 def test_html_escapes_and_leads_to_runs() -> None:
     ui = Ui(address="http://127.0.0.1:5000", experiment_id="1")
-    text = to_html(TABLE, ui)
+    section = Section(title="a section", tables=(TABLE,))
+    report = Report(kind="Study", name="s", lead="", warnings=(), findings=(), note="", sections=(section,))
+    text = to_page(report, ui)
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
     compare = (
@@ -69,7 +73,7 @@ def test_html_escapes_and_leads_to_runs() -> None:
     )
     assert f'<a href="{compare}" title="2 runs in MLflow"><strong>1.0&nbsp;±&nbsp;2.0</strong></a>' in text
     assert '<a href="http://127.0.0.1:5000/#/experiments/1/runs/c" title="run in MLflow">' in text
-    assert "<a " not in to_html(TABLE)
+    assert "in MLflow" not in to_page(report, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis.stats import paired
 from analysis.stats.factors import effects
-from analysis.stats.paired import MissingSeeds, best, common_seeds, compare, holm, pool, select, sign_flip
+from analysis.stats.paired import best, common_seeds, compare, holm, pool, select, sign_flip
 
 
 def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.DataFrame:
@@ -107,14 +107,12 @@ def test_ties_of_sums_count() -> None:
     assert sign_flip(np.array([[0.1], [0.2], [0.3]])) == pytest.approx([0.25])
 
 
-def test_unequal_seeds_are_named_or_dropped() -> None:
+def test_unequal_seeds_are_refused_or_dropped() -> None:
     values = cell(4, arms=2)
     values.loc[2, "siamese-1"] = np.nan
-    with pytest.raises(MissingSeeds, match=r"there is no result for siamese-1: 2$"):
-        common_seeds(values)
-    with pytest.raises(MissingSeeds):
+    with pytest.raises(ValueError, match="no result for a seed"):
         compare(values, "ce")
-    left, dropped = common_seeds(values, drop=True)
+    left, dropped = common_seeds(values)
     assert list(left.index) == [0, 1, 3]
     assert dropped == [2]
     values["siamese-1"] = np.nan  # missing as a whole is no reason to drop everything

@@ -21,7 +21,7 @@ from synthetic import Made, config, fill, results
 
 from analysis.render.files import invalidate
 from analysis.report import main, render
-from analysis.sections.caveats import provenance
+from analysis.sections.caveats import provenance_section
 from analysis.stats.published import THESIS
 from analysis.trials import load
 from search_spaces import Selection, select
@@ -700,9 +700,11 @@ def test_passwords_of_addresses_are_not_told(
 ) -> None:
     """The report says by which command it was made."""
     monkeypatch.setattr(sys, "orig_argv", ["python", "x", "--tracking-uri", "http://me:secret@here"])
-    told = provenance(
+    section = provenance_section(
         Selection(space="test", trials=(config("ce", 0),), steps=()),
         pd.read_parquet(folder / "out/trials.parquet"),
+        "test",
     )
+    told = dict(section.facts)
     assert "secret" not in told["report"]
     assert "http://me:***@here" in told["report"]

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
@@ -19,8 +18,6 @@ from trainables.metrics import METRICS
 
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
 """Metrics of each epoch. The first two that a cell has are shown."""
-TRADES = ("view_agreement", "test_ece")
-"""What accuracy is plotted against: invariance to augmentation, and calibration."""
 
 
 def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
@@ -53,12 +50,9 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
     figure, grid = panels_of(len(metrics))
     for axes, metric in zip(grid, metrics, strict=True):
         for arm, seeds in curves.groupby("arm_label", sort=False):
-            over = seeds.groupby("epoch")[metric]
-            epochs, mean = over.mean().index, over.mean()
-            axes.plot(epochs, mean, color=colours[str(arm)], linewidth=1.4, label=arm_title(str(arm)))
-            axes.fill_between(
-                epochs, over.min(), over.max(), color=colours[str(arm)], alpha=0.15, linewidth=0
-            )
+            over, colour = seeds.groupby("epoch")[metric].agg(["mean", "min", "max"]), colours[str(arm)]
+            axes.plot(over.index, over["mean"], color=colour, linewidth=1.4, label=arm_title(str(arm)))
+            axes.fill_between(over.index, over["min"], over["max"], color=colour, alpha=0.15, linewidth=0)
         axes.set_title(CURVES[metric], fontsize=11)
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -71,11 +65,8 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
 def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> Figure | None:
     """Test accuracy against γ: mean and 95 % t interval over seeds; cross-entropy alone as a line.
 
-    Arms that differ in more than γ have a line for each setting. None for fewer than two γ.
-
-    Args:
-        panels: title -> seeds × arms, fractions.
-        arms: labels of all arms.
+    Arms that differ in more than γ have a line for each setting. None for fewer than two γ. `panels` have by
+    title seeds × arms, fractions; not all of the `arms` need be in each.
     """
     gammas = {label: Arm.parse(label).gamma for label in arms}
     weights = sorted({gamma for gamma in gammas.values() if gamma is not None})
@@ -84,8 +75,9 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
     lines = _lines([label for label, gamma in gammas.items() if gamma is not None])
     colours = arm_colours(arms if len(lines) == 1 else list(lines))
     figure, grid = panels_of(len(panels))
-    for axes, (title, values) in zip(grid, panels.items(), strict=True):
-        known = {name: [arm for arm in on if _has_values(values, arm)] for name, on in lines.items()}
+    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+        values = panel.dropna(axis="columns", how="all")
+        known = {name: [arm for arm in on if arm in values] for name, on in lines.items()}
         for i, (setting, shown) in enumerate(known.items()):
             offset = 0.08 * (i - (len(lines) - 1) / 2)  # side by side, not on top of each other
             places = [weights.index(gammas[arm]) + offset for arm in shown]  # type: ignore[arg-type]
@@ -95,10 +87,13 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
             for place, arm, mean, half in zip(places, shown, means, halves, strict=True):
                 dot = colours[setting if len(lines) > 1 else arm]
                 axes.errorbar(place, mean, half, fmt="o", color=dot, capsize=3)
-        if _has_values(values, CE):
-            _draw_baseline(axes, values)
+        if CE in values:
+            (mean,), (half,) = _mean_and_half(values[[CE]])
+            axes.axhline(mean, color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", label=arm_title(CE))
+            if np.isfinite(half):
+                axes.axhspan(mean - half, mean + half, color=BASELINE_COLOUR, alpha=0.12, linewidth=0)
         axes.set_title(title, fontsize=10)
-        if not any(known.values()) and not _has_values(values, CE):
+        if values.empty:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no results", ha="center", color="0.4", transform=axes.transAxes)
             continue
@@ -124,40 +119,20 @@ def _lines(arms: Sequence[str]) -> dict[str, list[str]]:
     return settings
 
 
-def _has_values(values: pd.DataFrame, arm: str) -> bool:
-    return arm in values and bool(values[arm].notna().any())
-
-
-def _draw_baseline(axes: Axes, values: pd.DataFrame) -> None:
-    (mean,), (half,) = _mean_and_half(values[[CE]])
-    axes.axhline(mean, color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", label=arm_title(CE))
-    if np.isfinite(half):
-        axes.axhspan(mean - half, mean + half, color=BASELINE_COLOUR, alpha=0.12, linewidth=0)
-
-
 def trade_offs(trials: pd.DataFrame) -> Figure | None:
     """Test accuracy against invariance and against calibration, a point per trial; None without these."""
     done = finished(trials)
-    metrics = [name for name in TRADES if name in done and done[name].notna().any()]
+    metrics = [name for name in ("view_agreement", "test_ece") if name in done and done[name].notna().any()]
     if TESTED not in done or not metrics:
         return None
     arms = list(dict.fromkeys(trials["arm_label"]))
     colours = arm_colours(arms)
-    size = float(np.clip(900 / max(len(done), 1), 5, 28))
+    look = {"s": np.clip(900 / max(len(done), 1), 5, 28), "alpha": 0.75, "linewidths": 0, "rasterized": True}
     figure, grid = panels_of(len(metrics))
     for axes, metric in zip(grid, metrics, strict=True):
         for arm in arms:
             part = done[done["arm_label"] == arm]
-            axes.scatter(
-                part[metric],
-                part[TESTED],
-                s=size,
-                color=colours[arm],
-                alpha=0.75,
-                linewidths=0,
-                label=arm_title(arm),
-                rasterized=True,
-            )
+            axes.scatter(metric, TESTED, data=part, color=colours[arm], label=arm_title(arm), **look)
         axes.set_xlabel(METRICS[metric].axis)
         axes.set_ylabel(METRICS[TESTED].axis)
         per_cent(axes.yaxis)

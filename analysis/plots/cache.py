@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from analysis.plots.style import DENSITY, save
 from analysis.render.section import RenderedFigure
@@ -46,12 +47,8 @@ class FigureCache:
     ) -> list[RenderedFigure]:
         """The figure, drawn unless it exists already; empty if `draw` has nothing to draw.
 
-        Args:
-            name: of the files.
-            source: the trials that it shows, or any numbers that it is drawn from.
-            draw: draws it; a partial figure is drawn again by the next report.
-            caption: what it shows.
-            alt: the same in few words.
+        `source` has the trials that it shows, or any numbers that it is drawn from; `alt` is the caption in
+        few words. A partial figure is drawn again by the next report.
         """
         digest = digest_of(source, caption)
         png, pdf = (self.folder / f"{name}.{ending}" for ending in ("png", "pdf"))
@@ -63,15 +60,14 @@ class FigureCache:
                 return []
             save(figure, self.folder, name)
             self.known[name] = f"{digest} {_content(png, pdf)}"
-        rendered = RenderedFigure(
-            name=name, caption=caption, alt=alt, png=png, pdf=pdf, width=_css_width(png)
-        )
-        self.drawn.append(rendered)
-        return [rendered]
+        with Image.open(png) as image:
+            width = round(image.width * 100 / DENSITY)
+        self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, width=width))
+        return self.drawn[-1:]
 
     def prune(self) -> None:
         """Remove figures of an earlier report that this one does not have."""
-        names = {figure.name for figure in self.drawn}
+        names = {figure.png.stem for figure in self.drawn}
         for name in filter(is_plain, self.known.keys() - names):  # others could write the list
             for ending in ("png", "pdf"):
                 (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
@@ -83,13 +79,6 @@ def _content(*paths: Path) -> str:
     if not all(path.exists() for path in paths):
         return "missing"
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-
-
-def _css_width(png: Path) -> int:
-    from PIL import Image
-
-    with Image.open(png) as image:
-        return round(image.width * 100 / DENSITY)
 
 
 def digest_of(source: pd.DataFrame, caption: str = "") -> str:

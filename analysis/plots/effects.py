@@ -30,22 +30,22 @@ def forest(
     compared = compared[compared["n"] > 0]
     if compared.empty:
         return None
-    arms = list(dict.fromkeys(zip(compared["arm_label"], compared["baseline_label"], strict=True)))
-    colours = arm_colours(list(dict.fromkeys([*known, *(arm for arm, _ in arms)])))
+    parts = compared.groupby(["arm_label", "baseline_label"], sort=False)
+    colours = arm_colours(list(dict.fromkeys([*known, *compared["arm_label"]])))
     rows: dict[object, int] = {cell: place for place, cell in enumerate(dict.fromkeys(compared["cell"]))}
-    step = 0.8 / max(len(arms), 2)
-    height = 0.9 + (len(rows) + (pooled is not None)) * max(0.3, 0.13 * len(arms))
+    height = 0.9 + (len(rows) + (pooled is not None)) * max(0.3, 0.13 * len(parts))
     figure = Figure(figsize=(7.4, height), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.3", linewidth=0.8)
-    for i, arm in enumerate(arms):
-        offset = (i - (len(arms) - 1) / 2) * step
-        part = compared[(compared["arm_label"] == arm[0]) & (compared["baseline_label"] == arm[1])]
+    step = 0.8 / max(len(parts), 2)
+    for i, (pair, part) in enumerate(parts):
+        arm, baseline = map(str, pair)
+        offset = (i - (len(parts) - 1) / 2) * step
         places = np.array([rows[cell] for cell in part["cell"]]) + offset
-        _intervals(axes, part, places, colours[arm[0]], label=difference_title(*arm))
+        _intervals(axes, part, places, colours[arm], label=difference_title(arm, baseline))
         if pooled is not None:
-            whole = pooled[(pooled["arm_label"] == arm[0]) & (pooled["baseline_label"] == arm[1])]
-            _intervals(axes, whole, np.full(len(whole), len(rows) + offset), colours[arm[0]], marker="D")
+            whole = pooled[(pooled["arm_label"] == arm) & (pooled["baseline_label"] == baseline)]
+            _intervals(axes, whole, np.full(len(whole), len(rows) + offset), colours[arm], marker="D")
     names = [labels[int(str(cell))] for cell in rows] + (["together"] if pooled is not None else [])
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -14,19 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
-from analysis.plots.projections import (
-    KINDS,
-    NEIGHBOURS,
-    SPLITS,
-    Embedding,
-    Points,
-    baseline_first,
-    knn_accuracy,
-    pca_layouts,
-    perplexity_for,
-    silhouette,
-    tsne_layouts,
-)
+from analysis.plots import projections
+from analysis.plots.projections import KINDS, NEIGHBOURS, SPLITS, Embedding, Points, perplexity_for
 from analysis.render.text import MINUS, NO_VALUE, arm_title
 
 COLOURS = mpl.color_sequences["petroff10"]  # distinguishable for colour-blind readers
@@ -38,22 +27,19 @@ PAGE = (7.7, 11.1)
 """The printable area of A4, in inches."""
 
 
-def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
-    """The figure of one cell: PCA above, t-SNE below, a column per arm, in the order given.
-
-    The panels show the same images. `classes` is how many there are; None: as many as the labels have.
-    """
+def draw(panels: Sequence[Embedding]) -> Figure:
+    """The figure of one cell: PCA above, t-SNE below, a column per arm; the panels show the same images."""
     figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False)
     for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
         axes.set_ylabel(name, fontsize=11)
     sound = [panel for panel in panels if panel.flaw is None]
-    layouts = iter(zip(pca_layouts(sound), tsne_layouts(sound), strict=True))
+    layouts = iter(zip(projections.pca_layouts(sound), projections.tsne_layouts(sound), strict=True))
     for (above, below), panel in zip(grid.T, panels, strict=True):
         above.set_title(_title(panel.arm), fontsize=11)
         if panel.flaw:
-            _explain(above, panel.flaw, fontsize=10)
-            _explain(below, panel.flaw, fontsize=10)
+            for axes in (above, below):
+                _explain(axes, panel.flaw, fontsize=10)
             continue
         (pca, variance), tsne = next(layouts)
         size = float(np.clip(2500 / len(pca), 3, 14))
@@ -61,7 +47,7 @@ def draw(panels: Sequence[Embedding], classes: int | None = None) -> Figure:
         _scatter(below, tsne, panel.labels, size)
         above.set_xlabel(f"{' · '.join(_scores(panel))}\n{100 * variance:.0f} % of variance", fontsize=8)
     if sound:
-        _legend(figure, classes or _classes(panels), fontsize=9)
+        _legend(figure, panels, fontsize=9)
     return figure
 
 
@@ -72,7 +58,8 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
     the first one of the page if both show the same images. At least one row must have a panel.
     """
     longest_first = sorted((row for _, row in rows), key=len, reverse=True)
-    arms = baseline_first(list(dict.fromkeys(panel.arm for row in longest_first for panel in row)))
+    found = dict.fromkeys(panel.arm for row in longest_first for panel in row)
+    arms = projections.baseline_first(list(found))
     # Many rows are lower, many columns narrower.
     size = (min(1 + PANEL * max(len(arms), 2), PAGE[0]), min(0.7 + (PANEL + 0.25) * len(rows), PAGE[1]))
     figure = Figure(figsize=size, layout="constrained")
@@ -86,15 +73,21 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
         cells[0].set_ylabel(_wrapped(label), fontsize=7, rotation=0, ha="right", va="center")
         sound = [panel for panel in row if panel.flaw is None]
         comparable = first and sound and np.array_equal(first[0], sound[0].index)
-        layouts = pca_layouts(sound, onto=first[1] if first and comparable else None)
+        layouts = projections.pca_layouts(sound, onto=first[1] if first and comparable else None)
         if sound and not first:
             first = sound[0].index, layouts[0][0]
-        drawn = {panel.arm: points for panel, (points, _) in zip(sound, layouts, strict=True)}
-        panels = {panel.arm: panel for panel in row}
+        drawn = {panel.arm: (panel, points) for panel, (points, _) in zip(sound, layouts, strict=True)}
+        flaws = {panel.arm: panel.flaw for panel in row}
         for axes, arm in zip(cells, arms, strict=True):
-            _draw_small(axes, panels.get(arm), drawn.get(arm), separator=" · " if roomy else "\n")
+            if arm not in drawn:
+                _explain(axes, _wrapped(flaws.get(arm) or "no result"), fontsize=6)
+                continue
+            panel, points = drawn[arm]
+            _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
+            separator = " · " if roomy else "\n"
+            axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
     if first:
-        _legend(figure, _classes([panel for _, row in rows for panel in row]), fontsize=7)
+        _legend(figure, [panel for _, row in rows for panel in row], fontsize=7)
     return figure
 
 
@@ -108,18 +101,9 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text.replace("+", " + "), 18)
 
 
-def _draw_small(axes: Axes, panel: Embedding | None, points: Points | None, *, separator: str) -> None:
-    """One of the small multiples; without points, the arm has no result, or a flaw."""
-    if panel is None or points is None:
-        _explain(axes, _wrapped(panel.flaw if panel and panel.flaw else "no result"), fontsize=6)
-        return
-    _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
-    axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
-
-
 def _scores(panel: Embedding) -> tuple[str, str]:
     """`silhouette 0.31` and `kNN 87.2 %`, with a dash for undefined values."""
-    score, accuracy = silhouette(panel), knn_accuracy(panel)
+    score, accuracy = projections.silhouette(panel), projections.knn_accuracy(panel)
     return (
         f"silhouette {NO_VALUE if score is None else f'{score:z.2f}'.replace('-', MINUS)}",
         f"kNN {NO_VALUE if accuracy is None else f'{100 * accuracy:.1f} %'}",
@@ -151,18 +135,14 @@ def _scatter(axes: Axes, points: Points, labels: npt.NDArray[np.int64], size: fl
         axes.scatter(x, y, c=colours, s=size, marker=marker, linewidths=0, rasterized=True)
 
 
-def _classes(panels: Sequence[Embedding]) -> int:
-    return int(max(panel.labels.max() for panel in panels)) + 1
-
-
 def _look(c: int) -> tuple[ColorType, str]:
     """Colour and marker of a class; they repeat after all combinations."""
     return COLOURS[c % len(COLOURS)], MARKERS[c // len(COLOURS) % len(MARKERS)]
 
 
-def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
+def _legend(figure: Figure, panels: Sequence[Embedding], *, fontsize: float) -> None:
     """Name the classes below the panels, unless there are more than can be distinguished."""
-    columns = len(COLOURS)
+    columns, classes = len(COLOURS), int(max(panel.labels.max() for panel in panels)) + 1
     if classes > columns * len(MARKERS):
         return
     # Legends are filled column by column: each column has one colour, each row one marker.
@@ -184,12 +164,12 @@ def _legend(figure: Figure, classes: int, *, fontsize: float) -> None:
     )
 
 
-def caption(panels: Sequence[Embedding], split: str, seed: int, *, what: str = "h") -> str:
-    """The caption of a figure of `draw`."""
+def caption(panels: Sequence[Embedding], split: str, seed: int) -> str:
+    """The caption of a figure of `draw` that shows features h."""
     images = len(panels[0].labels)
     alike = "the same images in the same views" if split == "train" else "the same images"
     return (
-        f"PCA and t-SNE of the {KINDS[what]} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
+        f"PCA and t-SNE of the {KINDS['h']} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
         f" by class; seed {seed}, the lowest that every arm has finished. The principal components of each"
         " panel are rotated or mirrored onto those of the first, and each t-SNE begins from the first panel's"
         f" layout (perplexity {perplexity_for(images):.0f}). Silhouette (cosine distance) and kNN accuracy"

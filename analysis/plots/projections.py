@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.linalg import orthogonal_procrustes
 
-from analysis.trials import finished
+from analysis.trials import cells_of, finished
 from study.ledger.ledger import Ledger
 from trainables.arms import Arm
 
@@ -34,10 +34,9 @@ KINDS = {"h": "features h", "z": "embeddings z (kept where γ > 0)"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedding:
-    """The embeddings that one trial kept of one split.
+    """The embeddings that one trial, of the arm with that label, kept of one split.
 
     Attributes:
-        arm: label of the trial's arm.
         values: (N, D) features or embeddings in half precision, as they are kept: a page of small multiples
             would take gigabytes otherwise.
         labels: (N,) classes.
@@ -83,20 +82,21 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
     panels = []
     for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
         with _kept(ledger.artifact(trial["run_id"], "embeddings.npz")) as kept:
-            if what == "z" and f"{split}_z" not in kept:
-                continue
-            panels.append(
-                Embedding(
-                    arm=trial["arm_label"],
-                    values=kept[f"{split}_{what}"],
-                    labels=kept[f"{split}_labels"],
-                    index=kept[f"{split}_index"],
-                )
-            )
+            if what == "h" or f"{split}_z" in kept:
+                values, labels, index = (kept[f"{split}_{name}"] for name in (what, "labels", "index"))
+                panels.append(Embedding(arm=trial["arm_label"], values=values, labels=labels, index=index))
     if any(not np.array_equal(panel.index, panels[0].index) for panel in panels):
         raise ValueError("embeddings: the trials of a cell kept different images")
     order = baseline_first([panel.arm for panel in panels])
     return sorted(panels, key=lambda panel: order.index(panel.arm))
+
+
+def read_rows(
+    trials: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str = "h"
+) -> list[tuple[str, list[Embedding]]]:
+    """The augmentations and the embeddings (`read`) of each cell."""
+    cells = cells_of(trials).values()
+    return [(cell["subset"].iloc[0], read(cell, seed, split, ledger, what=what)) for cell in cells]
 
 
 @contextlib.contextmanager
@@ -122,12 +122,11 @@ def silhouette(panel: Embedding) -> float | None:
     None for an embedding with a flaw, a single class, or no two images of one class.
     """
     from sklearn.metrics import silhouette_score
+    from sklearn.metrics.pairwise import cosine_distances
 
     if panel.flaw or not 1 < len(np.unique(panel.labels)) < len(panel.labels):
         return None
-    distance = 1 - _cosines(panel.values)
-    np.fill_diagonal(distance, 0)
-    # Errors of rounding, some below 0, are no distance between equal directions.
+    distance = cosine_distances(np.asarray(panel.values, np.float64))
     distance[distance < ROUNDING] = 0
     return float(silhouette_score(distance, panel.labels, metric="precomputed"))
 
@@ -138,24 +137,16 @@ def knn_accuracy(panel: Embedding) -> float | None:
     The `NEIGHBOURS` nearest by cosine over all D dimensions (or all others, if fewer) have one vote each; of
     classes with equal votes the lowest wins. (The metric `knn_acc` has the training images as neighbours.)
     """
+    from sklearn.metrics.pairwise import cosine_similarity
+
     if panel.flaw:
         return None
-    cosines = _cosines(panel.values)
+    cosines = cosine_similarity(np.asarray(panel.values, np.float64))
     np.fill_diagonal(cosines, -np.inf)
     k = min(NEIGHBOURS, len(cosines) - 1)
     nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-    votes = np.zeros((len(cosines), panel.labels.max() + 1), dtype=np.int64)
-    np.add.at(votes, (np.arange(len(cosines))[:, None], panel.labels[nearest]), 1)
+    votes = np.eye(panel.labels.max() + 1)[panel.labels[nearest]].sum(1)
     return float((votes.argmax(1) == panel.labels).mean())  # the first of equal maxima: the lowest class
-
-
-def _cosines(values: npt.NDArray[np.floating]) -> Points:
-    """(N, N) cosines between the rows; 0 for a row of zeros, which has no direction."""
-    values = values.astype(np.float64)
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    directions = values / np.where(lengths > 0, lengths, 1)
-    cosines: Points = directions @ directions.T
-    return cosines
 
 
 def pca_layouts(panels: Sequence[Embedding], onto: Points | None = None) -> list[tuple[Points, float]]:

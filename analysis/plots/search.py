@@ -1,5 +1,6 @@
 """Figures of a search."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
             _scale(axes.yaxis, objective)
             axes.set_ylabel(METRICS[objective].axis)
             axes.set_title(METHOD_TITLES[method], fontsize=11)
-        _contour(figure, row[2], members, parameters, objective=objective, title=METHOD_TITLES[method])
+        _contour(row[2], members, parameters, objective)
     legend_below(figure, grid[0][0])
     return figure
 
@@ -127,15 +128,12 @@ def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, lis
 
 
 def _contour(
-    figure: Figure,
-    axes: Axes,
-    members: pd.DataFrame,
-    parameters: Sequence[tuple[str, Range]],
-    *,
-    objective: str,
-    title: str,
+    axes: Axes, members: pd.DataFrame, parameters: Sequence[tuple[str, Range]], objective: str
 ) -> None:
-    """The objective over two parameters: points, and an interpolation between numbers."""
+    """The objective over two parameters: points, and an interpolation between enough numbers."""
+    from scipy.interpolate import griddata
+    from scipy.spatial import QhullError
+
     if len(parameters) < 2:
         axes.set_axis_off()
         return
@@ -144,43 +142,28 @@ def _contour(
     x, y = _places(done[first], across), _places(done[second], up)
     limits = (float(done["value"].min()), float(done["value"].max()))
     if "categorical" not in (across.kind, up.kind) and len(done) >= INTERPOLATED and limits[0] < limits[1]:
-        _interpolate(axes, x, y, done["value"].to_numpy(float), (across.log, up.log))
+        scaled = [np.log10(v) if own.log else np.asarray(v) for v, own in ((x, across), (y, up))]
+        lines = [np.linspace(v.min(), v.max(), 80) for v in scaled]
+        with contextlib.suppress(QhullError):  # all points are on one line
+            surface = griddata(tuple(scaled), done["value"], tuple(np.meshgrid(*lines)), rescale=True)
+            mesh = [10**line if own.log else line for line, own in zip(lines, (across, up), strict=True)]
+            axes.contourf(*mesh, surface, levels=8, cmap="cividis", alpha=0.75)
     points = axes.scatter(
         x, y, c=done["value"], cmap="cividis", edgecolors="0.1", linewidths=0.7, s=34, zorder=2
     )
-    bar = figure.colorbar(points, ax=axes)
+    bar = axes.figure.colorbar(points, ax=axes)
     bar.ax.tick_params(labelsize=8)
     _scale(bar.ax.yaxis, objective)
     _name_axis(axes, "x", first, across)
     _name_axis(axes, "y", second, up)
+    title = METHOD_TITLES[members["method"].iloc[0]]
     axes.set_title(f"{title}: {METRICS[objective].axis.lower()}", fontsize=10)
 
 
-def _interpolate(
-    axes: Axes, x: Sequence[float], y: Sequence[float], values: np.ndarray, log: tuple[bool, bool]
-) -> None:
-    """Colour the space between points, linear on the axes' own scales; nothing if all are on one line."""
-    from scipy.interpolate import griddata
-    from scipy.spatial import QhullError
-
-    scaled = [np.log10(v) if is_log else np.asarray(v) for v, is_log in zip((x, y), log, strict=True)]
-    lines = [np.linspace(v.min(), v.max(), 80) for v in scaled]
-    # For triangles of similar sides in both directions.
-    spread = [max(float(np.ptp(v)), 1e-12) for v in scaled]
-    points = np.column_stack([v / s for v, s in zip(scaled, spread, strict=True)])
-    mesh = np.meshgrid(*(line / s for line, s in zip(lines, spread, strict=True)))
-    try:
-        surface = griddata(points, values, tuple(mesh))
-    except QhullError:
-        return
-    shown = [10**line if is_log else line for line, is_log in zip(lines, log, strict=True)]
-    axes.contourf(*shown, surface, levels=8, cmap="cividis", alpha=0.75)
-
-
 def _places(values: pd.Series, allowed: Range) -> list[float]:
-    if allowed.kind == "categorical":
-        return [float(allowed.choices.index(value)) for value in values]
-    return [float(value) for value in values]
+    return [
+        float(allowed.choices.index(value) if allowed.kind == "categorical" else value) for value in values
+    ]
 
 
 def _name_axis(axes: Axes, which: str, name: str, allowed: Range) -> None:

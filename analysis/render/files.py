@@ -23,7 +23,7 @@ LATEX_BLOCK = 8
 class Rendered:
     """The report's path, and all files that were written, the report first: none if nothing had changed.
 
-    Of a search the tables are those of the finalists, changed or not.
+    Of a search, also the tables of its finalists, changed or not.
     """
 
     path: Path

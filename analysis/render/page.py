@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from analysis.render.section import RenderedFigure, Report
-from analysis.render.table import Ui, to_html
+from analysis.render.table import Ui
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -18,10 +18,10 @@ def to_page(report: Report, ui: Ui | None) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["table"] = lambda table: Markup(to_html(table, ui))  # noqa: S704  # escapes its texts
+    environment.globals["ui"] = ui
     environment.globals["picture"] = _data_url
     environment.filters["code"] = _with_code
-    return environment.get_template("page.html.j2").render(report=report, linked=ui is not None)
+    return environment.get_template("page.html.j2").render(report=report)
 
 
 def _with_code(text: str) -> Markup:

@@ -9,16 +9,11 @@ from analysis.render.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure that was drawn, as files of that name: a PNG of so many CSS pixels, and a PDF for print.
+    """A figure as PNG, so many CSS pixels wide, and PDF beside it; `alt` is for those who cannot see it."""
 
-    `alt` says in few words what it shows, for those who cannot see it.
-    """
-
-    name: str
     caption: str
     alt: str
     png: Path
-    pdf: Path
     width: int
 
 

@@ -1,6 +1,5 @@
 """One table, five ways to read it: in a terminal, Markdown, LaTeX, CSV and HTML."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,9 +85,8 @@ def to_terminal(table: Table) -> RichTable:
 
 def to_markdown(table: Table, level: int = 3) -> str:
     """The table in Markdown, under a heading of this level."""
-    marked = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
     frame = table.frame()
-    frame = pd.DataFrame(marked, index=frame.index, columns=frame.columns)
+    frame[:] = [[f"**{e.text}**" if e.bold else e.text for e in entries] for _, entries in table.rows]
     align = ("left", *("right" for _ in table.columns))
     text = frame.to_markdown(colalign=align, disable_numparse=True)
     return f"{'#' * level} {table.title}\n\n{text}\n\n{table.caption}\n"
@@ -112,34 +110,3 @@ def to_latex(table: Table) -> str:
         *(r"\bottomrule", r"\end{tabular}", r"\end{table}"),
     ]
     return "\n".join(lines) + "\n"
-
-
-def to_html(table: Table, ui: Ui | None = None) -> str:
-    """The table as an HTML element; entries are linked to their runs where MLflow's pages are known."""
-
-    def cell(entry: Entry) -> str:
-        # A line that must break, as on paper, breaks before an interval, not within it.
-        text = html.escape(entry.text).replace(" to ", "&nbsp;to&nbsp;").replace(" ± ", "&nbsp;±&nbsp;")
-        if entry.bold:
-            text = f"<strong>{text}</strong>"
-        if ui and entry.runs:
-            what = "run" if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
-            address = html.escape(ui.link(entry.runs))
-            text = f'<a href="{address}" title="{what} in MLflow">{text}</a>'
-        return f"<td>{text}</td>"
-
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in (table.corner, *table.columns))
-    body = "\n".join(
-        f'<tr><th scope="row">{_breakable(title)}</th>{"".join(map(cell, entries))}</tr>'
-        for title, entries in table.rows
-    )
-    return (
-        f'<div class="wide"><table class="results">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<p class="caption">{html.escape(table.caption)}</p>'
-    )
-
-
-def _breakable(title: str) -> str:
-    """Escaped, with places where `rrc+hflip+grayscale` may break on a narrow screen."""
-    return html.escape(title).replace("+", "+<wbr>")

@@ -74,6 +74,16 @@ def span(counts: Collection[int]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
+def over_seeds(counts: Collection[int]) -> str:
+    """What `spread_text` shows: `mean ± standard deviation over n = 3–5`, or `values of n = 2`."""
+    return f"{'mean ± standard deviation over' if max(counts) > 2 else 'values of'} n = {span(counts)}"
+
+
+def left_out(why: str, seeds: Collection[int]) -> str:
+    """The end of a caption: ` Left out, as …: seeds 2, 3.`; empty without seeds."""
+    return f" Left out{why}: {seeds_text(sorted(seeds))}." if seeds else ""
+
+
 def spread_text(values: Sequence[float], *, scale: float = 100.0, digits: int = 1) -> str:
     """Mean ± standard deviation over seeds, by default in per cent; for one or two seeds the values."""
 

@@ -45,85 +45,63 @@ def open_section(trials: pd.DataFrame) -> Section:
 
 def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
     """The fields that all trials have in common, and those that vary with the dataset or the backbone."""
-    confounded = confounded_fields(trials)
+    fixed, confounded = [], []
+    for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
+        using = [trial for trial in trials if trial.uses(name)]
+        users = SETTINGS[name].used_by.title
+        title = f"{name} ({users})" if users else name
+        if len({getattr(trial, name) for trial in using}) == 1:
+            fixed.append((title, format_value(getattr(using[0], name))))
+        elif name not in ("dataset", "backbone") and (values := _confounded(name, using)):
+            confounded.append((title, values))
     text = "These varied with the dataset or the backbone: their effects cannot be told apart from theirs."
     return Section(
         id="fixed",
         title="Held fixed",
         paragraphs=(f"{who} had these values. What is said above holds for them, and for no others.",),
-        facts=tuple(fixed_fields(trials).items()),
-        parts=(Section(paragraphs=(text,), facts=tuple(confounded.items())),) if confounded else (),
+        facts=tuple(fixed),
+        parts=(Section(paragraphs=(text,), facts=tuple(confounded)),) if confounded else (),
     )
 
 
 def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: str) -> Section:
     """Where the numbers come from, with caveats on how they came about."""
-    return Section(
-        id="provenance",
-        title="Where this comes from",
-        facts=(("experiment", experiment), *provenance(selection, trials).items()),
-        items=tuple(caveats(trials)),
-    )
-
-
-def fixed_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
-    """The fields that have one value in all trials that use them."""
-    return {
-        title: format_value(getattr(using[0], name))
-        for name, title, using in _users(trials)
-        if len({getattr(trial, name) for trial in using}) == 1
-    }
-
-
-def _users(trials: Sequence[TrialConfig]) -> list[tuple[str, str, list[TrialConfig]]]:
-    """Each field that names neither arm nor seed, with its title and the trials that use it."""
-    users = []
-    for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
-        using = [trial for trial in trials if trial.uses(name)]
-        title = SETTINGS[name].used_by.title
-        if using:
-            users.append((name, f"{name} ({title})" if title else name, using))
-    return users
-
-
-def confounded_fields(trials: Sequence[TrialConfig]) -> dict[str, str]:
-    """The fields that vary with the dataset or the backbone alone: `batch_size` -> `512 with vgg16, …`."""
-    confounded = {}
-    for name, title, using in _users(trials):
-        if name in ("dataset", "backbone"):
-            continue
-        for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
-            values: dict[tuple[object, ...], set[FieldValue]] = {}
-            for trial in using:
-                place = tuple(getattr(trial, key) for key in keys)
-                values.setdefault(place, set()).add(getattr(trial, name))
-            if len(set().union(*values.values())) > 1 and all(len(own) == 1 for own in values.values()):
-                confounded[title] = ", ".join(
-                    f"{format_value(*own)} with {' · '.join(map(str, place))}"
-                    for place, own in values.items()
-                )
-                break
-    return confounded
-
-
-def provenance(selection: Selection, trials: pd.DataFrame) -> dict[str, str]:
-    """Where the numbers come from."""
     done = finished(trials)
     known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in ("attempts", "git.dirty")}
     ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
     days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
     typed = shlex.join(["python", *(tracking_uri.redacted(word) for word in sys.orig_argv[1:])])
-    return {
+    facts = {
+        "experiment": experiment,
         "selection": " → ".join(selection.steps),
         "trials ended": " to ".join(days),
         **{tag: ", ".join(values) for tag, values in known.items() if values},
         "report": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {typed}",
     }
+    return Section(
+        id="provenance",
+        title="Where this comes from",
+        facts=tuple(facts.items()),
+        items=tuple(_caveats(done)),
+    )
 
 
-def caveats(trials: pd.DataFrame) -> list[str]:
-    """Circumstances that were not the same for all trials, or not reproducible."""
-    done = finished(trials)
+def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
+    """`512 with vgg16, 256 with resnet18` if a field varies with the dataset or the backbone alone."""
+    for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
+        values: dict[tuple[object, ...], set[FieldValue]] = {}
+        for trial in trials:
+            place = tuple(getattr(trial, key) for key in keys)
+            values.setdefault(place, set()).add(getattr(trial, name))
+        if len(set().union(*values.values())) > 1 and all(len(own) == 1 for own in values.values()):
+            return ", ".join(
+                f"{format_value(*own)} with {' · '.join(map(str, place))}" for place, own in values.items()
+            )
+    return ""
+
+
+def _caveats(done: pd.DataFrame) -> list[str]:
+    """Circumstances that were not the same for all finished trials, or not reproducible."""
     notes = []
     for tag, what in (("device", "kinds of devices"), ("threads", "numbers of threads")):
         counts = done.groupby("cell_label", sort=False)[tag].nunique()

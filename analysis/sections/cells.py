@@ -6,13 +6,13 @@ import pandas as pd
 
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Entry, Table
-from analysis.render.text import NO_VALUE, arm_title, number_of, span, spread_text
+from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spread_text
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
 from analysis.stats.comparisons import TESTED
 from analysis.stats.paired import SMALLEST_FOR_BOLD
 from analysis.stats.results import Results
-from analysis.trials import cell_labels, finished
+from analysis.trials import cell_labels, cells_of, finished
 from trainables.metrics import ACCURACIES, METRICS
 
 OPEN_CELLS = 2
@@ -22,23 +22,24 @@ DIAGNOSTICS = [name for name, metric in METRICS.items() if metric.table == "diag
 
 def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigure]]) -> list[Section]:
     """A section for each cell, foldable if there are several; `figures` are by number of the cell."""
-    labels = cell_labels(results.trials)
-    single = len(labels) == 1
+    cells = cells_of(results.trials)
+    single = len(cells) == 1
     sections = []
-    for number, label in labels.items():
-        cell = results.trials[results.trials["cell"] == number]
+    for number, cell in cells.items():
+        *accuracies, diagnostics = _tables(results, number)
         compared = results.compared[results.compared["cell"] == number]
-        diagnostics = tuple(_diagnostics(results, number))
-        fold = Section(title="Diagnostics", folded=True, tables=diagnostics, headed=False)
+        folds: tuple[Section, ...] = ()
+        if diagnostics:
+            folds = (Section(title="Diagnostics", folded=True, tables=(diagnostics,), headed=False),)
         sections.append(
             Section(
-                title=label,
-                folded=None if single else len(labels) > OPEN_CELLS,
+                title=cell["cell_label"].iloc[0],
+                folded=None if single else len(cells) > OPEN_CELLS,
                 extent=f"{len(finished(cell))} of {len(cell)} trials",
                 findings=() if single else tuple(cell_findings(compared)),
-                tables=tuple(_accuracies(results, number)),
+                tables=tuple(filter(None, accuracies)),
                 headed=False,
-                parts=(fold,) if diagnostics else (),
+                parts=folds,
                 figures=tuple(figures[number]),
             )
         )
@@ -47,19 +48,17 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
 
 def cell_tables(results: Results, cell: int) -> list[Table]:
     """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
-    return [*_accuracies(results, cell), *_diagnostics(results, cell)]
+    return [table for table in _tables(results, cell) if table]
 
 
-def _accuracies(results: Results, cell: int) -> list[Table]:
-    title = f"{cell_labels(results.trials)[cell]}: differences"
+def _tables(results: Results, cell: int) -> tuple[Table, Table | None, Table | None]:
     compared = results.compared[results.compared["cell"] == cell]
-    differences = difference_table(compared, f"differences-{cell}", title)
-    return [cell_table(results.summary, results.trials, cell), *([differences] if differences else [])]
-
-
-def _diagnostics(results: Results, cell: int) -> list[Table]:
-    table = diagnostics_table(results.summary, results.trials, cell)
-    return [table] if table else []
+    title = f"{cell_labels(results.trials)[cell]}: differences"
+    return (
+        cell_table(results.summary, results.trials, cell),
+        difference_table(compared, f"differences-{cell}", title),
+        diagnostics_table(results.summary, results.trials, cell),
+    )
 
 
 def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
@@ -80,17 +79,17 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
         corner="Accuracy (%)",
         columns=tuple(map(arm_title, dict.fromkeys(part["arm_label"]))),
         rows=accuracy_rows(part[part["metric"].isin(known)]),
-        caption=_caption(part, settings_note(planned)),
+        caption=_caption(part[part["metric"] == TESTED], settings_note(planned)),
     )
 
 
 def accuracy_rows(summary: pd.DataFrame) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
     """A row for each accuracy in these rows of `summarise`, which are of one cell."""
-    rows = {name: summary[summary["metric"] == name] for name in ACCURACIES}
+    parts = dict(list(summary.groupby("metric")))
     return tuple(
-        (title, tuple(entry(row) for _, row in rows[name].iterrows()))
+        (title, tuple(entry(row) for _, row in parts[name].iterrows()))
         for name, title in ACCURACIES.items()
-        if len(rows[name])
+        if name in parts
     )
 
 
@@ -130,24 +129,21 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
         corner="Diagnostic",
         columns=tuple(map(arm_title, arms)),
         rows=tuple(rows),
-        caption=_spread_caption(sorted(set(part["n"])), "Measured after the last epoch,") + " They describe"
-        " the trained networks and are not compared: no p-values. kNN: test images classified by their"
-        " nearest training images in h. View agreement and cosine: equal predictions and similar features for"
-        " two augmented views of a test image. Effective rank: dimensions that the features fill."
+        caption=f"Measured after the last epoch, {_over_seeds(part)}. They describe the trained networks and"
+        " are not compared: no p-values. kNN: test images classified by their nearest training images in h."
+        " View agreement and cosine: equal predictions and similar features for two augmented views of a test"
+        " image. Effective rank: dimensions that the features fill."
         f" {NO_VALUE}: not recorded for the arm (z is used where γ > 0).",
     )
 
 
-def _spread_caption(seeds: Sequence[int], what: str) -> str:
-    """`Accuracy in %, mean ± standard deviation over n = 3 seeds.`"""
-    spread = "mean ± standard deviation over" if seeds[-1] > 2 else "values of"
-    return f"{what} {spread} n = {span(seeds)} {'seed' if seeds == [1] else 'seeds'}."
+def _over_seeds(summary: pd.DataFrame) -> str:
+    return f"{over_seeds(set(summary['n']))} {'seed' if set(summary['n']) == {1} else 'seeds'}"
 
 
-def _caption(part: pd.DataFrame, settings: str) -> str:
-    """The caption of a cell's accuracies."""
-    tested = part[part["metric"] == TESTED]
-    text = _spread_caption(sorted(set(tested["n"])), "Accuracy in %,") + settings
+def _caption(tested: pd.DataFrame, settings: str) -> str:
+    """The caption of a cell's accuracies, from its rows of test accuracy."""
+    text = f"Accuracy in %, {_over_seeds(tested)}.{settings}"
     missing = int((tested["planned"] - tested["finished"]).sum())
     if missing:
         text += f" {missing} of {number_of(int(tested['planned'].sum()), 'trial')} missing."
@@ -160,7 +156,7 @@ def _caption(part: pd.DataFrame, settings: str) -> str:
 def bold_caption(tested: pd.DataFrame) -> list[str]:
     """What bold means in a table of these rows of `summarise`, of test accuracy; empty if nothing is bold."""
     shared = set(tested.loc[tested["best"], "shared"])
-    if len(set(tested["arm_label"])) < 2 or not shared:
+    if not shared:
         return []
     few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
     over = " over the seeds that every arm has" if (tested["n"] > tested["shared"]).any() else ""

@@ -1,8 +1,5 @@
 """Tables of paired differences."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import pandas as pd
 
 from analysis.render.table import Table, entries
@@ -21,11 +18,6 @@ from analysis.render.text import (
 from analysis.stats.comparisons import TESTED
 from search_spaces.families import EXACT, RANDOM_PATTERNS
 
-DIFFERENCE_COLUMNS = (
-    *("Difference", "95 % interval", "Holm-adjusted", "Wins"),
-    *("p (t)", "p (Holm)", "p (sign flips)"),
-)
-
 
 def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = "") -> Table | None:
     """Differences in test accuracy in points; None if there are none.
@@ -37,31 +29,27 @@ def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = 
     shown = compared[compared["n"] > 0]
     if shown.empty:
         return None
-    rows = tuple(
-        (difference_title(row["arm_label"], row["baseline_label"]), entries(*format_row(row)))
+    rows = [
+        {
+            "Difference": format_points(row["delta"]),
+            "95 % interval": interval(row["delta_low"], row["delta_high"]),
+            "Holm-adjusted": interval(row["delta_low_holm"], row["delta_high_holm"]),
+            "Wins": f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
+            "p (t)": p_value(row["p_t"]),
+            "p (Holm)": p_value(row["p_holm"]),
+            "p (sign flips)": p_value(row["p_sign_flip"]),
+        }
         for row in compared.to_dict("records")
-    )
+    ]
+    titles = map(difference_title, compared["arm_label"], compared["baseline_label"])
     return Table(
         name=name,
         title=title,
         corner="Test accuracy (points)",
-        columns=DIFFERENCE_COLUMNS,
-        rows=rows,
+        columns=tuple(rows[0]),
+        rows=tuple((title, entries(*row.values())) for title, row in zip(titles, rows, strict=True)),
         caption=_difference_caption(compared, shown) + note,
     )
-
-
-def format_row(row: Mapping[Hashable, Any]) -> list[str]:
-    """The entries of `DIFFERENCE_COLUMNS` for a row of `analysis.stats.paired.compare`."""
-    return [
-        format_points(row["delta"]),
-        interval(row["delta_low"], row["delta_high"]),
-        interval(row["delta_low_holm"], row["delta_high_holm"]),
-        f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
-        p_value(row["p_t"]),
-        p_value(row["p_holm"]),
-        p_value(row["p_sign_flip"]),
-    ]
 
 
 def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
@@ -86,13 +74,11 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
 def _left_out(shown: pd.DataFrame) -> str:
     """Which seeds are left out, and in which comparisons if not in all."""
     dropped = shown.groupby("baseline", sort=False)["dropped"].first()
-    if not dropped.any():
-        return ""
-    if len(set(dropped)) == 1:
-        return f" Left out, as not every arm has them: {seeds_text(dropped.iloc[0].split())}."
+    alike = len(set(dropped)) == 1
     named = [
-        f"{seeds_text(seeds.split())} against {arm_title(str(baseline))}"
-        for baseline, seeds in dropped.items()
-        if seeds
+        seeds_text(lost.split()) + ("" if alike else f" against {arm_title(str(baseline))}")
+        for baseline, lost in dropped.items()
+        if lost
     ]
-    return f" Left out, as not every arm has them: {join_and(named)}."
+    seeds = join_and(named[:1] if alike else named)
+    return f" Left out, as not every arm has them: {seeds}." if named else ""

@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
-from analysis.plots.curves import read_curves
-from analysis.plots.projections import NEIGHBOURS, SPLITS, read, shown_seed
+from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_seed
 from analysis.render.section import RenderedFigure
-from analysis.render.text import arm_title, number_of, seeds_text, slug, span
+from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
-from analysis.stats.comparisons import TESTED, values_of
-from analysis.stats.paired import pool
+from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
 from study.ledger.ledger import Ledger
@@ -75,8 +73,17 @@ def cell_figures(
 
 
 def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
-    curves, lacking = read_curves(cell, ledger)
-    figure = accuracy.learning_curves(curves, list(dict.fromkeys(cell["arm_label"])))
+    curves, lacking = [], 0
+    for trial in finished(cell)[["run_id", "arm_label", "seed"]].to_dict("records"):
+        try:  # a run whose artifacts were deleted still has its metrics
+            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+        except (OSError, ValueError):
+            lacking += 1
+            continue
+        curves.append(history.assign(arm_label=trial["arm_label"], seed=trial["seed"]))
+    if not curves:
+        return None
+    figure = accuracy.learning_curves(pd.concat(curves), list(dict.fromkeys(cell["arm_label"])))
     if figure is None or not lacking:
         return figure
     without = f"Without {number_of(lacking, 'trial')} whose history could not be read."
@@ -108,8 +115,7 @@ def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
         return shown
 
     def draw(split: str) -> Figure:
-        cells = [cell for _, cell in group.groupby("cell", sort=False)]
-        return embeddings.multiples([(c["subset"].iloc[0], read(c, seed, split, ledger)) for c in cells])
+        return embeddings.multiples(read_rows(group, seed, split, ledger))
 
     for split, images in SPLITS.items():
         with contextlib.suppress(OSError):
@@ -133,8 +139,7 @@ def group_figures(
         return []
     effects = results.effects[number]
     subsets = dict(zip(group["cell"], group["subset"], strict=True))
-    pooled = results.pooled_by_group[number]
-    shown = _forests(group, results.compared, pooled, cache, labels=subsets, name=f"{number}")
+    shown = _forests(results, subsets, results.pooled_by_group[number], f"{number}", cache)
     if effects:
         shown += cache.add(
             f"effects-{number}",
@@ -151,31 +156,27 @@ def group_figures(
 
 
 def _forests(
-    trials: pd.DataFrame,
-    compared: pd.DataFrame,
-    together: Sequence[pd.DataFrame],
-    cache: FigureCache,
-    *,
+    results: Results,
     labels: Mapping[int, str],
+    together: Sequence[pd.DataFrame],
     name: str,
+    cache: FigureCache,
 ) -> list[RenderedFigure]:
-    """Paired differences in test accuracy over cells, a figure per baseline."""
-    tested = compared[(compared["metric"] == TESTED) & compared["cell"].isin(set(trials["cell"]))]
-    arms = list(dict.fromkeys(trials["arm_label"]))
+    """Paired differences in test accuracy over the cells that have labels, a figure per baseline."""
+    compared, trials = (frame[frame["cell"].isin(labels)] for frame in (results.compared, results.trials))
+    tested, arms = compared[compared["metric"] == TESTED], list(dict.fromkeys(trials["arm_label"]))
     shown: list[RenderedFigure] = []
     for baseline, family in tested.groupby("baseline", sort=False):
-        pooled = together[0] if len(together) == 1 else None
-        if pooled is not None:
-            pooled = pooled[(pooled["baseline"] == baseline) & (pooled["n"] > 0)]
+        pooled = None
+        if len(together) == 1:
+            own = together[0][(together[0]["baseline"] == baseline) & (together[0]["n"] > 0)]
             # Only if all cells are pooled: a diamond for some of the rows would look like one for all.
-            pooled = pooled if set(pooled["cells"]) == {family["cell"].nunique()} else None
+            pooled = own if set(own["cells"]) == {family["cell"].nunique()} else None
         diamonds = "" if pooled is None else " Diamonds: mean over cells within each seed."
         shown += cache.add(
             f"forest-{slug(str(baseline))}-{name}",
             pd.concat([family.assign(label=family["cell"].map(labels), known=" ".join(arms)), pooled]),
-            lambda family=family, pooled=pooled: effect_plots.forest(  # type: ignore[misc]
-                family, labels, pooled, known=arms
-            ),
+            functools.partial(effect_plots.forest, family, labels, pooled, known=arms),
             f"Difference in test accuracy to {arm_title(str(baseline))}, paired by seed: mean, 95 %"
             " interval (thick) and interval adjusted after Holm within its cell (thin). A point without a"
             f" line has too few seeds, or no spread.{diamonds}",
@@ -192,8 +193,7 @@ def study_figures(results: Results, cache: FigureCache) -> list[RenderedFigure]:
     shown = _gamma_figure(trials, cache)
     groups = trials["group_label"].nunique()
     if trials["cell"].nunique() == groups > 1:
-        labels = cell_labels(trials)
-        shown += _forests(trials, results.compared, results.pooled, cache, labels=labels, name="cells")
+        shown += _forests(results, cell_labels(trials), results.pooled, "cells", cache)
     shown += cache.add(
         "trade-offs",
         trials,
@@ -217,11 +217,10 @@ def _gamma_figure(trials: pd.DataFrame, cache: FigureCache) -> list[RenderedFigu
     alike = len({settings_text(group) for _, group in groups}) == 1
     panels, dropped = {}, set()
     for label, group in groups:
-        values, lost = pool([values_of(cell, TESTED) for _, cell in group.groupby("cell", sort=False)])
+        values, lost = pooled_values(group)
         own = f", {settings_text(group)}" if not alike and settings_text(group) else ""
         panels[f"{label} (n = {len(values)}{own})"] = values
         dropped |= set(lost)
-    missing = f" Left out where a trial of them is missing: {seeds_text(sorted(dropped))}." if dropped else ""
     several = trials["cell"].nunique() > len(groups)
     return cache.add(
         "gamma",
@@ -230,6 +229,8 @@ def _gamma_figure(trials: pd.DataFrame, cache: FigureCache) -> list[RenderedFigu
         "Test accuracy against γ, mean over n seeds with its 95 % t interval"
         + (", averaged over augmentations within each seed" if several else "")
         + ". Intervals of single arms say how well each mean is known; arms are compared by their paired"
-        f" differences, which are known better.{missing}{settings_note(trials) if alike else ''}",
+        " differences, which are known better."
+        + left_out(" where a trial of them is missing", dropped)
+        + (settings_note(trials) if alike else ""),
         "Test accuracy against γ",
     )

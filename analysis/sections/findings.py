@@ -10,7 +10,6 @@ from analysis.render.text import arm_title, format_points, interval, join_and, n
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
 from analysis.stats.results import Results
-from analysis.trials import is_several
 
 
 def findings(results: Results) -> list[str]:
@@ -19,19 +18,15 @@ def findings(results: Results) -> list[str]:
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
-    if not is_several(results.trials["cell"]):
+    if len(set(results.trials["cell"])) == 1:
         return cell_findings(tested)
     sentences = []
     for pooled in results.pooled:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
         for cells, part in pooled.groupby("cells", sort=False):
             over = f"Over {cells} cells together{kind}, and for these only: "
-            without = [
-                arm_title(str(name))
-                for name, family in part.groupby("baseline", sort=False)
-                if not (family["n"] > 0).any()
-            ]
-            if without:
+            most = part.groupby("baseline", sort=False)["n"].max()
+            if without := [arm_title(str(name)) for name in most.index[most == 0]]:
                 sentences.append(
                     f"{over}nothing is compared with {join_and(without)}, as no seed has finished all arms of"
                     " such a comparison in all of them."
@@ -102,8 +97,7 @@ def _n(count: int, seed: str) -> str:
 
 def _counted(baseline: str, family: pd.DataFrame) -> str:
     """How many comparisons of single cells allow a claim, and how many would do so by chance."""
-    possible = family[family["n"] >= FEWEST]
-    sure = family[claimed(family)]
+    possible, sure = family[family["n"] >= FEWEST], family[claimed(family)]
     cells = int(possible["cell"].nunique())
     where = f"In single cells, against {arm_title(baseline)}"
     if not cells:

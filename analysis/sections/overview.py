@@ -17,19 +17,20 @@ from analysis.render.text import (
     difference_title,
     format_points,
     interval,
+    left_out,
     number_of,
-    seeds_text,
+    over_seeds,
     slug,
     span,
     spread_text,
 )
 from analysis.sections.cells import bold_caption, entry, settings_note, settings_text
 from analysis.sections.differences import difference_table
-from analysis.stats.comparisons import TESTED, arm_configs, claimed, values_of
+from analysis.stats.comparisons import TESTED, arm_configs, claimed, pooled_values, values_of
 from analysis.stats.factors import Effects
-from analysis.stats.paired import FEWEST, Selected, best, pool, select
+from analysis.stats.paired import FEWEST, Selected, best, select
 from analysis.stats.results import Results
-from analysis.trials import groups_of, is_several
+from analysis.trials import cells_of, groups_of
 from search_spaces.families import LEVEL
 from trainables.arms import Arm, weight_text
 from trainables.trial import TrialConfig
@@ -38,42 +39,38 @@ from trainables.trial import TrialConfig
 def overview(results: Results) -> list[Table]:
     """All tables over more than one cell, and what a choice of γ is worth."""
     tables = []
-    for number, group in groups_of(results.trials):
-        if is_several(group["cell"]):
+    groups = groups_of(results.trials)
+    for number, group in groups.items():
+        if len(set(group["cell"])) > 1:
             title = f"{group['group_label'].iloc[0]}: {{}} subsets together"
             tables.append(_by_subset(group, number, results.summary))
             tables += _differences_by_subset(group, number, results.compared)
             tables += _pooled(results.pooled_by_group[number], f"pooled-{number}", title)
-            tables += _effects(group, number, results.effects[number])
-    if is_several(results.trials["group"]):
+            if results.effects[number]:
+                tables.append(_effects(group, number, results.effects[number]))
+    if len(groups) > 1:
         tables.append(_by_group(results.trials))
         tables += _pooled(results.pooled, "pooled-all", "{} cells together")
-    selected = _selected(results.trials)
-    return tables + ([selected] if selected else [])
+    return tables + _selected(results.trials)
 
 
 def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table:
     """Test accuracy, a row per subset of augmentations."""
     arms = list(dict.fromkeys(group["arm_label"]))
     tested = summary[(summary["metric"] == TESTED) & summary["cell"].isin(set(group["cell"]))]
-    tested = tested.set_index(["cell", "arm_label"])
-    rows = []
-    for cell, members in group.groupby("cell", sort=False):
-        row = (
-            entry(tested.loc[[(cell, arm)]].iloc[0]) if (cell, arm) in tested.index else Entry(text=NO_VALUE)
-            for arm in arms
-        )
-        rows.append((str(members["subset"].iloc[0]), tuple(row)))
-    spread = "mean ± standard deviation over" if tested["n"].max() > 2 else "values of"
-    text = f"Test accuracy in %, {spread} n = {span(set(tested['n']))} of {_planned(group)}."
-    text += settings_note(group)
+    shown = {(row["cell"], row["arm_label"]): entry(row) for _, row in tested.iterrows()}
+    rows = [
+        (cell["subset"].iloc[0], tuple(shown.get((number, arm), Entry(text=NO_VALUE)) for arm in arms))
+        for number, cell in cells_of(group).items()
+    ]
+    text = f"Test accuracy in %, {over_seeds(set(tested['n']))} of {_planned(group)}.{settings_note(group)}"
     return Table(
         name=f"subsets-{number}",
         title=f"{group['group_label'].iloc[0]}: test accuracy by augmentations",
         corner="Augmentations",
         columns=tuple(map(arm_title, arms)),
         rows=tuple(rows),
-        caption=" ".join([text, *bold_caption(tested.reset_index())]),
+        caption=" ".join([text, *bold_caption(tested)]),
     )
 
 
@@ -85,13 +82,14 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
     tables = []
     for baseline, family in compared.groupby("baseline", sort=False):
         pairs = list(dict.fromkeys(zip(family["arm_label"], family["baseline_label"], strict=True)))
-        places = family.set_index(["cell", "arm_label", "baseline_label"]).to_dict("index")
-        rows = []
-        for cell, members in group[group["cell"].isin(set(family["cell"]))].groupby("cell", sort=False):
-            texts = [
-                claim_text(places[cell, *pair]) if (cell, *pair) in places else NO_VALUE for pair in pairs
-            ]
-            rows.append((str(members["subset"].iloc[0]), entries(*texts)))
+        texts = {
+            (row["cell"], row["arm_label"], row["baseline_label"]): _claim_text(row)
+            for row in family.to_dict("records")
+        }
+        rows = [
+            (cell["subset"].iloc[0], entries(*(texts.get((place, *pair), NO_VALUE) for pair in pairs)))
+            for place, cell in cells_of(group[group["cell"].isin(set(family["cell"]))]).items()
+        ]
         tables.append(
             Table(
                 name=f"subset-differences-{slug(str(baseline))}-{number}",
@@ -108,7 +106,7 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
     return tables
 
 
-def claim_text(row: Mapping[Hashable, Any]) -> str:
+def _claim_text(row: Mapping[Hashable, Any]) -> str:
     """`+1.2 (−0.3 to +2.7)`, with a mark if the comparison allows a claim."""
     text = format_points(row["delta"])
     if not math.isnan(row["delta_low_holm"]):
@@ -116,84 +114,73 @@ def claim_text(row: Mapping[Hashable, Any]) -> str:
     return text + (CLAIMED if row["claimed"] else "")
 
 
-def _effects(group: pd.DataFrame, number: int, effects: Effects) -> list[Table]:
-    """Main effects and interactions of the augmentations, if there are any."""
-    if not effects:
-        return []
+def _effects(group: pd.DataFrame, number: int, effects: Effects) -> Table:
+    """Main effects and interactions of the augmentations."""
     rows = []
     for term in next(iter(effects.values()))[0].index:
-        found = [table.loc[term] for table, _ in effects.values()]
         texts = [
             f"{format_points(row['effect'])} ({interval(row['low'], row['high'])})"
             + (CLAIMED if row["p_holm"] <= LEVEL else "")
-            for row in found
+            for row in (table.loc[term] for table, _ in effects.values())
         ]
         rows.append((term.replace(":", f" {TIMES} "), entries(*texts)))
-    dropped = sorted(set().union(*(seeds for _, seeds in effects.values())))
-    left_out = f" Left out, as a trial of them is missing: {seeds_text(dropped)}." if dropped else ""
-    return [
-        Table(
-            name=f"effects-{number}",
-            title=f"{group['group_label'].iloc[0]}: what each augmentation does",
-            corner="Term",
-            columns=tuple(difference_title(*column) for column in effects),
-            rows=tuple(rows),
-            caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
-            " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
-            f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
-            f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the"
-            f" {len(rows)} terms of its column; intervals are not adjusted.{left_out}",
-        )
-    ]
+    dropped = set().union(*(seeds for _, seeds in effects.values()))
+    return Table(
+        name=f"effects-{number}",
+        title=f"{group['group_label'].iloc[0]}: what each augmentation does",
+        corner="Term",
+        columns=tuple(difference_title(*column) for column in effects),
+        rows=tuple(rows),
+        caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
+        " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
+        f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
+        f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the {len(rows)}"
+        " terms of its column; intervals are not adjusted."
+        + left_out(", as a trial of them is missing", dropped),
+    )
 
 
 def _by_group(trials: pd.DataFrame) -> Table:
     """Test accuracy, a row per dataset and backbone: mean over subsets within each seed."""
     arms = list(dict.fromkeys(trials["arm_label"]))
-    rows, counts, left_out, bold = [], set(), set(), []
+    rows, lost, counts = [], set(), []
+    several = trials.groupby("group")["cell"].nunique().max() > 1
     alike = len({settings_text(group) for _, group in trials.groupby("group", sort=False)}) == 1
     for label, group in trials.groupby("group_label", sort=False):
-        cells = [values_of(cell, TESTED) for _, cell in group.groupby("cell", sort=False)]
-        values, dropped = pool(cells)
-        counts.add(len(cells))
-        left_out |= set(dropped)
-        known = [arm for arm in values if values[arm].notna().any()]
+        values, dropped = pooled_values(group)
+        values = values.dropna(axis="columns", how="all")
+        lost |= set(dropped)
         # An arm that some subsets lack, or label differently, may be better than all others.
-        whole = len(known) > 1 and set(known) == set(group["arm_label"])
+        whole = len(values.columns) > 1 and set(values) == set(group["arm_label"])
         first, others = best(values) if whole else (None, [])
-        row = [_mean_entry(values, arm, {first, *others}, group) for arm in arms]
+        if first:
+            counts.append(len(values))
+        used = group[group["seed"].isin(values.index)].dropna(subset="run_id").groupby("arm_label")["run_id"]
+        shown = {
+            arm: Entry(
+                text=spread_text(list(column)), bold=arm in (first, *others), runs=tuple(used.get_group(arm))
+            )
+            for arm, column in values.items()
+        }
+        row = [shown.get(arm, Entry(text=NO_VALUE)) for arm in arms]
         own = "" if alike or not settings_text(group) else f" ({settings_text(group)})"
         rows.append((f"{label}{own}", (*row, Entry(text=f"{len(values)} of {_planned(group)}"))))
-        bold += [
-            {"arm_label": arm, "best": arm == first, "n": len(values), "shared": len(values)} for arm in arms
-        ]
-    what = "mean over the subsets of augmentations within each seed, then mean" if max(counts) > 1 else "mean"
+    what = "mean over the subsets of augmentations within each seed, then mean" if several else "mean"
     text = f"Test accuracy in %, {what} ± standard deviation over n seeds (of one or two: the values)."
-    if max(counts) > 1:
-        text += f" {NO_VALUE}: not in every subset under this name."
+    text += f" {NO_VALUE}: not in every subset under this name." if several else ""
     text += settings_note(trials) if alike else ""
-    if left_out:
-        text += f" Left out where a trial of them is missing: {seeds_text(sorted(left_out))}."
+    text += left_out(" where a trial of them is missing", lost)
     return Table(
         name="groups",
         title="Datasets and backbones",
         corner="Dataset · backbone",
         columns=(*map(arm_title, arms), "n"),
         rows=tuple(rows),
-        caption=" ".join([text, *bold_caption(pd.DataFrame(bold))]),
+        caption=" ".join([text, *bold_caption(pd.DataFrame({"best": True, "n": counts, "shared": counts}))]),
     )
 
 
-def _mean_entry(values: pd.DataFrame, arm: str, bold: set[str | None], group: pd.DataFrame) -> Entry:
-    if arm not in values or values[arm].isna().all():
-        return Entry(text=NO_VALUE)
-    used = group[(group["arm_label"] == arm) & group["seed"].isin(values.index)]
-    runs = tuple(used["run_id"].dropna())
-    return Entry(text=spread_text(values[arm].tolist()), bold=arm in bold, runs=runs)
-
-
 def _planned(group: pd.DataFrame) -> str:
-    """`5 seeds`."""
     return number_of(group["seed"].nunique(), "seed")
 
 
@@ -226,8 +213,8 @@ def _choices(trials: pd.DataFrame) -> Iterator[tuple[str, Selected, list[int]]]:
                 yield title, result, [int(seed) for seed in whole.index[~whole]]
 
 
-def _selected(trials: pd.DataFrame) -> Table | None:
-    rows, left_out = [], set()
+def _selected(trials: pd.DataFrame) -> list[Table]:
+    rows, lost = [], set()
     for label, selected, dropped in _choices(trials):
         n = len(selected.test)
         chosen = ", ".join(
@@ -235,11 +222,8 @@ def _selected(trials: pd.DataFrame) -> Table | None:
         )
         optimistic = f"{100 * selected.optimistic:.1f}", _gamma(selected.optimistic_arm)
         rows.append((label, entries(spread_text(selected.test.tolist()), f"{n}", chosen, *optimistic)))
-        left_out |= set(dropped)
-    if not rows:
-        return None
-    missing = f" Left out where an arm lacks them: {seeds_text(sorted(left_out))}." if left_out else ""
-    return Table(
+        lost |= set(dropped)
+    table = Table(
         name="selected",
         title="What a choice of γ > 0 is worth",
         corner="Cell",
@@ -248,8 +232,10 @@ def _selected(trials: pd.DataFrame) -> Table | None:
         caption="Test accuracy in %. Selected: for each seed the γ > 0 with the highest mean validation"
         " accuracy over the other seeds, mean ± standard deviation over n seeds (of two: the values). Best on"
         " test: the highest mean; chosen with the images that it is measured on, it is too high: of five γ"
-        f" without any effect, the best lies half a standard deviation above their mean at n = 5.{missing}",
+        " without any effect, the best lies half a standard deviation above their mean at n = 5."
+        + left_out(" where an arm lacks them", lost),
     )
+    return [table] if rows else []
 
 
 def _gamma(arm: str) -> str:

@@ -9,6 +9,7 @@ from analysis.render.table import Entry, Table
 from analysis.render.text import NO_VALUE, arm_title, format_points, join_and, slug
 from analysis.sections.cells import entry
 from analysis.stats.published import Published, PublishedComparison, nearest_predictions
+from analysis.trials import cell_labels, finished
 from trainables.metrics import ACCURACIES
 
 
@@ -21,28 +22,19 @@ def published_tables(
         place = comparison.published["table"], int(comparison.ours["cell"])
         groups.setdefault(place, []).append(comparison)
     return [
-        _table(number, members, trials[trials["cell"] == cell], published)
+        Table(
+            name=slug(f"published-{published.name}-{number}-{cell}"),
+            title=f"Table {number} of {published.name}: {cell_labels(trials)[cell]}",
+            corner="Accuracy (%)",
+            columns=("Published", "Ours", "n", "Difference", "One more run (95 %)", "Published inside"),
+            rows=tuple(
+                (f"{ACCURACIES[one.published['metric']]}, {arm_title(one.ours['arm_label'])}", _entries(one))
+                for one in members
+            ),
+            caption=_caption(members, trials[trials["cell"] == cell]),
+        )
         for (number, cell), members in groups.items()
     ]
-
-
-def _table(
-    number: str, comparisons: Sequence[PublishedComparison], cell: pd.DataFrame, published: Published
-) -> Table:
-    return Table(
-        name=slug(f"published-{published.name}-{number}-{cell['cell'].iloc[0]}"),
-        title=f"Table {number} of {published.name}: {cell['cell_label'].iloc[0]}",
-        corner="Accuracy (%)",
-        columns=("Published", "Ours", "n", "Difference", "One more run (95 %)", "Published inside"),
-        rows=tuple(
-            (
-                f"{ACCURACIES[one.published['metric']]}, {arm_title(one.ours['arm_label'])}",
-                _entries(one),
-            )
-            for one in comparisons
-        ),
-        caption=_caption(comparisons, cell),
-    )
 
 
 def _entries(comparison: PublishedComparison) -> tuple[Entry, ...]:
@@ -71,11 +63,9 @@ def _caption(comparisons: Sequence[PublishedComparison], cell: pd.DataFrame) -> 
         )
     if any(np.isnan(one.published["runs"]) for one in comparisons):
         text += " How many runs were published is not known: the difference only."
-    done = int((cell["status"] == "FINISHED").sum())
-    if done < len(cell):
+    if (done := len(finished(cell))) < len(cell):
         text += f" Ours is incomplete: {done} of {len(cell)} trials are finished."
-    differing = _differences(comparisons)
-    if differing:
+    if differing := _differences(comparisons):
         text += f" Ours differs from what was published in {', '.join(differing)}."
     return text
 
@@ -101,11 +91,12 @@ def published_findings(comparisons: Sequence[PublishedComparison], published: Pu
         return []
     inside = sum(one.inside for one in nearest)
     differing = sum(bool(one.differing) for one in nearest)
-    otherwise = (
-        f" Ours was trained differently from {differing} of them: the tables say how." if differing else ""
-    )
     return [
         f"Of {len(nearest)} published single-run accuracies ({published.name}), {inside} lie where one more"
         " run of ours would lie with 95 %. They share training runs, so this count has no p-value."
-        + otherwise
+        + (
+            f" Ours was trained differently from {differing} of them: the tables say how."
+            if differing
+            else ""
+        )
     ]

@@ -21,7 +21,6 @@ from analysis.stats.importances import FEWEST, importances
 from analysis.stats.search import METHOD_TITLES, SearchStudy, members_frame, pareto_front
 from analysis.trials import finished, load
 from search_spaces import Selection
-from search_spaces.searches import Range
 from study.ledger.search_state import STATES, SearchTrial
 from trainables.metrics import METRICS
 
@@ -43,7 +42,6 @@ def search_report(
     """
     search, final = study.state.search, study.state.final_selection()
     figures, notes = _figures(study, stopped, cache)
-    searched = [searched_table(study, method, stopped) for method in study.state.members]
     configs = tuple(member.config for member in study.state.all)
     searched_count, final_count = number_of(len(configs), "searched configuration"), len(study.finals)
     step = f"{searched_count}, {number_of(final_count, 'trial')} of finalists"
@@ -56,7 +54,7 @@ def search_report(
             tables=(table,),
             headed=False,
         )
-        for table in searched
+        for table in (searched_table(study, method, stopped) for method in study.state.members)
     ]
     sections = [
         Section(id="finals", title="Finalists", tables=tuple(tables)),
@@ -96,18 +94,16 @@ def _figures(
         method: importances(study.state.search, members) for method, members in study.state.members.items()
     }
     known = {method: table for method, table in tables.items() if table is not None}
-    notes = [_too_few(study, method) for method in tables if method not in known]
+    notes = [
+        f"Importances of {METHOD_TITLES[method]} are not shown: it has"
+        f" {number_of(study.state.count('finished', method=method), 'finished trial')}, and it takes {FEWEST}"
+        " with different values."
+        for method in tables
+        if method not in known
+    ]
     if known:
         shown += _importance_figures(study, frame, known, cache)
     return shown + _pareto_figure(study, frame, cache), notes
-
-
-def _too_few(study: SearchStudy, method: str) -> str:
-    count = number_of(study.state.count("finished", method=method), "finished trial")
-    return (
-        f"Importances of {METHOD_TITLES[method]} are not shown: it has {count}, and it takes {FEWEST} with"
-        " different values."
-    )
 
 
 def _importance_figures(
@@ -117,7 +113,8 @@ def _importance_figures(
     counted = [f"{study.state.count('finished', method=name)} of {METHOD_TITLES[name]}" for name in tables]
     panels = {}
     for method, table in tables.items():
-        ranges = _ranges(study, method)
+        suggested = [study.state.search.recall(member.config) or {} for member in study.state.members[method]]
+        ranges = {name: allowed for values in suggested for name, (_, allowed) in values.items()}
         parameters = [(str(name), ranges[str(name)]) for name in table.index[:2]]
         panels[method] = frame[frame["method"] == method], parameters
     return [
@@ -140,11 +137,6 @@ def _importance_figures(
             "Slices and contour of the two most important parameters",
         ),
     ]
-
-
-def _ranges(study: SearchStudy, method: str) -> dict[str, Range]:
-    suggested = [study.state.search.recall(member.config) or {} for member in study.state.members[method]]
-    return {name: allowed for values in suggested for name, (_, allowed) in values.items()}
 
 
 def _pareto_figure(study: SearchStudy, frame: pd.DataFrame, cache: FigureCache) -> list[RenderedFigure]:
@@ -186,14 +178,14 @@ def _lead(study: SearchStudy) -> str:
 
 def _warnings(study: SearchStudy) -> list[str]:
     missing, planned = study.state.missing, study.state.search.trials * len(study.state.members)
+    done, finals = len(finished(study.finals)), len(study.finals)
     warnings = []
     if missing:
         warnings.append(f"This search is incomplete: {missing} of {planned} configurations have not ended.")
-    done = len(finished(study.finals))
-    if 0 < done < len(study.finals):
+    if 0 < done < finals:
         warnings.append(
-            f"{len(study.finals) - done} of {len(study.finals)} finalists' trials have no result. The"
-            " results below do not cover them."
+            f"{finals - done} of {finals} finalists' trials have no result. The results below do not cover"
+            " them."
         )
     return warnings
 

@@ -1,12 +1,12 @@
 """The tables of a search: its finalists, and every configuration that was tried."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.render.table import Entry, Table, entries
-from analysis.render.text import NO_VALUE, arm_title, span, spread_text
+from analysis.render.text import NO_VALUE, arm_title, over_seeds, spread_text
 from analysis.sections.cells import accuracy_rows
 from analysis.sections.differences import difference_table
 from analysis.stats.comparisons import TESTED
@@ -22,13 +22,10 @@ def final_tables(study: SearchStudy) -> list[Table]:
     """The tables of the finalists: results, differences, others beside them, and configurations."""
     if finished(study.finals).empty:
         return []
-    note = (
-        " Baseline: the finalist of cross-entropy with the highest mean validation accuracy over the fresh"
-        " seeds."
-    )
+    best = "the finalist of cross-entropy with the highest mean validation accuracy over the fresh seeds"
+    note = f" Baseline: {best}."
     differences = difference_table(study.compared, "finalists-differences", "Finalists: differences", note)
-    tables = [_results(study), differences, _beside(study), _configurations(study)]
-    return [table for table in tables if table]
+    return [*filter(None, (_results(study), differences, _beside(study), _configurations(study)))]
 
 
 def _results(study: SearchStudy) -> Table:
@@ -39,8 +36,7 @@ def _results(study: SearchStudy) -> Table:
     )
     summary = summarise(study.finals).assign(best=False)
     measured = set(summary.loc[summary["n"] > 0, "metric"])
-    n = summary.loc[summary["metric"] == TESTED, "finished"]
-    spread = "mean ± standard deviation over" if n.max() > 2 else "values of"
+    n = set(summary.loc[summary["metric"] == TESTED, "finished"])
     return Table(
         name="finalists",
         title="Finalists",
@@ -50,11 +46,9 @@ def _results(study: SearchStudy) -> Table:
             (f"{METRICS[objective].axis} in the search", searched),
             *accuracy_rows(summary[summary["metric"].isin(measured)]),
         ),
-        caption=(
-            f"Accuracy in %, {spread} n = {span(set(n))} fresh {'seed' if n.max() == 1 else 'seeds'} that the"
-            " search never saw. The first row is one seed's value, by which the configuration was chosen:"
-            " it is too good for that reason."
-        ),
+        caption=f"Accuracy in %, {over_seeds(n)} fresh {'seed' if max(n) == 1 else 'seeds'} that the search"
+        " never saw. The first row is one seed's value, by which the configuration was chosen: it is too good"
+        " for that reason.",
     )
 
 
@@ -84,53 +78,50 @@ def _beside(study: SearchStudy) -> Table | None:
         corner="Accuracy (%)",
         columns=(*(ACCURACIES[name] for name in metrics), "n"),
         rows=tuple(rows),
-        caption=(
-            f"Mean ± standard deviation over n seeds. The arms of {space} have the same data and"
-            f" {study.given.get('epochs', 'as many')} epochs, but other seeds: not paired, and not tested."
-        ),
+        caption=f"Mean ± standard deviation over n seeds. The arms of {space} have the same data and"
+        f" {study.given.get('epochs', 'as many')} epochs, but other seeds: not paired, and not tested.",
     )
 
 
 def _configurations(study: SearchStudy) -> Table:
-    parameters = [_parameters(study, member) for member in study.finalists.values()]
-    names = [name for name in FIELDS if any(name in values for values in parameters)]
+    parameters = _parameters(study, list(study.finalists.values()))
     return Table(
         name="finalists-configurations",
         title="Configurations of the finalists",
         corner="Parameter",
         columns=tuple(study.finalists),
-        rows=tuple((name, entries(*(values.get(name, NO_VALUE) for values in parameters))) for name in names),
+        rows=tuple((str(name), entries(*texts)) for name, texts in parameters.items()),
         caption=f"What was searched; {NO_VALUE} where it has no meaning. All else was fixed.",
     )
 
 
-def _parameters(study: SearchStudy, member: SearchTrial) -> dict[str, str]:
-    """What was suggested for a trial, as text."""
-    suggested = study.state.search.recall(member.config) or {}
-    return {name: _value_text(value) for name, (value, _) in suggested.items()}
-
-
-def _value_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else format_value(value)
+def _parameters(study: SearchStudy, members: Sequence[SearchTrial]) -> pd.DataFrame:
+    """What was suggested for each trial, as text: a column per parameter."""
+    suggested = [study.state.search.recall(member.config) or {} for member in members]
+    rows = [
+        {name: f"{v:g}" if isinstance(v, float) else format_value(v) for name, (v, _) in values.items()}
+        for values in suggested
+    ]
+    known = [name for name in FIELDS if any(name in row for row in rows)]
+    return pd.DataFrame(rows, columns=known).fillna(NO_VALUE)
 
 
 def searched_table(study: SearchStudy, method: str, stopped: Mapping[str, float]) -> Table:
     """Every configuration of a method, the best first."""
     ranked = study.state.ranked(method)
     members = [*ranked, *(member for member in study.state.members[method] if member not in ranked)]
-    parameters = [_parameters(study, member) for member in members]
-    names = [name for name in FIELDS if any(name in values for values in parameters)]
+    parameters = _parameters(study, members)
     objectives = study.state.search.objectives
     rows = []
-    for member, values in zip(members, parameters, strict=True):
+    for member, values in zip(members, parameters.itertuples(index=False), strict=True):
         first, *others = _reached(member, objectives, stopped)
-        shown = (*others, *(values.get(name, NO_VALUE) for name in names))
-        rows.append((str(member.number), (Entry(text=first, runs=(member.run_id,)), *entries(*shown))))
+        shown = (Entry(text=first, runs=(member.run_id,)), *entries(*others, *values))
+        rows.append((str(member.number), shown))
     return Table(
         name=f"searched-{method}",
         title=f"Searched configurations: {METHOD_TITLES[method]}",
         corner="No.",
-        columns=(*(METRICS[name].axis for name in objectives), "epochs", *names),
+        columns=(*(METRICS[name].axis for name in objectives), "epochs", *parameters),
         rows=tuple(rows),
         caption="Accuracies in %, of one seed each; in parentheses: when the trial was stopped.",
     )

@@ -15,7 +15,7 @@ from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
-from analysis.trials import finished, groups_of
+from analysis.trials import cells_of, finished, groups_of
 from search_spaces import Selection
 from study.ledger.ledger import Ledger
 from trainables.catalogue import TERMS
@@ -28,7 +28,7 @@ def study_report(
     trials = results.trials
     matched = match_published(results.summary, trials, published)
     tables = tuple(published_tables(matched, trials, published))
-    by_cell = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
+    by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = cell_sections(results, figures)
     whole = tuple(study_figures(results, cache))
@@ -87,7 +87,7 @@ def _overview(
             title=str(group["group_label"].iloc[0]),
             figures=tuple(group_figures(results, group, number, ledger, cache)),
         )
-        for number, group in groups_of(results.trials)
+        for number, group in groups_of(results.trials).items()
     ]
     parts.append(Section(title="The whole study", figures=whole))
     return Section(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, compare, describe_differences, pool
-from analysis.trials import config_of
+from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
 from trainables.arms import CE, Arm
 from trainables.metrics import ACCURACIES
@@ -25,11 +25,8 @@ _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label"
 class ComparedArms:
     """Arms that are compared with each other, paired by seed.
 
-    Attributes:
-        cell: its number.
-        trials: those of the cell, and of a control elsewhere with its label here.
-        configs: a trial of each arm, by label, in order.
-        families: `{baseline: {arm: its baseline}}`.
+    `trials` are those of the cell, and of a control elsewhere with its label here; `configs` has a trial of
+    each arm by label, in order; `families` are `{baseline: {arm: its baseline}}`.
     """
 
     cell: int
@@ -44,7 +41,7 @@ def compared_arms(trials: pd.DataFrame) -> Iterator[ComparedArms]:
     Controls elsewhere (`controls_elsewhere`) are added to the arms of the cell one at a time, so that a seed
     that one of them lacks costs the comparisons within the cell nothing.
     """
-    cells = {int(str(number)): cell for number, cell in trials.groupby("cell", sort=False)}
+    cells = cells_of(trials)
     configs = {number: arm_configs(cell) for number, cell in cells.items()}
     elsewhere = controls_elsewhere(configs)
     for number, cell in cells.items():
@@ -86,6 +83,11 @@ def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(
         table.reshape(len(rows), len(arms)), index=pd.Index(rows, name="seed"), columns=list(arms)
     )
+
+
+def pooled_values(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """Test accuracy, averaged over cells within each seed, and the dropped seeds (`stats.paired.pool`)."""
+    return pool([values_of(cell, TESTED) for cell in cells_of(trials).values()])
 
 
 def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = None) -> pd.DataFrame:

@@ -23,11 +23,8 @@ def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 
     Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
     change when it is switched on; an interaction, how much larger that change is with the other on than off.
-
-    Args:
-        values: one row per trial: `seed`, `value`, and a bool column for each factor; every combination of
-            switches for every seed.
-        factors: names of the switches.
+    `values` has a row per trial: `seed`, `value`, and a bool column for each of the `factors`; every
+    combination of switches for every seed.
 
     Returns:
         One row per term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
@@ -54,23 +51,13 @@ def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{len(values)} trials are too few for {len(names)} terms: take more seeds")
     fit = sm.OLS(values["value"], design.join(blocks)).fit()
     bounds = fit.conf_int(alpha=LEVEL)
-    table = pd.DataFrame(
-        {
-            "effect": fit.params[names],
-            "low": bounds.loc[names, 0],
-            "high": bounds.loc[names, 1],
-            "p": fit.pvalues[names],
-        }
-    )
-    table["p_holm"] = holm(table["p"].to_numpy(float))
-    return table.rename_axis("term")
+    table = pd.DataFrame({"effect": fit.params, "low": bounds[0], "high": bounds[1], "p": fit.pvalues})
+    table = table.loc[names]
+    return table.assign(p_holm=holm(table["p"].to_numpy(float))).rename_axis("term")
 
 
 def effects_of(group: pd.DataFrame) -> Effects:
     """Main effects and interactions of the augmentations on test accuracy, where every combination was run.
-
-    Args:
-        group: trials of cells that differ in their augmentations alone.
 
     Returns:
         For each arm, and for each γ > 0 minus its control: the table of `effects`, and the seeds that are
@@ -118,10 +105,9 @@ def _fit(
     terms = len(factors) + len(list(itertools.combinations(factors, 2)))
     if len(whole) < 2 or len(whole) * (wide.shape[1] - 1) <= terms:
         return None  # too few trials for so many terms
-    rows = [
-        {"seed": seed, "value": value, **{name: name in subset for name in factors}}
+    tables = [
+        pd.DataFrame({"seed": whole.index, "value": column, **{name: name in subset for name in factors}})
         for subset, column in zip(by_subset, whole.to_numpy().T, strict=True)
-        for seed, value in zip(whole.index, column, strict=True)
     ]
     dropped = [int(seed) for seed in wide.index if seed not in whole.index]
-    return effects(pd.DataFrame(rows), factors), dropped
+    return effects(pd.concat(tables, ignore_index=True), factors), dropped

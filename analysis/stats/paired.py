@@ -35,34 +35,20 @@ SMALLEST_FOR_BOLD = 6
 Vector = npt.NDArray[np.float64]
 
 
-class MissingSeeds(ValueError):
-    """Arms have results for different seeds; the message names those that are missing."""
-
-
-def common_seeds(values: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[int]]:
+def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     """The values (seeds × arms) of the seeds that every arm has, sorted; and the seeds that were dropped.
 
     An arm without any value stays: it is missing as a whole.
-
-    Raises:
-        MissingSeeds: an arm lacks a seed that another has, and `drop` is False.
     """
     values = values.sort_index().dropna(how="all")
-    present = values.dropna(axis="columns", how="all")
-    lacking = {arm: list(present.index[present[arm].isna()]) for arm in present if present[arm].isna().any()}
-    if lacking and not drop:
-        named = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in lacking.items())
-        raise MissingSeeds(f"arms are compared seed by seed, but there is no result for {named}")
-    dropped = sorted({int(seed) for seeds in lacking.values() for seed in seeds})
-    return values.drop(index=dropped), dropped
+    lacking = values.dropna(axis="columns", how="all").isna().any(axis="columns")
+    return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
 def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
-    """Compare arms with a baseline: one family of comparisons.
+    """Compare arms with one baseline, or each with its own: one family of comparisons.
 
-    Args:
-        values: seeds × arms, without seeds that only some arms have (`common_seeds`).
-        baseline: the arm that all others are compared with; or the baseline of each compared arm.
+    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`).
 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
@@ -74,9 +60,7 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataF
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
     arms = list(baseline)
     differences = values[arms].to_numpy(float) - values[list(baseline.values())].to_numpy(float)
-    return pd.DataFrame(
-        describe_differences(differences), index=pd.Index(arms, name="arm"), columns=list(COLUMNS)
-    )
+    return pd.DataFrame(describe_differences(differences), index=pd.Index(arms, name="arm"))
 
 
 def describe_differences(differences: Vector) -> dict[str, Vector]:
@@ -85,11 +69,11 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
     An arm without any value stays in the family, without a result.
 
     Raises:
-        MissingSeeds: an arm has a value for some seeds only.
+        ValueError: an arm has a value for some seeds only.
     """
     missing = np.isnan(differences)
     if (missing.any(axis=0) & ~missing.all(axis=0)).any():
-        raise MissingSeeds("an arm has no result for a seed that its baseline has, or the other way round")
+        raise ValueError("an arm has no result for a seed that its baseline has, or the other way round")
     present = ~missing.any(axis=0) & bool(len(differences))
     count = differences.shape[1]
     columns = {name: np.full(count, np.nan) for name in (*COLUMNS, "error")}
@@ -196,16 +180,13 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The result of choosing an arm.
+    """The chosen arm and its test value, by seed; and the highest mean test value of an arm.
 
-    Attributes:
-        test: test value of the chosen arm, by seed.
-        chosen: that arm, by seed.
-        optimistic: the highest mean test value of an arm: chosen on the test images, hence too high.
+    That arm is chosen on the test images: its value is too high.
     """
 
-    test: pd.Series
     chosen: pd.Series
+    test: pd.Series
     optimistic: float
     optimistic_arm: str
 
@@ -224,31 +205,24 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
     test = test.loc[validation.index, validation.columns]
     if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
         raise ValueError("an arm has no result for a seed")
-    chosen = pd.Series(
-        [validation.drop(index=seed).mean().idxmax() for seed in validation.index], index=validation.index
+    chosen = pd.Series({seed: validation.drop(index=seed).mean().idxmax() for seed in validation.index})
+    reported = pd.Series(
+        [test[arm].loc[seed] for seed, arm in zip(test.index, chosen, strict=True)], test.index
     )
     means = test.mean()
     return Selected(
-        test=pd.Series(
-            [float(test[arm].loc[seed]) for seed, arm in zip(test.index, chosen, strict=True)],
-            index=test.index,
-        ),
-        chosen=chosen,
-        optimistic=float(means.max()),
-        optimistic_arm=str(means.idxmax()),
+        chosen=chosen, test=reported, optimistic=float(means.max()), optimistic_arm=str(means.idxmax())
     )
 
 
 def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The arm with the highest mean, and those that are not distinguishable from it.
+    """The arm with the highest mean, and those that are not distinguishable from it, which is not "equal".
 
-    Args:
-        values: seeds × arms, without seeds that only some arms have.
+    `values` are seeds × arms, without seeds that only some arms have.
 
     Returns:
         The best arm (None without any value), and the others whose paired difference to it is not significant
-        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none. "Not
-        distinguishable" is not "equal".
+        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none.
     """
     arms = [arm for arm in values.columns if values[arm].notna().any()]
     if not arms:

@@ -53,20 +53,18 @@ def read_published(path: Path = THESIS) -> Published:
         raise ValueError(f"--published: {path} cannot be read: {error}") from None
     if not isinstance(rows.index, pd.RangeIndex):  # what pandas makes of them
         raise ValueError(f"--published: {path} cannot be read: lines have more entries than the first")
-    missing = [name for name in REQUIRED if name not in rows.columns]
-    unknown = [name for name in rows.columns if name not in (*REQUIRED, *FIELDS)]
-    if missing or unknown:
-        what = f"lacks the columns {', '.join(missing)}" if missing else f"has the column {unknown[0]!r}"
-        hint = nearest(unknown[0], (*REQUIRED, *FIELDS)) if unknown and not missing else ""
-        raise ValueError(
-            f"--published: {path} {what}{hint}; allowed: {', '.join(REQUIRED)}, and fields of TrialConfig"
-        )
-    numbers = [number for number in range(len(lines)) if number not in skipped][1:]
+    allowed = f"allowed: {', '.join(REQUIRED)}, and fields of TrialConfig"
+    if missing := [name for name in REQUIRED if name not in rows.columns]:
+        raise ValueError(f"--published: {path} lacks the columns {', '.join(missing)}; {allowed}")
+    for name in rows.columns.difference([*REQUIRED, *FIELDS], sort=False):
+        hint = nearest(name, (*REQUIRED, *FIELDS))
+        raise ValueError(f"--published: {path} has the column {name!r}{hint}; {allowed}")
+    numbers = [number for number in range(1, len(lines) + 1) if number - 1 not in skipped][1:]
     for number, row in zip(numbers, rows.to_dict("records"), strict=True):
         try:
             _check(row)
         except ValueError as error:
-            raise ValueError(f"--published: {path}, line {number + 1}: {error}") from None
+            raise ValueError(f"--published: {path}, line {number}: {error}") from None
     for name in ("mean", "std", "runs"):
         rows[name] = pd.to_numeric(rows[name].replace("", np.nan))
     rows["augmentations"] = [
@@ -82,27 +80,19 @@ def _check(row: Mapping[Hashable, Any]) -> None:
     Arm.parse(row["arm"])
     _config(row)
     for name, optional, high in (("mean", False, 100.0), ("std", True, 100.0), ("runs", True, np.inf)):
-        text = row[name]
-        if not (optional and text == "") and not (_is_number(text) and 0 <= float(text) <= high):
-            limits = f"a number from 0 to {high:g}" if np.isfinite(high) else "a number"
-            raise ValueError(f"{name}: got {text!r}; allowed: {limits}{' or nothing' if optional else ''}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
+        number = pd.to_numeric(row[name], errors="coerce")
+        if not (optional and row[name] == "") and not (np.isfinite(number) and 0 <= number <= high):
+            allowed = "a number" + (f" from 0 to {high:g}" if np.isfinite(high) else "")
+            allowed += " or nothing" if optional else ""
+            raise ValueError(f"{name}: got {row[name]!r}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedComparison:
     """A published number (a row of its file) beside one of ours (a row of `summarise`).
 
-    Attributes:
-        predicted: where one more run of ours lies with 95 % probability, in per cent; None unless the
-            published number is a single run's and there are enough seeds.
-        differing: `epochs` -> `10, published 1000` for each field that differs.
+    One more run of ours lies in `predicted` with 95 % probability, in per cent; None unless the published
+    number is a single run's and there are enough seeds. `differing` fields: `epochs` -> `10, published 1000`.
     """
 
     published: Mapping[Hashable, Any]

@@ -35,13 +35,13 @@ class Results:
     @cached_property
     def pooled_by_group(self) -> dict[int, list[pd.DataFrame]]:
         """The comparisons pooled over the cells of each group."""
-        groups = groups_of(self.trials)
+        groups = groups_of(self.trials).items()
         return {number: pooled_comparisons(self.trials, set(group["cell"])) for number, group in groups}
 
     @cached_property
     def effects(self) -> dict[int, Effects]:
         """The effects of augmentations in each group."""
-        return {number: effects_of(group) for number, group in groups_of(self.trials)}
+        return {number: effects_of(group) for number, group in groups_of(self.trials).items()}
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:

@@ -49,8 +49,7 @@ class SearchStudy:
             return pd.DataFrame(columns=["key", "status", "run_id", "changed", "cell", "arm_label", "seed"])
         labels = {member.config: label for label, member in self.finalists.items()}
         trials = load(selection, self.records)
-        trials["arm_label"] = [labels[trial.replace(seed=SEED)] for trial in selection.trials]
-        return trials.assign(cell=0)
+        return trials.assign(cell=0, arm_label=[labels[t.replace(seed=SEED)] for t in selection.trials])
 
     @cached_property
     def given(self) -> dict[str, Any]:
@@ -61,14 +60,12 @@ class SearchStudy:
     def beside(self) -> pd.DataFrame:
         """Finished trials of the space that is shown beside, with the same data and epochs."""
         space = self.state.search.beside
-        if space is None:
-            return pd.DataFrame()
         same = {name: self.given[name] for name in SHARED_FIELDS if name in self.given}
-        trials = dict.fromkeys(trial.replace(**same) for trial in SPACES[space]())
+        trials = dict.fromkeys(trial.replace(**same) for trial in (SPACES[space]() if space else ()))
         known = tuple(trial for trial in trials if trial.key in self.records)
         if not known:
             return pd.DataFrame()
-        return finished(load(Selection(space=space, trials=known, steps=()), self.records))
+        return finished(load(Selection(space=str(space), trials=known, steps=()), self.records))
 
     @cached_property
     def baseline(self) -> str | None:
@@ -83,13 +80,12 @@ class SearchStudy:
     def compared(self) -> pd.DataFrame:
         """Finalists of two views compared with the baseline (`analysis.stats.comparisons`); may be empty."""
         pairs = [label for label, member in self.finalists.items() if two_views(member.config)]
-        if self.baseline is None or not pairs:
-            return comparisons(self.finals, [])
-        configs = {label: arm_configs(self.finals)[label] for label in (self.baseline, *pairs)}
-        families = {self.baseline: dict.fromkeys(pairs, self.baseline)}
-        return comparisons(
-            self.finals, [ComparedArms(cell=0, trials=self.finals, configs=configs, families=families)]
-        )
+        groups = []
+        if self.baseline and pairs:
+            configs = {label: arm_configs(self.finals)[label] for label in (self.baseline, *pairs)}
+            families = {self.baseline: dict.fromkeys(pairs, self.baseline)}
+            groups = [ComparedArms(cell=0, trials=self.finals, configs=configs, families=families)]
+        return comparisons(self.finals, groups)
 
 
 def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFrame:
@@ -97,25 +93,23 @@ def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFr
 
     `stopped` is the validation accuracy when a trial was stopped early, by key.
     """
-    objectives = study.state.search.objectives
+    search = study.state.search
     rows = []
     for member in study.state.all:
-        parameters = study.state.search.recall(member.config) or {}
-        values = member.objectives or (np.nan,) * len(objectives)
-        rows.append(
-            {
-                "method": member.config.method,
-                "number": member.number,
-                "state": member.state,
-                "epochs": member.epochs if member.state in ("finished", "pruned") else np.nan,
-                "value": values[0],
-                "stopped": stopped.get(member.config.key, np.nan),
-                **dict(zip(objectives, values, strict=True)),
-                **{name: value for name, (value, _) in parameters.items()},
-                "key": member.config.key,
-                "run_id": member.run_id,
-            }
-        )
+        values = member.objectives or (np.nan,) * len(search.objectives)
+        row = {
+            "method": member.config.method,
+            "number": member.number,
+            "state": member.state,
+            "epochs": member.epochs if member.state in ("finished", "pruned") else np.nan,
+            "value": values[0],
+            "stopped": stopped.get(member.config.key, np.nan),
+            **dict(zip(search.objectives, values, strict=True)),
+            **{name: value for name, (value, _) in (search.recall(member.config) or {}).items()},
+            "key": member.config.key,
+            "run_id": member.run_id,
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -7,31 +7,23 @@ import pandas as pd
 
 from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.paired import best, common_seeds
-from analysis.trials import finished, metric_names
+from analysis.trials import cells_of, finished, metric_names
 from trainables.metrics import ACCURACIES
-
-SUMMARY_COLUMNS = (
-    *("dataset", "backbone", "augmentations", "arm", "gamma", "metric"),
-    *("n", "planned", "mean", "std", "run_ids"),
-    *("cell", "arm_label", "finished", "values", "best", "shared"),
-)
 
 
 def summarise(trials: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the finished seeds, in full precision.
 
     Returns:
-        One row per cell × arm × metric with `SUMMARY_COLUMNS`: fractions; `n` values, of `finished` and of
-        `planned` trials; `std` with ddof = 1, NaN for one seed; `values` by seed and `run_ids` as text with
-        spaces between. `best`, in rows of test accuracy: whether the arm has the highest mean over the
-        `shared` seeds that all arms of the cell have, or is not distinguishable from that arm.
+        One row per `cell`, arm (`arm`, `arm_label`) and `metric`, with `dataset`, `backbone`,
+        `augmentations`, `gamma`; `mean` and `std` (ddof = 1, NaN for one seed) are fractions; `n` values, of
+        `finished` and of `planned` trials; `values` by seed and `run_ids` as text with spaces between.
+        `best`, in rows of test accuracy: whether the arm has the highest mean over the `shared` seeds that
+        all arms of the cell have, or is not distinguishable from that arm.
     """
-    others = [name for name in metric_names(trials) if name not in ACCURACIES]
-    metrics = [*ACCURACIES, *others]
+    metrics = [*ACCURACIES, *(name for name in metric_names(trials) if name not in ACCURACIES)]
     trials = trials.reindex(columns=[*trials.columns, *(name for name in ACCURACIES if name not in trials)])
-    bold: dict[Hashable, tuple[list[str], int]] = {
-        cell: best_arms(planned) for cell, planned in trials.groupby("cell", sort=False)
-    }
+    bold: dict[Hashable, tuple[list[str], int]] = {n: best_arms(cell) for n, cell in cells_of(trials).items()}
     rows = []
     for (cell, label), planned in trials.groupby(["cell", "arm_label"], sort=False):
         done = finished(planned).sort_values("seed")
@@ -58,14 +50,14 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
                     "shared": bold[cell][1],
                 }
             )
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
     """The arms that tables emphasise, the best first, and over how many seeds: those that all arms have."""
     if TESTED not in cell:
         return [], 0
-    values, _ = common_seeds(values_of(cell, TESTED), drop=True)
+    values, _ = common_seeds(values_of(cell, TESTED))
     if values.notna().any().sum() < 2:
         return [], len(values)  # there is nothing to be better than
     first, alike = best(values)
