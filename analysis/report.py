@@ -62,7 +62,7 @@ def render(
         write(trials, folder / FRAME)
         return report, [*written, folder / FRAME]
 
-    state = f"{digest_of(trials)} {numbers.name} {pd.util.hash_pandas_object(numbers.rows).sum()}"
+    state = f"{digest_of(trials)} {numbers.name} {digest_of(numbers.rows)}"
     return _publish(build, state, ledger, folder, ui=ui, force=force)
 
 

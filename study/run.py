@@ -26,6 +26,7 @@ from study import search_session, session
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
+from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
 
 SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM outside of training; within, Ray Tune is stopped in order."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,13 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+        number = signal.SIGTERM if isinstance(stop, connection.Terminated) else signal.SIGINT
         invocation.say(f"\nstopped by {number.name}\nresume:   {rerun_command()}")
         return 128 + number
 
 
 def _terminate(*_: object) -> None:
-    raise _Terminated
+    raise connection.Terminated
 
 
 def _locked_study(invocation: Invocation) -> int:

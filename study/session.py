@@ -134,7 +134,7 @@ class StudyRun:
 
         self.invocation = invocation
         self.forecast = plan.forecast
-        self._trained = dict(plan.to_run)
+        self._epochs_done = dict(plan.to_run)
         self._deadline = deadline
         self._lease_lost = lease_lost
         self._progress = Progress(trials, epochs, invocation.console)
@@ -158,7 +158,7 @@ class StudyRun:
         self._progress.on(event)
         self._writer.put(event)
         if isinstance(event, EpochDone):
-            self._trained[event.config] = int(event.row["epoch"])
+            self._epochs_done[event.config] = int(event.row["epoch"])
 
     @property
     def budget(self) -> "Budget | None":
@@ -169,7 +169,7 @@ class StudyRun:
             return None
         return Budget(
             deadline=self._deadline,
-            seconds=lambda trial: self.forecast.seconds(trial, self._trained.get(trial, 0)),
+            seconds=lambda trial: self.forecast.seconds(trial, self._epochs_done.get(trial, 0)),
             text=format_duration(self.invocation.args.budget),
         )
 
@@ -239,7 +239,7 @@ class StudyRun:
         from study.cluster.trial_queue import TrialQueue
 
         stage = {STAGE_TAG: FINAL_STAGE} if self.invocation.search else {}
-        jobs = [(trial, make_job(trial, stage)) for trial in self._trained]
+        jobs = [(trial, make_job(trial, stage)) for trial in self._epochs_done]
         limit = self.invocation.resources.max_concurrent or sys.maxsize
         return TrialQueue(jobs, self.budget, lambda: limit)
 

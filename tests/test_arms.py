@@ -49,21 +49,18 @@ def test_another_term_is_called_by_its_own_name(monkeypatch: pytest.MonkeyPatch)
     assert Arm.parse(str(arm)) == arm
     assert arm.title == "VICReg, γ = 0.1 (views=asymmetric)"
     assert arm.setting == "VICReg views=asymmetric"
-    assert arm.baseline == Arm(0.0, options=("views=asymmetric",))
     assert arm.fields == {"method": "siamese", "gamma": 0.1, "term": "vicreg"}
-    mixed = [arm, Arm(0.01), Arm(0.0), Arm(0.001), Arm(), Arm(0.01, "vicreg")]
-    assert [str(one) for one in sorted(mixed, key=lambda one: one.order)] == [
-        *("ce", "siamese-0", "siamese-0.001", "siamese-0.01"),
-        *("vicreg-0.01", "vicreg-0.1 views=asymmetric"),
+    with pytest.raises(ValueError, match=r"allowed: ce, siamese-0, siamese-0\.001, vicreg-0\.1, …$"):
+        Arm.parse("simclr-1")
+
+
+def test_baselines_rank_before_what_is_compared_with_them() -> None:
+    assert [Arm.parse(label).rank for label in (CE, "ce epochs=2000", CONTROL, "siamese-0.01")] == [
+        0,
+        0,
+        1,
+        2,
     ]
-
-
-def test_baselines() -> None:
-    assert Arm.parse(CE).baseline is None
-    assert str(Arm.parse(CONTROL).baseline) == CE
-    assert str(Arm.parse("siamese-0.01").baseline) == CONTROL
-    assert Arm().is_ce
-    assert not Arm(options=("epochs=2000",)).is_ce
     assert Arm().setting == Arm(0.1).setting == ""
 
 

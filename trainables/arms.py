@@ -1,4 +1,4 @@
-"""What is compared within a cell, as a value: an arm is parsed, printed, titled and ordered here alone.
+"""What is compared within a cell, as a value: an arm is parsed, printed, titled and ranked here alone.
 
 As text an arm is `ce`, or the method and the weight of its consistency term: `siamese-0`, `siamese-0.001`.
 A label adds the fields that tell apart arms of one name within a cell: `siamese-0.001 views=asymmetric`.
@@ -7,7 +7,7 @@ Standard library only.
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trainables.catalogue import FIRST_TERM, TERMS
 
@@ -45,12 +45,12 @@ class Arm:
             return cls(options=tuple(options))
         method, _, weight = name.partition("-")
         term = FIRST_TERM if method == "siamese" else method
-        allowed = "siamese" if term == FIRST_TERM else term
-        if term in TERMS and method == allowed and _is_weight(weight):
+        if term in TERMS and _is_weight(weight):
             arm = cls(float(weight), term, tuple(options))
             if arm.name == name:  # not siamese-0.10: one arm has one name
                 return arm
-        raise ValueError(f"arm: got {name!r}; allowed: ce, siamese-0, siamese-0.001, …")
+        others = "".join(f", {other}-0.1" for other in TERMS if other != FIRST_TERM)
+        raise ValueError(f"arm: got {name!r}; allowed: ce, siamese-0, siamese-0.001{others}, …")
 
     def __str__(self) -> str:
         """The label."""
@@ -82,28 +82,15 @@ class Arm:
         return {"method": "siamese", "gamma": self.gamma, "term": self.term}
 
     @property
-    def is_ce(self) -> bool:
-        """Whether it is the baseline of one view itself, not a variant of it."""
-        return self.gamma is None and not self.options
-
-    @property
     def setting(self) -> str:
         """What arms that differ in γ alone have in common; empty for the first term without options."""
         term = "" if self.term == FIRST_TERM else TERMS[self.term]
         return " ".join(filter(None, [term, *self.options]))
 
     @property
-    def baseline(self) -> "Arm | None":
-        """What its effect is measured against: `ce` for the control, the control for a term; else None."""
-        if self.gamma is None:
-            return None
-        return Arm() if self.gamma == 0 else replace(self, gamma=0.0, term=FIRST_TERM)
-
-    @property
-    def order(self) -> tuple[bool, bool, int, float, tuple[str, ...]]:
-        """Sorts arms as tables list them: `ce`, the control, then term by term with growing γ."""
-        gamma = -math.inf if self.gamma is None else self.gamma
-        return self.gamma is not None, gamma > 0, list(TERMS).index(self.term), gamma, self.options
+    def rank(self) -> int:
+        """Its place among arms: `ce` and its variants, the control, arms with a term."""
+        return 0 if self.gamma is None else 1 + (self.gamma > 0)
 
 
 def weight_text(gamma: float) -> str:

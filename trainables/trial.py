@@ -1,6 +1,6 @@
 """What one trial is: a frozen description, its identity (`key`) and what training it returns.
 
-This module is the only place with defaults for what is trained, and each field says everything about itself:
+All defaults of what can be varied stand here, and each field says everything about itself:
 default, range, part of the identity, when it matters. Like all that it imports it needs the standard library
 alone: command lines, search spaces and analysis use it without PyTorch.
 """
@@ -44,8 +44,8 @@ def two_views(trial: "TrialConfig") -> bool:
 
 
 def with_term(*terms: str) -> Rule:
-    """Where a consistency term is trained, any or one of these."""
-    names = " or ".join(f"{TERMS[term]}" for term in terms)
+    """Where one of these consistency terms is trained; without names, where any is."""
+    names = " or ".join(TERMS[term] for term in terms)
     return Rule(
         f"{names}, γ > 0" if terms else "γ > 0",
         lambda trial: two_views(trial) and bool(trial.gamma) and (not terms or trial.term in terms),

@@ -111,9 +111,8 @@ def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
 
 def baseline_first(arms: Sequence[str]) -> list[str]:
     """Labels of arms, cross-entropy alone first; without it, γ = 0."""
-    gammas = {label: Arm.parse(label).gamma for label in arms}
-    baseline = None if None in gammas.values() else 0.0
-    return sorted(arms, key=lambda label: gammas[label] != baseline)
+    ranks = {label: Arm.parse(label).rank for label in arms}
+    return sorted(arms, key=lambda label: ranks[label] != min(ranks.values()))
 
 
 def silhouette(panel: Embedding) -> float | None:

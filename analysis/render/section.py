@@ -19,7 +19,7 @@ class RenderedFigure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of a report. Its contents are shown in the order of the attributes.
+    """A part of a report: paragraphs, findings, tables, facts, parts, figures, items, notes, in this order.
 
     Attributes:
         title: its heading; empty: none.

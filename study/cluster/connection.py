@@ -19,6 +19,10 @@ TIMEOUT = 5
 """Seconds to wait for the head of a cluster."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends the driver at once instead of in order."""
+
+
 class ClusterError(ValueError):
     """Ray cannot be used as asked; the message says what was given and what is allowed."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from ray import tune
 
 from study.cluster import ray_internals
+from study.cluster.connection import Terminated
 from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
@@ -105,7 +106,7 @@ class GracefulStop:
         first = self.received is None
         self.received = signal.Signals(number)
         if not (first and ray_internals.end_tune_loop()):
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 class TuneCallback(tune.Callback):
