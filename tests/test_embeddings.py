@@ -584,8 +584,8 @@ def test_the_caption_tells_what_is_shown(panels: list[Embedding]) -> None:
         " that are drawn."
     )
     large = embedding(np.zeros((2000, 2)), [0] * 2000)
-    told = drawing.caption([large], "test", 0, what="z")
-    assert "embeddings z (kept where γ > 0) of 2,000 clean test images, the same images for every arm" in told
+    told = drawing.caption([large], "test", 0)
+    assert "features h of 2,000 clean test images, the same images for every arm" in told
     assert "perplexity 30" in told
     few = embedding(np.zeros((10, 2)), [0] * 10)
     assert "(k = 9, cosine" in drawing.caption([few], "test", 0)
