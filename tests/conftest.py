@@ -163,7 +163,7 @@ def cluster() -> Iterator[Callable[..., object]]:
     made = []
 
     def make(*nodes: dict[str, float]) -> Cluster:
-        made.append(Cluster(initialize_head=True, head_node_args=nodes[0]))
+        made.append(Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **nodes[0]}))
         for node in nodes[1:]:
             made[0].add_node(**node)
         return made[0]

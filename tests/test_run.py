@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,7 +165,7 @@ def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
     assert "to run: 0" in out
 
 
-def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> None:
+def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path, empty_store: Path) -> None:
     """One more seed of two arms; then a trial that diverges stops no other and is not run again unasked."""
     before = {name: r.changed for name, r in records(study).items()}
     more = run(study, *TINY, *ARMS, "--seeds", "3", "--no-report")
@@ -174,6 +175,8 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path) -> No
     assert after.keys() - before.keys() == {"ce/s2", "siamese-0.01/s2"}
     assert {name: after[name] for name in before} == before
 
+    (study / "failing").mkdir()
+    shutil.copy(empty_store, study / "failing/mlflow.db")
     failing = [*TINY, "--only", "arm=ce", "--seeds", "1", "--set", "lr=1e30", "--output", "failing"]
     failed = run(study, *failing)
     assert failed.returncode == 1
