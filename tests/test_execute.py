@@ -1,7 +1,11 @@
 """Which job is handed out when; what Tune does with them is tested through the command line."""
 
+import signal
 import time
 
+import pytest
+
+from study.cluster.connection import Terminated
 from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Interrupted
@@ -123,3 +127,17 @@ def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> No
     assert queue.suggest("c")["seed"] == 1
     queue.on_trial_complete("c")
     assert queue.suggest("d") == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_that_cannot_stop_in_order_says_which_it_was(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
+    """Before Tune has set its handler, or the second time: the exit code tells Ctrl-C from SIGTERM."""
+    stop = GracefulStop()
+    with stop, pytest.raises(KeyboardInterrupt) as caught:
+        signal.raise_signal(number)
+    assert caught.type is raised
+    assert stop.received is number
