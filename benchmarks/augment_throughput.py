@@ -72,7 +72,7 @@ def v1(size: int) -> Callable[[Tensor], object]:
     made: dict[int, list[object]] = {}
 
     def views(images: Tensor) -> object:
-        if id(images) not in made:  # a dataset of one's own would hold PIL images
+        if id(images) not in made:  # a dataset class would hold PIL images
             made[id(images)] = [to_image(image) for image in images]
         return [torch.stack([view(image) for image in made[id(images)]]) for _ in range(2)]
 
