@@ -11,11 +11,12 @@ from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
 from search_spaces.seeds import SeedPlan
+from trainables import metrics
 from trainables.arms import CE, Arm
 from trainables.metrics import ACCURACIES
 from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
 
-TESTED = "test_acc"
+TESTED = metrics.TESTED
 """The only metric with p-values; the others are descriptive."""
 _ADJUSTED = ("p_t", "p", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""

@@ -46,9 +46,7 @@ def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
-def compare(
-    values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED
-) -> pd.DataFrame:
+def compare(values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED) -> pd.DataFrame:
     """Compare arms with one baseline, or each with its own: one family of comparisons.
 
     `values` are seeds × arms, without seeds that only some arms have (`common_seeds`); `rule` depends on what

@@ -5,8 +5,9 @@ unit is looked at after the numbers of seeds that its plan names, each time at t
 what it gets depends on its results, not on when or where trials ran, or how often a study was interrupted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,31 +59,38 @@ class _Values:
         return True
 
 
+class Look(NamedTuple):
+    """How many seeds the cells of a unit take, and whether these are `running`, `decided` or `undecided`."""
+
+    seeds: int
+    state: str
+
+
 class SeedSchedule:
     """The seeds that each cell of a selection with a range takes, as results come in.
 
-    The `margin` is that of the cells' plan in the ledger, which was declared before the first look.
+    Margin and steps are those of the cells' plan in the ledger, which was declared before the first look.
     """
 
     def __init__(
         self, selection: Selection, records: Mapping[str, TrialRecord], plans: Mapping[str, SeedPlan]
     ) -> None:
-        """Take in what the ledger has; `plans` are the cells' own, by digest. The selection has a range."""
-        assert selection.seeds is not None
-        self._selection, self._looks = selection, selection.seeds.looks
+        """Take in what the ledger has; `plans` are the cells' own, by digest. ValueError without a range."""
+        self._selection, self._plan = selection, _range_of(selection)
         self._frame = load(selection, records, plans)
         self._frame = self._frame.reindex(columns=list(dict.fromkeys([*self._frame.columns, TESTED])))
         self._row = dict(zip(self._frame["key"], self._frame.index, strict=True))
+        self._cells = [int(cell) for cell in self._frame["cell"]]
         self._unit_of = _units(self._frame)
-        self._seeds = {unit: self._count(unit) for unit in dict.fromkeys(self._unit_of.values())}
+        self._looks = {unit: self._look(unit) for unit in dict.fromkeys(self._unit_of.values())}
 
     @property
     def selection(self) -> Selection:
         """The trials that are wanted so far, with a step that says so."""
-        wanted = [t for t in self._selection.trials if t.seed < self._seeds[self._unit(t)]]
-        counts = sorted({self._seeds[unit] for unit in self._unit_of.values()})
-        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        step = f"--until decided: {len(wanted)} so far, {span} seeds a cell"
+        wanted = [t for t in self._selection.trials if t.seed < self._looks[self._unit(t)].seeds]
+        counts = sorted({look.seeds for look in self._looks.values()})
+        seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        step = f"--until decided: {len(wanted)} so far, {seeds} seeds a cell"
         return replace(self._selection, trials=tuple(wanted), steps=(*self._selection.steps, step))
 
     def take(self, trial: TrialConfig, status: str, value: float | None) -> list[TrialConfig]:
@@ -93,25 +101,41 @@ class SeedSchedule:
         self._frame.loc[row, "status"] = status
         self._frame.loc[row, TESTED] = np.nan if value is None else value
         unit = self._unit(trial)
-        before, self._seeds[unit] = self._seeds[unit], self._count(unit)
-        new = range(before, self._seeds[unit])
+        before, self._looks[unit] = self._looks[unit], self._look(unit)
+        new = range(before.seeds, self._looks[unit].seeds)
         return [t for t in self._selection.trials if t.seed in new and self._unit(t) == unit]
 
-    def _unit(self, trial: TrialConfig) -> int:
-        return self._unit_of[int(self._frame.at[self._row[trial.key], "cell"])]
+    @property
+    def outcome(self) -> str:
+        """How many cells are decided, after how many seeds, in a line for people."""
+        looks = [self._looks[of] for of in self._unit_of.values()]
+        after = sorted(look.seeds for look in looks if look.state == "decided")
+        seeds = " to ".join(str(count) for count in dict.fromkeys((*after[:1], *after[-1:])))
+        undecided = sum(look.state == "undecided" for look in looks)
+        parts = {
+            f"decided after {seeds} seeds": len(after),
+            f"undecided after {self._plan.high}, the most that were declared": undecided,
+            "not finished": len(looks) - len(after) - undecided,
+        }
+        return ", ".join(f"{count} of {len(looks)} cells {what}" for what, count in parts.items() if count)
 
-    def _count(self, unit: int) -> int:
+    def _unit(self, trial: TrialConfig) -> int:
+        return self._unit_of[self._cells[self._row[trial.key]]]
+
+    def _look(self, unit: int) -> Look:
         """How many seeds the cells of a unit take, as far as their results say."""
         cells = [cell for cell, of in self._unit_of.items() if of == unit]
         groups = list(_values(self._frame[self._frame["cell"].isin(cells)]))
-        for seeds in self._looks:
+        plans = [group.group.plan for group in groups]
+        margin = next((plan.margin for plan in plans if plan), None)
+        same = (plan for plan in plans if plan and (plan.low, plan.high) == (self._plan.low, self._plan.high))
+        looks = next(same, self._plan).looks
+        for seeds in looks:
             if not all(group.ended.issuperset(range(seeds)) for group in groups):
-                return seeds
-            plans = [group.group.plan for group in groups]
-            margin = next((plan.margin for plan in plans if plan), None)
+                return Look(seeds, "running")
             if all(group.is_decided(seeds, margin) for group in groups):
-                return seeds
-        return self._looks[-1]
+                return Look(seeds, "decided")
+        return Look(looks[-1], "undecided")
 
 
 def _values(frame: pd.DataFrame) -> Iterator[_Values]:
@@ -135,11 +159,11 @@ def _units(frame: pd.DataFrame) -> dict[int, int]:
 
 
 def planned_steps(selection: Selection, slots: int | None) -> SeedPlan:
-    """The selection's range with a step that fills `slots` trials at once, if a round of one seed does not."""
-    assert selection.seeds is not None
+    """The selection's range with a step that fills `slots`, where one more seed would leave some idle."""
+    plan = _range_of(selection)
     arms = sum(trial.seed == 0 for trial in selection.trials)
     step = max(1, (slots or 1) // max(arms, 1))
-    return replace(selection.seeds, step=min(step, selection.seeds.high - selection.seeds.low))
+    return replace(plan, step=min(step, plan.high - plan.low))
 
 
 def decided_selection(
@@ -151,3 +175,9 @@ def decided_selection(
     return SeedSchedule(selection, records, plans).selection
 
 
+def _range_of(selection: Selection) -> SeedPlan:
+    if selection.seeds is None or not selection.seeds.is_range:
+        raise ValueError(
+            f"--seeds: got {selection.seeds}; verdicts decide within a range such as 3..12 alone"
+        )
+    return selection.seeds

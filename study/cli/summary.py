@@ -29,11 +29,16 @@ def print_search_summary(invocation: Invocation, state: SearchState, stop: "Grac
 
 
 def print_summary(
-    invocation: Invocation, plan: Plan, stop: "GracefulStop | None", state: SearchState | None = None
+    invocation: Invocation,
+    plan: Plan,
+    stop: "GracefulStop | None",
+    state: SearchState | None = None,
+    outcome: str | None = None,
 ) -> int:
     """Print what is missing of the final `plan`, and what to type next; returns the exit code.
 
-    `stop` is why training ended early, `state` that of the search whose finalists are planned.
+    `stop` is why training ended early, `state` that of the search whose finalists are planned, `outcome` says
+    which cells of a range of seeds are decided.
     """
     done, stale = len(plan.done), len(plan.stale)
     total = len(plan.selection.trials) - stale
@@ -57,6 +62,8 @@ def print_summary(
         more = rerun_command("--trials", str(2 * state.search.trials))
         counts = f"{len(state.all)} configurations searched, {done} trials of finalists"
         lines.append(f"complete: {counts}. More: {more}")
+    elif plan.complete and outcome is not None:
+        lines.append(f"complete: {done} trials, {outcome}")
     elif plan.complete:
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
