@@ -112,8 +112,8 @@ def always_valid_p(differences: Vector) -> Vector:
 def always_valid_interval(differences: Vector, level: Vector) -> Bounds:
     """Intervals for 1 - `level` (m,) that hold after any number of seeds: where E_k < 1 / `level`.
 
-    After k seeds: mean ± s · √((k - 1)/k · (K - 1)/(1 - K r)), r = c²/(k + c²), K = (level² r)^(-1/k), and the
-    whole line while K r >= 1; then what all k <= n have in common.
+    After k seeds: mean ± s · √((k - 1)/k · (K - 1)/(1 - K r)), r = c²/(k + c²), K = (level² r)^(-1/k), and
+    the whole line while K r >= 1; then what all k <= n have in common.
     """
     n, m = differences.shape
     if n < 2:
@@ -183,7 +183,7 @@ def smallest_p(low: int, high: int) -> Vector:
 
 
 def _p_along(differences: Vector, low: int) -> Vector:
-    """p-values of the t-test after `low`, …, n seeds, or after n where there are fewer; NaN without spread."""
+    """p-values of the t-test after `low`, …, n seeds (after n if there are fewer); NaN without spread."""
     n = len(differences)
     first = max(min(low, n), 2)
     mean, deviation = _running(differences)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.comparisons import TESTED, ComparedArms, compared_arms, values_of
-from analysis.stats.paired import FEWEST, LEVEL, Vector, describe_differences
+from analysis.stats.paired import adjust, verdicts
 from analysis.stats.sequential import rule_for
 from analysis.trials import load
 from search_spaces import Selection
@@ -21,21 +21,7 @@ from search_spaces.seeds import SeedPlan
 from study.ledger.records import TrialRecord
 from trainables.trial import TrialConfig
 
-VERDICTS = ("claimed", "small", "undecided", "missing")
-"""Of a comparison: a difference is claimed; it is smaller than the margin; neither; it has no results."""
 ENDED = ("FINISHED", "FAILED")
-
-
-def verdicts(columns: Mapping[str, Vector], margin: float | None) -> list[str]:
-    """The verdict on each comparison, from the columns of `describe_differences`; `margin` in points."""
-    n, low, high = (np.asarray(columns[name], float) for name in ("n", "delta_low_holm", "delta_high_holm"))
-    claimed = ((low > 0) | (high < 0)) & (np.asarray(columns["p_holm"], float) <= LEVEL) & (n >= FEWEST)
-    bound = (margin or 0.0) / 100
-    small = (low > -bound) & (high < bound)
-    return [
-        "missing" if not n[i] else "claimed" if claimed[i] else "small" if small[i] else "undecided"
-        for i in range(len(n))
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +40,7 @@ class _Values:
         rule = rule_for(self.group.plan, seeds)
         for pairs in self.group.families.values():
             d = whole[list(pairs)].to_numpy() - whole[list(pairs.values())].to_numpy()
-            if "undecided" in verdicts(describe_differences(d, rule), margin):
+            if "undecided" in verdicts(adjust(d, rule), margin):
                 return False
         return True
 
