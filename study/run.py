@@ -239,24 +239,29 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
     try:
         with console.status("rendering the report"):
             if isinstance(state, Plan):
-                rendered, tables, hidden = _render_study(invocation.ledger, state)
+                rendered, tables, hidden, sentences = _render_study(invocation.ledger, state)
             else:
                 rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
-                tables, hidden = rendered.tables, 0
+                tables, hidden, sentences = rendered.tables, 0, []
         for table in tables:
             console.print()
             console.print(to_terminal(table))
         if hidden:
             console.print(f"… and {hidden} more cells in the report")
+        for sentence in sentences:
+            invocation.say(sentence)
         _log_report(invocation, rendered, lines)
     except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
         invocation.say(f"the report was not rendered: {error}")
 
 
-def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int]":
-    """The report, the tables to print, and the number of other ones."""
+def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int, Sequence[str]]":
+    """The report, the tables to print, the number of other ones, and what to say of them."""
     from analysis.report import render
     from analysis.sections.cells import cell_table
+    from analysis.sections.findings import cell_findings
+    from analysis.sections.rules import rule_sentences
+    from analysis.stats.comparisons import comparisons
     from analysis.stats.summary import summarise
     from analysis.trials import cell_labels, load
 
@@ -269,7 +274,9 @@ def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table
     shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
     summary = summarise(shown)
     tables = [cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]]
-    return rendered, tables, max(0, len(labels) - SHOWN_CELLS)
+    compared = comparisons(shown)
+    sentences = cell_findings(compared) if len(labels) == 1 else []
+    return rendered, tables, max(0, len(labels) - SHOWN_CELLS), [*sentences, *rule_sentences(compared)]
 
 
 def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:

@@ -42,11 +42,11 @@ def _sentence(part: pd.DataFrame) -> str:
     if rule == "range":
         level = nominal_level(LEVEL, plan.low, plan.high)
         return (
-            f"{made}, so verdicts hold after any number of seeds from {plan.low} to {plan.high} (now {seeds}):"
-            f" t-tests at a constant level of {level:.2g} in place of {LEVEL}."
+            f"{made}: verdicts hold after any number of seeds in that range (now {seeds}); t-tests at a"
+            f" constant level of {level:.2g} in place of {LEVEL}."
         )
     return (
-        f"{made}; this is another look, at {seeds}. p-values and intervals hold whenever one looks and for any"
+        f"{made}; this is another look, at {seeds}. p-values and intervals hold whenever one looks, after any"
         f" number of seeds (e-process), but are wider: the planned look has had the level of {LEVEL}, all"
         f" others share {LEVEL * SHARE_OF_OTHERS:g}."
     )

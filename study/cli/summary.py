@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from search_spaces.seeds import FEWEST
 from study.cli.invocation import Invocation
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
@@ -67,6 +68,10 @@ def print_summary(
     elif plan.complete:
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
+        lines.append(
+            "          another look widens intervals; a range declared before the first one costs less:"
+            f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided"
+        )
     complete = plan.complete and not (state and state.count("failed"))
     return _print(invocation, lines, stop, complete=complete)
 

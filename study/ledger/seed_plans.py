@@ -14,6 +14,8 @@ from trainables.trial import TrialConfig
 
 TAG = "seed_plan"
 """Tags `seed_plan.0`, … each hold a plan, and the cells that it counts for."""
+FINALISTS = "finalists"
+"""What stands for the cell of a search's finalists."""
 CELLS_PER_TAG = 250
 """Digests of cells that fit into a tag, which may have 5,000 characters."""
 
