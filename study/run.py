@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from study.ledger.ledger import Ledger
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.tracking_uri import LedgerError
-from study.planning.forecast import compare
+from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, make_plan
 from study.recording.locks import LockHeld, driver_locks
 from trainables.datasets.sources import DataError
@@ -67,11 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tracking_uri.check_reachable(invocation.ledger.uri)
         invocation.check_storage()
         if args.plan:
-            if invocation.search is None:
-                lines = session.plan_study(invocation, measure=args.probe).lines
-            else:
-                lines = search_session.plan_lines(invocation)
-            print("\n".join(lines))
+            print("\n".join(_plan_lines(invocation)))
             return 0
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
@@ -81,6 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = signal.SIGTERM if isinstance(stop, connection.Terminated) else signal.SIGINT
         invocation.say(f"\nstopped by {number.name}\nresume:   {rerun_command()}")
         return 128 + number
+
+
+def _plan_lines(invocation: Invocation) -> Sequence[str]:
+    """What `--plan` prints."""
+    if invocation.search is not None:
+        return search_session.plan_lines(invocation)
+    from analysis.sections.planned_power import power_lines
+
+    plan = session.plan_study(invocation, measure=invocation.args.probe)
+    cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)
+    return [*plan.lines, *power_lines(invocation.selection.trials, plan.records.values(), cost)]
 
 
 def _terminate(*_: object) -> None:

@@ -13,6 +13,7 @@ from analysis.sections.figures import cell_figures, group_figures, omitted, stud
 from analysis.sections.findings import findings
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
+from analysis.sections.seeds import seeds_section
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
 from analysis.trials import cells_of, finished, groups_of
@@ -41,6 +42,7 @@ def study_report(
         replace(cells[0], id="cells", short_title="Results", figures=cells[0].figures + whole)
         if len(cells) == 1
         else Section(id="cells", title="Cells", parts=tuple(cells)),
+        seeds_section(results),
         open_section(trials),
         fixed_section(selection.trials, "Every trial"),
         provenance_section(selection, trials, ledger.experiment),

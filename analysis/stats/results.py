@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.stats.comparisons import comparisons, pooled_comparisons
 from analysis.stats.factors import Effects, effects_of
+from analysis.stats.seeds import seeds_needed_by
 from analysis.stats.summary import summarise
 from analysis.trials import groups_of
 
@@ -43,7 +44,16 @@ class Results:
         """The effects of augmentations in each group."""
         return {number: effects_of(group) for number, group in groups_of(self.trials).items()}
 
+    @cached_property
+    def seeds_needed(self) -> pd.DataFrame:
+        """What the planned seeds find, and what 1 point takes, in each comparison."""
+        return seeds_needed_by(self.trials)
+
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
         """What is written as CSV, by the file's name."""
-        return {"summary.csv": self.summary, "paired.csv": self.compared}
+        return {
+            "summary.csv": self.summary,
+            "paired.csv": self.compared,
+            "seeds_needed.csv": self.seeds_needed,
+        }
