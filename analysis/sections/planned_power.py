@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from analysis.render.text import span
-from analysis.stats.power import DIFFERENCE, FEWEST, POWER
+from analysis.stats.power import DIFFERENCE, POWER
 from analysis.stats.spreads import Cell, Cells, Spread, cells_with, results_of, spreads, with_relatives
 from search_spaces.families import LEVEL
+from search_spaces.seeds import FEWEST
 from study.ledger.records import TrialRecord
 from trainables.trial import CELL_FIELDS, TrialConfig, format_value
 

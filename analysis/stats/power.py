@@ -14,13 +14,12 @@ import math
 from scipy.special import chdtri, nctdtr, stdtrit
 
 from search_spaces.families import LEVEL
+from search_spaces.seeds import FEWEST
 
 POWER = 0.8
 """The usual power to plan for (Cohen 1988)."""
 DIFFERENCE = 0.01
 """The difference that seeds are counted for: 1 point of a fraction."""
-FEWEST = 3
-"""Fewest seeds to measure a standard deviation with, and for a claim."""
 
 
 def paired_power(sd: float, difference: float, n: int, level: float) -> float:

@@ -17,9 +17,10 @@ from functools import partial
 
 import numpy as np
 
-from analysis.stats.power import FEWEST, detectable, sd_interval, seeds_needed
+from analysis.stats.power import detectable, sd_interval, seeds_needed
 from search_spaces.families import LEVEL, controls_elsewhere, families
 from search_spaces.names import arm_labels
+from search_spaces.seeds import FEWEST
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.arms import CE
 from trainables.trial import CELL_FIELDS, FIELDS, FieldValue, TrialConfig, two_views
