@@ -145,8 +145,16 @@ def generality_tables(results: Results, number: int, label: str) -> tuple[Table,
         " which speaks for new seeds tested on these same images. New seeds and test images: the 95 %"
         " interval of crossed random effects (variance components of seeds x images, degrees of freedom"
         " after Satterthwaite), which speaks for new seeds tested on new images of the same kind. SE:"
-        " standard error from each source. No interval speaks for other training images. All are for a"
-        " number of seeds fixed beforehand, and not adjusted for several comparisons."
+        f" standard error from each source. {_training_images(results.trials, number)} All are for a number"
+        " of seeds fixed beforehand, and not adjusted for several comparisons."
         + (f" {NO_VALUE}: predictions could not be read." if rows["unread"].any() else ""),
     )
     return (table,)
+
+
+def _training_images(trials: pd.DataFrame, number: int) -> str:
+    """What the intervals of a cell say about other training images."""
+    fixed = "data_seed" not in trials or trials.loc[trials["cell"] == number, "data_seed"].isna().any()
+    if fixed:
+        return "No interval speaks for other training images: all trials have the same."
+    return "Each seed has its own choice of training images, so both intervals speak for new choices, too."

@@ -11,13 +11,16 @@ A difference and its standard deviation have one unit, whichever that is. Withou
 import functools
 import math
 
-from scipy.special import chdtri, nctdtr, stdtrit
+import numpy as np
+from scipy.special import chdtr, chdtri, nctdtr, stdtrit
 
 from search_spaces.families import LEVEL
 from search_spaces.seeds import FEWEST
 
 POWER = 0.8
 """The usual power to plan for (Cohen 1988)."""
+FAR = 6.0
+"""Noncentrality beyond which a difference is never found with the wrong sign."""
 DIFFERENCE = 0.01
 """The difference that seeds are counted for: 1 point of a fraction."""
 
@@ -56,8 +59,23 @@ def seeds_needed(sd: float, difference: float, level: float, power: float = POWE
 
 def _power(noncentrality: float, n: int, level: float) -> float:
     critical = -stdtrit(n - 1, level / 2)
-    missed = nctdtr(n - 1, noncentrality, critical) - nctdtr(n - 1, noncentrality, -critical)
-    return 1.0 - float(missed)
+    missed = nctdtr(n - 1, noncentrality, critical)
+    if noncentrality < FAR:  # beyond, the other tail has less than 1e-9
+        missed -= nctdtr(n - 1, noncentrality, -critical)
+    # For scattered arguments scipy's function is NaN.
+    return 1.0 - float(missed) if missed >= 0 else _integrated_power(noncentrality, n, level)
+
+
+def _integrated_power(noncentrality: float, n: int, level: float) -> float:
+    """The same to 1e-6, as an integral over the mean, of how often the standard deviation is small enough.
+
+    Where the standardised mean is z + noncentrality, |t| exceeds its critical value c if the sample's
+    variance, over the true one, is below ((z + noncentrality) / c)².
+    """
+    critical = -stdtrit(n - 1, level / 2)
+    z, step = np.linspace(-9, 9, 1441, retstep=True)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * step
+    return float(density @ chdtr(n - 1, (n - 1) * ((z + noncentrality) / critical) ** 2))
 
 
 @functools.lru_cache(maxsize=4096)
