@@ -21,15 +21,15 @@ from trainables.trial import TrialConfig
 
 
 def integral(effect: float, n: int, level: float) -> float:
-    """Power by scipy's quadrature over the sample's variance: |t| is large where the mean is, given that."""
-    critical = stats.t.isf(level / 2, n - 1)
+    """Power by scipy's quadrature over the sample's SD: given that, |t| is large where the mean is."""
+    critical, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
 
-    def found(variance: float) -> float:
-        bound = critical * math.sqrt(variance / (n - 1))
-        beyond = stats.norm.sf(bound - effect * math.sqrt(n)) + stats.norm.cdf(-bound - effect * math.sqrt(n))
-        return float(beyond * stats.chi2.pdf(variance, n - 1))
+    def found(chi: float) -> float:
+        bound = critical * chi / math.sqrt(n - 1)
+        beyond = stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift)
+        return float(beyond * stats.chi.pdf(chi, n - 1))
 
-    ends = stats.chi2.ppf(1e-12, n - 1), stats.chi2.isf(1e-12, n - 1)
+    ends = (0.0 if n < 5 else stats.chi.ppf(1e-13, n - 1)), stats.chi.isf(1e-13, n - 1)
     return float(integrate.quad(found, *ends, limit=200)[0])
 
 
