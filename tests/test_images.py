@@ -26,10 +26,10 @@ def test_by_hand() -> None:
     """Means of rows 1, 0 and of columns 1, 0.5, 0, each residual 0 or ±1/2 around 1/2."""
     found = crossed(np.array([[1, 1, 1], [1, 0, -1]]))
     assert (found.delta, found.seeds, found.images) == (0.5, 2, 3)
-    seed, image, residual = 1.5, 0.5, 0.5  # 3 * (1/4 + 1/4), 2 * (1/4 + 1/4) / 2, 4 * (1/2)² / 2
+    seed = 1.5  # 3 * (1/4 + 1/4); image: 2 * (1/4 + 1/4) / 2; residual: 4 * (1/2)² / 2, and so both are 1/2
     assert found.error_seeds == pytest.approx(np.sqrt(seed / 6))
-    assert found.error_images == pytest.approx(np.sqrt(image / 6))
-    assert found.error == pytest.approx(np.sqrt((seed + image - residual) / 6))  # image - residual is nothing
+    assert found.error_images == 0
+    assert found.error == pytest.approx(found.error_seeds)
     assert found.df == pytest.approx(1.0)
 
 
@@ -52,7 +52,10 @@ def test_against_an_analysis_of_variance(seeds: int, sd: float) -> None:
     found = crossed(x)
     assert found.delta == pytest.approx(x.mean())
     assert found.error_seeds**2 == pytest.approx(seed / x.size)
-    assert found.error_images**2 == pytest.approx(image / x.size)
+    assert found.error_images**2 == pytest.approx(max(image - residual, 0) / x.size)
+    assert (seed > residual) == (
+        found.error**2 == pytest.approx(found.error_seeds**2 + found.error_images**2)
+    )
     parts = max(seed - residual, 0) + max(image - residual, 0) + residual
     assert found.error**2 == pytest.approx(parts / x.size)
     # Satterthwaite, of the mean squares that are left in the sum.

@@ -256,8 +256,9 @@ def test_a_report_says_what_its_seeds_find() -> None:
     most = int(needed["seeds"].max())
     assert section.paragraphs[0].startswith(
         f"To find a true difference of 1 point in every comparison with 80 % power takes {most} seeds of all"
-        " arms; planned are 4."
+        " arms ("
     )
+    assert "by the interval of the SD); planned are 4. That is " in section.paragraphs[0]
     (table,) = section.tables
     assert table.rows[0][0] == "γ = 0 − CE"
     texts = [entry.text for entry in table.rows[0][1]]

@@ -145,8 +145,8 @@ def generality_tables(results: Results, number: int, label: str) -> tuple[Table,
         " which speaks for new seeds tested on these same images. New seeds and test images: the 95 %"
         " interval of crossed random effects (variance components of seeds x images, degrees of freedom"
         " after Satterthwaite), which speaks for new seeds tested on new images of the same kind. SE:"
-        f" standard error from each source. {_training_images(results.trials, number)} All are for a number"
-        " of seeds fixed beforehand, and not adjusted for several comparisons."
+        f" standard error over seeds, and what new images add. {_training_images(results.trials, number)}"
+        " All are for a number of seeds fixed beforehand, and not adjusted for several comparisons."
         + (f" {NO_VALUE}: predictions could not be read." if rows["unread"].any() else ""),
     )
     return (table,)

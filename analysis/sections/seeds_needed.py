@@ -36,10 +36,13 @@ def _sentence(known: pd.DataFrame) -> str:
     by_cell = known.groupby("cell", sort=False)[["planned", "seeds", "hours"]].max()
     cells = len(by_cell)
     where = "every comparison" if cells == 1 else f"every comparison of each of these {cells} cells"
-    seeds = span(set(by_cell["seeds"].astype(int)))
+    seeds = f"{span(set(by_cell['seeds'].astype(int)))} seeds of all arms"
+    if cells == 1:
+        most = known.loc[known["seeds"].idxmax()]
+        seeds += f" ({most['seeds_low']:.0f} to {most['seeds_high']:.0f} by the interval of the SD)"
     text = (
         f"To find a true difference of {100 * DIFFERENCE:g} point in {where} with {100 * POWER:.0f} % power"
-        f" takes {seeds} seeds of all arms; planned are {span(set(by_cell['planned']))}."
+        f" takes {seeds}; planned are {span(set(by_cell['planned']))}."
     )
     hours = by_cell["hours"].dropna()
     if hours.empty:
@@ -73,10 +76,10 @@ def _table(results: Results, needed: pd.DataFrame) -> Table:
             "n",
             "SD of differences",
             "Planned",
-            "Found",
+            f"Found with {100 * POWER:.0f} %",
             "Seeds for 1 point",
             "by the SD's interval",
-            "Hours",
+            "Time",
         ),
         rows=tuple((title, _row(part)) for title, part in zip(titles, parts, strict=True)),
         caption=_caption(needed, cell_labels(trials)),
@@ -84,7 +87,7 @@ def _table(results: Results, needed: pd.DataFrame) -> Table:
 
 
 def _row(part: pd.DataFrame) -> tuple[Entry, ...]:
-    """The range over the comparisons; hours of all cells, each with the seeds that its comparisons take."""
+    """The range over the comparisons; time of all cells, each with the seeds that its comparisons take."""
     known = part.dropna(subset="sd")
     planned = span(set(part["planned"]))
     if known.empty:
@@ -121,7 +124,7 @@ def _caption(needed: pd.DataFrame, labels: dict[int, str]) -> str:
         f" a paired t-test at {LEVEL} / m, with m comparisons with one baseline (up to {most}); so strict is"
         " Holm with the first difference that it finds. Seeds for 1 point: the same for a difference of 1"
         " point, and for both ends of the SD's 95 % interval: few seeds tell an SD badly. All this holds"
-        " for a number of seeds fixed before looking at results. Hours: all arms of the cells with that"
+        " for a number of seeds fixed before looking at results. Time: all arms of the cells with that"
         " many seeds, one trial after another, by their mean times."
     )
     own = needed["arm_label"] + " - " + needed["baseline_label"]

@@ -34,7 +34,8 @@ class Crossed:
         seeds: S.
         images: I.
         error_seeds: standard error over seeds alone: for new seeds, the images being these.
-        error_images: standard error over images alone: for new images, the trained networks being these.
+        error_images: what new images add; its square and that of `error_seeds` add up to that of `error`,
+            unless seeds vary less than the residual alone would make them.
         error: standard error over both.
         df: Satterthwaite's degrees of freedom of `error`.
     """
@@ -91,7 +92,7 @@ def crossed(differences: npt.NDArray[np.floating | np.integer]) -> Crossed:
         seeds=seeds,
         images=images,
         error_seeds=math.sqrt(squares[0] / (seeds * images)),
-        error_images=math.sqrt(squares[1] / (seeds * images)),
+        error_images=math.sqrt(max(squares[1] - squares[2], 0.0) / (seeds * images)),
         error=math.sqrt(variance),
         df=variance**2 / spread if spread else math.nan,
     )

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.stats.comparisons import TESTED, arm_configs, values_of
+from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.power import DIFFERENCE
 from analysis.stats.spreads import Results, spreads, with_relatives, with_seed_0
-from analysis.trials import cells_of, finished
+from analysis.trials import cells_of, config_of, finished
 from trainables.trial import TrialConfig
 
 _ABOUT = ("cell", "arm_label", "baseline", "baseline_label", "comparisons")
@@ -31,10 +31,9 @@ def seeds_needed_by(trials: pd.DataFrame) -> pd.DataFrame:
         Fractions; NaN where nothing is measured.
     """
     cells = cells_of(trials)
-    arms = {
-        number: {label: with_seed_0(trial) for label, trial in arm_configs(cell).items()}
-        for number, cell in cells.items()
-    }
+    arms: dict[int, dict[str, TrialConfig]] = {}
+    for first in trials.drop_duplicates(["cell", "arm_label"]).to_dict("records"):
+        arms.setdefault(first["cell"], {})[first["arm_label"]] = with_seed_0(config_of(first))
     places = {next(iter(configs.values())).cell: number for number, configs in arms.items()}
     found = spreads({place: arms[number] for place, number in places.items()}, _results(cells, arms))
     seconds = {number: _seconds_a_seed(cell) for number, cell in cells.items()}
