@@ -38,7 +38,7 @@ def _sentence(known: pd.DataFrame) -> str:
     where = "every comparison" if cells == 1 else f"every comparison of each of these {cells} cells"
     seeds = f"{span(set(by_cell['seeds'].astype(int)))} seeds of all arms"
     if cells == 1:
-        most = known.loc[known["seeds"].idxmax()]
+        most = known.sort_values("seeds").iloc[-1]
         seeds += f" ({most['seeds_low']:.0f} to {most['seeds_high']:.0f} by the interval of the SD)"
     text = (
         f"To find a true difference of {100 * DIFFERENCE:g} point in {where} with {100 * POWER:.0f} % power"
