@@ -54,7 +54,11 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
     return StudyPlan(
-        state=state, to_run=to_run, forecast=expected, lines=[*describe(state, retry_failed=retry), *lines]
+        state=state,
+        to_run=to_run,
+        forecast=expected,
+        records=records,
+        lines=[*describe(state, retry_failed=retry), *lines],
     )
 
 

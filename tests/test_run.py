@@ -351,6 +351,7 @@ def test_plan_creates_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "--space", "quickstart", "--plan")
     assert done.returncode == 0
     assert "12 planned: 0 done, 0 half-done, 0 failed, 12 new; to run: 12" in done.stdout
+    assert "power: not known before two arms of a cell have 3 seeds in common" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,21 +1,27 @@
 """What is computed of the trials of a study, each of it once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from analysis.stats.comparisons import comparisons, pooled_comparisons
 from analysis.stats.factors import Effects, effects_of
+from analysis.stats.seeds_needed import seeds_needed_by
 from analysis.stats.summary import summarise
 from analysis.trials import groups_of
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a study, whose trials are the frame of `analysis.trials.load`."""
+    """The results of a study.
+
+    `trials` are the frame of `analysis.trials.load`; `images` the differences over test images, which take
+    artifacts (`analysis.sections.generality.over_images`): without rows where they were not read.
+    """
 
     trials: pd.DataFrame
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -43,7 +49,17 @@ class Results:
         """The effects of augmentations in each group."""
         return {number: effects_of(group) for number, group in groups_of(self.trials).items()}
 
+    @cached_property
+    def seeds_needed(self) -> pd.DataFrame:
+        """What the planned seeds find, and what 1 point takes, in each comparison."""
+        return seeds_needed_by(self.trials)
+
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
         """What is written as CSV, by the file's name."""
-        return {"summary.csv": self.summary, "paired.csv": self.compared}
+        return {
+            "summary.csv": self.summary,
+            "paired.csv": self.compared,
+            "images.csv": self.images,
+            "seeds_needed.csv": self.seeds_needed,
+        }
