@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis.stats import paired
 from analysis.stats.factors import effects
-from analysis.stats.paired import best, common_seeds, compare, holm, pool, select, sign_flip
+from analysis.stats.paired import best, common_seeds, compare, holm, pool, select
 
 
 def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.DataFrame:
@@ -99,12 +99,6 @@ def test_few_seeds_and_no_spread_say_nothing() -> None:
     assert len(compare(cell(3)[["ce"]], "ce")) == 0
     nothing = compare(cell(3).iloc[:0], "ce")
     assert nothing["n"].tolist() == [0] * 4
-
-
-def test_ties_of_sums_count() -> None:
-    """0.1 + 0.2 - 0.3 is not zero in floating point, and the same sum in another order is another number."""
-    assert sign_flip(np.array([[0.1], [0.2], [-0.3]])) == pytest.approx([1.0])
-    assert sign_flip(np.array([[0.1], [0.2], [0.3]])) == pytest.approx([0.25])
 
 
 def test_unequal_seeds_are_refused_or_dropped() -> None:
@@ -234,22 +228,22 @@ def test_effects_take_a_complete_powerset(fault: str) -> None:
         effects(values, factors)
 
 
-def test_best_and_what_cannot_be_told_from_it() -> None:
-    values = cell(8, arms=3, seed=3)
-    values["siamese-2"] += 5
-    values["siamese-1"] = values["siamese-2"] - 0.01 + 0.1 * np.random.RandomState(1).normal(size=8)
-    first, alike = best(values)
-    assert {first, *alike} == {"siamese-1", "siamese-2"}
-    assert best(values.iloc[:5])[1] == []  # five seeds cannot tell
-    assert best(values.iloc[:0]) == (None, [])
-    assert best(values[["ce"]]) == ("ce", [])
+def test_the_best_arm_and_those_that_read_the_same() -> None:
+    """80.04 and 79.96 are both printed as 80.0; 79.94 is not. The same at any number of seeds."""
+    for n in (1, 3, 12):
+        means = {"ce": 0.7994, "a": 0.7996, "b": 0.8004, "c": 0.5, "missing": math.nan}
+        luck = np.linspace(-0.1, 0.1, n) if n > 1 else np.zeros(1)
+        values = pd.DataFrame({arm: mean + luck for arm, mean in means.items()})
+        assert best(values) == ["b", "a"]
+    assert best(values.iloc[:0]) == []
+    assert best(values[["ce"]]) == ["ce"]
 
 
 def test_seventeen_seeds_have_the_floor_of_random_patterns() -> None:
     values = pd.DataFrame({"ce": np.zeros(17), "arm": np.linspace(1, 2, 17)})
     row = compare(values, "ce").loc["arm"]
     assert row["p_floor"] == pytest.approx(2e-5)
-    assert row["p_floor"] <= row["p_sign_flip"] < 1e-4
+    assert row["p_floor"] <= row["p_sign_flip"] == row["p_sign_flip_joint"] < 1e-4
 
 
 def test_prediction_interval() -> None:

@@ -10,7 +10,6 @@ from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spr
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
 from analysis.stats.comparisons import TESTED
-from analysis.stats.paired import SMALLEST_FOR_BOLD
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, cells_of, finished
 from trainables.metrics import ACCURACIES, METRICS
@@ -65,8 +64,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
     """The accuracies of one cell in per cent.
 
     Entries are `mean ± SD` over n >= 3 seeds, both values for two, the value for one. If fewer seeds have a
-    value than are planned, the entry says how many. In the row of test accuracy the best arm is bold, with
-    those that are not distinguishable from it if there are enough seeds.
+    value than are planned, the entry says how many. In the row of test accuracy the highest mean is bold.
     """
     part = summary[(summary["cell"] == cell) & summary["metric"].isin(list(ACCURACIES))]
     planned = trials[trials["cell"] == cell]
@@ -158,14 +156,10 @@ def bold_caption(tested: pd.DataFrame) -> list[str]:
     shared = set(tested.loc[tested["best"], "shared"])
     if not shared:
         return []
-    few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
     over = " over the seeds that every arm has" if (tested["n"] > tested["shared"]).any() else ""
-    if max(shared) < SMALLEST_FOR_BOLD:
-        return [f"Bold: the highest mean test accuracy{over}, no more; {few}."]
-    but = f" ({few}: there it is the highest mean alone)" if min(shared) < SMALLEST_FOR_BOLD else ""
     return [
-        f"Bold: the highest mean test accuracy{over} and the arms not distinguishable from it (paired t-tests"
-        f" of all pairs, Holm); that is not to say that they are equal{but}."
+        f"Bold: the highest mean test accuracy{over}, and every mean that reads the same to one decimal. It"
+        " does not say which arms differ: their differences do."
     ]
 
 

@@ -152,13 +152,13 @@ def _by_group(trials: pd.DataFrame) -> Table:
         lost |= set(dropped)
         # An arm that some subsets lack, or label differently, may be better than all others.
         whole = len(values.columns) > 1 and set(values) == set(group["arm_label"])
-        first, others = best(values) if whole else (None, [])
-        if first:
+        bold = best(values) if whole else []
+        if bold:
             counts.append(len(values))
         used = group[group["seed"].isin(values.index)].dropna(subset="run_id").groupby("arm_label")["run_id"]
         shown = {
             arm: Entry(
-                text=spread_text(list(column)), bold=arm in (first, *others), runs=tuple(used.get_group(arm))
+                text=spread_text(list(column)), bold=arm in bold, runs=tuple(used.get_group(arm))
             )
             for arm, column in values.items()
         }

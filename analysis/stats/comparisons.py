@@ -15,7 +15,10 @@ from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
 
 TESTED = "test_acc"
 """The only metric with p-values; the others are descriptive."""
-_ADJUSTED = ("p_t", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
+_ADJUSTED = (
+    *("p_t", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
+    *("delta_low_holm", "delta_high_holm"),
+)
 """Columns of the tested metric alone."""
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")

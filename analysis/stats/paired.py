@@ -5,8 +5,8 @@ result. A difference is always arm minus baseline, seed by seed; its unit is the
 of n seeds:
 
 - paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided;
-- sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
-  normal distribution but cannot be smaller than 2 / 2ⁿ (above 16 seeds: of 99,999 random patterns);
+- sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, of each arm by
+  itself and of all arms of a family jointly (`analysis.stats.sign_flips`);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
   missing included: the family does not shrink because trials fail. An adjusted interval has the level
   1 - α · p / p_holm, so that it excludes zero exactly where p_holm <= α.
@@ -14,8 +14,6 @@ of n seeds:
 Differences without any spread (possible with few test images) have no t and no interval.
 """
 
-import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +23,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
+from analysis.stats.sign_flips import sign_flips
+from search_spaces.families import LEVEL, smallest_p
 
 FEWEST = 3
 """Fewest seeds for a claim: two differences that happen to be close make t arbitrarily large."""
-SMALLEST_FOR_BOLD = 6
-"""Fewest seeds with which arms that are not distinguishable from the best one are marked like it."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -53,8 +50,8 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataF
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
         `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
-        higher), `p_t`, `p_holm`, `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n
-        is too small or there is no spread.
+        higher), `p_t`, `p_holm`, `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor`
+        (the smallest possible p of sign flips, also jointly). NaN where n is too small or there is no spread.
     """
     if isinstance(baseline, str):
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
@@ -83,13 +80,15 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
     share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
     low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
     columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
+    # Missing arms keep their share of the level: the family does not shrink because trials fail.
+    columns["p_sign_flip_joint"] = np.minimum(columns["p_sign_flip_joint"] * count / max(present.sum(), 1), 1)
     columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
     return {name: columns[name] for name in COLUMNS}
 
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
-    *("p_t", "p_holm", "p_sign_flip", "p_floor"),
+    *("p_t", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
 )
 
 
@@ -101,33 +100,6 @@ def holm(p: Vector) -> Vector:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return adjusted
-
-
-def sign_flip(differences: Vector) -> Vector:
-    """Two-sided p-values (m,) of the means of paired differences (n, m) under random signs; NaN for n = 0.
-
-    Exact up to n = 16: all 2ⁿ patterns; above, 99,999 random ones with a fixed seed and the observed one.
-    """
-    n, m = differences.shape
-    if n == 0:
-        return np.full(m, np.nan)
-    # Not scipy's permutation_test: it draws new random patterns for every column.
-    signs = _signs(n)
-    p = np.empty(m)
-    for some in range(0, m, 16):  # 100,000 sums each
-        d = differences[:, some : some + 16]
-        # Sums of the same numbers in another order differ in the last bits.
-        p[some : some + 16] = np.mean(np.abs(signs @ d) >= np.abs(d.sum(axis=0)) * (1 - 1e-12), axis=0)
-    return p
-
-
-@functools.lru_cache(maxsize=4)
-def _signs(n: int) -> Vector:
-    """Patterns of n signs, one a row: all 2ⁿ, or for more than `EXACT` the observed one and random ones."""
-    if n <= EXACT:
-        return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-    drawn = np.random.default_rng(0).choice((1.0, -1.0), (RANDOM_PATTERNS, n))
-    return np.vstack([np.ones(n), drawn])
 
 
 def _tests(d: Vector) -> dict[str, Vector]:
@@ -146,7 +118,7 @@ def _tests(d: Vector) -> dict[str, Vector]:
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
         "p_t": 2 * stdtr(np.maximum(count - 1, 1), -np.abs(delta / error)),
-        "p_sign_flip": sign_flip(d),
+        **sign_flips(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
 
@@ -215,29 +187,14 @@ def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
     )
 
 
-def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The arm with the highest mean, and those that are not distinguishable from it, which is not "equal".
+def best(values: pd.DataFrame) -> list[str]:
+    """The arm with the highest mean, then those whose mean is the same as printed: one decimal of a per cent.
 
-    `values` are seeds × arms, without seeds that only some arms have.
-
-    Returns:
-        The best arm (None without any value), and the others whose paired difference to it is not significant
-        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none.
+    `values` (seeds × arms) are fractions, without seeds that only some arms have. An arm without any value
+    is never among the best. Which arms differ is not said here: that takes `compare`.
     """
-    arms = [arm for arm in values.columns if values[arm].notna().any()]
-    if not arms:
-        return None, []
-    first = str(values[arms].mean().idxmax())
-    pairs = list(itertools.combinations(arms, 2))
-    if len(values.dropna(subset=arms)) < SMALLEST_FOR_BOLD or not pairs:
-        return first, []
-    whole = values[arms].dropna()
-    d = np.column_stack([whole[a] - whole[b] for a, b in pairs])
-    adjusted = dict(zip(pairs, holm(_tests(d)["p_t"]), strict=True))
-    alike = [
-        a if b == first else b for (a, b), value in adjusted.items() if first in (a, b) and not value <= LEVEL
-    ]
-    return first, alike
+    means = values.mean().dropna().sort_values(ascending=False, kind="stable")
+    return [str(arm) for arm, mean in means.items() if f"{100 * mean:.1f}" == f"{100 * means.iloc[0]:.1f}"]
 
 
 def prediction_interval(values: Vector) -> tuple[float, float]:
