@@ -14,7 +14,8 @@ from synthetic import config, frame
 from analysis.render.table import Table
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings, findings
-from analysis.stats.comparisons import arm_configs, claimed, comparisons, pooled_comparisons, values_of
+from analysis.stats.comparisons import arm_configs, claimed, comparisons, values_of
+from analysis.stats.pooling import pooled_comparisons
 from analysis.stats.results import Results
 from search_spaces.families import families
 from trainables.trial import TrialConfig

@@ -82,7 +82,7 @@ def test_missing_arms_keep_their_share_of_the_level() -> None:
 
 def test_above_sixteen_seeds_patterns_are_drawn() -> None:
     """Close to the normal distribution of the largest of two independent arms."""
-    d = np.random.default_rng(3).normal(size=(40, 2)) + [0.35, 0.0]
+    d = np.random.default_rng(3).normal(loc=[0.35, 0.0], size=(40, 2))
     t = np.abs(stats.ttest_1samp(d, 0).statistic)
     found = sign_flips(d)["p_sign_flip_joint"]
     assert found[0] == pytest.approx(1 - (1 - 2 * stats.t.sf(t[0], 39)) ** 2, abs=0.01)

@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Entry, Table
 from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spread_text
+from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
 from analysis.stats.comparisons import TESTED
@@ -35,7 +36,7 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
                 title=cell["cell_label"].iloc[0],
                 folded=None if single else len(cells) > OPEN_CELLS,
                 extent=f"{len(finished(cell))} of {len(cell)} trials",
-                findings=() if single else tuple(cell_findings(compared)),
+                findings=() if single else (*cell_findings(compared), *_claims(compared)),
                 tables=tuple(filter(None, accuracies)),
                 headed=False,
                 parts=folds,
@@ -43,6 +44,10 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
             )
         )
     return sections
+
+
+def _claims(compared: pd.DataFrame) -> list[str]:
+    return claims_line(compared[compared["metric"] == TESTED], ("baseline",))
 
 
 def cell_tables(results: Results, cell: int) -> list[Table]:

@@ -7,6 +7,8 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 import pandas as pd
 
 from analysis.render.text import arm_title, format_points, interval, join_and, number_of
+from analysis.sections.claims import claims_line
+from analysis.sections.one_by_one import one_by_one_findings
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
 from analysis.stats.results import Results
@@ -19,7 +21,7 @@ def findings(results: Results) -> list[str]:
     if tested.empty or not (tested["n"] > 0).any():
         return ["No arm has results for the same seeds as a baseline: nothing is compared."]
     if len(set(results.trials["cell"])) == 1:
-        return cell_findings(tested)
+        return cell_findings(tested) + claims_line(tested, ("baseline",))
     sentences = []
     for pooled in results.pooled:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
@@ -32,9 +34,14 @@ def findings(results: Results) -> list[str]:
                     " such a comparison in all of them."
                 )
             sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(part)]
-    return sentences + [
+    sentences += [
         _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
     ]
+    sentences += claims_line(tested, ("cell", "baseline"), "comparisons of single cells")
+    labels = dict(zip(results.trials["group"], results.trials["group_label"], strict=True))
+    for number, compared in results.one_by_one.items():
+        sentences += one_by_one_findings(compared, labels[number] if len(labels) > 1 else "")
+    return sentences
 
 
 def cell_findings(compared: pd.DataFrame, *, seed: str = "seed") -> list[str]:
@@ -66,7 +73,7 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
     sure, alike = claimed(family), family["delta_low_holm"].isna()
     sentences = [
         f"{arm_title(row['arm_label'])} has a {'higher' if row['delta'] > 0 else 'lower'} test accuracy than"
-        f" {baseline}: {format_points(row['delta'])} points (adjusted 95 % interval"
+        f" {baseline}: {format_points(row['delta'])} points (Holm-adjusted interval"
         f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, {_n(row['n'], seed)})."
         for row in family[sure].to_dict("records")
     ]
@@ -80,7 +87,7 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
             f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}: differences"
-            f" from {interval(low, high)} points remain possible (adjusted 95 % intervals, {_n(n, seed)});"
+            f" from {interval(low, high)} points remain possible (Holm-adjusted intervals, {_n(n, seed)});"
             " that is no evidence of equality."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""Comparing arms that are paired by seed: tests, intervals, and what a choice of γ is worth.
+"""Comparing arms that are paired by seed: tests and intervals.
 
 Values are a frame of one metric in one cell: a row per seed, a column per arm, NaN where a trial has no
 result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
@@ -16,13 +16,13 @@ Differences without any spread (possible with few test images) have no t and no 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from analysis.stats.improvement import improvement
 from analysis.stats.sign_flips import sign_flips
 from search_spaces.families import LEVEL, smallest_p
 
@@ -50,8 +50,9 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataF
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
         `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
-        higher), `p_t`, `p_holm`, `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor`
-        (the smallest possible p of sign flips, also jointly). NaN where n is too small or there is no spread.
+        higher), `improvement`, `improvement_low`, `improvement_high` (`analysis.stats.improvement`), `p_t`,
+        `p_holm`, `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor` (the smallest
+        possible p of sign flips, also jointly). NaN where n is too small or there is no spread.
     """
     if isinstance(baseline, str):
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
@@ -88,6 +89,7 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
+    *("improvement", "improvement_low", "improvement_high"),
     *("p_t", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
 )
 
@@ -117,6 +119,7 @@ def _tests(d: Vector) -> dict[str, Vector]:
         "delta_low": low,
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
+        **improvement(d),
         "p_t": 2 * stdtr(np.maximum(count - 1, 1), -np.abs(delta / error)),
         **sign_flips(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
@@ -148,43 +151,6 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
     whole = mean.drop(columns=empty).dropna() if len(empty) < len(arms) else mean.iloc[:0]
     dropped = [int(seed) for seed in seeds if seed not in whole.index]
     return mean.loc[whole.index].assign(**dict.fromkeys(empty, np.nan))[arms], dropped
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selected:
-    """The chosen arm and its test value, by seed; and the highest mean test value of an arm.
-
-    That arm is chosen on the test images: its value is too high.
-    """
-
-    chosen: pd.Series
-    test: pd.Series
-    optimistic: float
-    optimistic_arm: str
-
-
-def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
-    """Choose an arm for each seed by mean validation value over the *other* seeds.
-
-    Neither the test images nor the seed's own validation images influence what is reported for it. Ties go
-    to the first arm. Both frames are seeds × candidate arms.
-
-    Raises:
-        ValueError: fewer than two seeds, or a value is missing.
-    """
-    if len(validation) < 2:
-        raise ValueError(f"choosing by the other seeds takes at least two seeds, got {len(validation)}")
-    test = test.loc[validation.index, validation.columns]
-    if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
-        raise ValueError("an arm has no result for a seed")
-    chosen = pd.Series({seed: validation.drop(index=seed).mean().idxmax() for seed in validation.index})
-    reported = pd.Series(
-        [test[arm].loc[seed] for seed, arm in zip(test.index, chosen, strict=True)], test.index
-    )
-    means = test.mean()
-    return Selected(
-        chosen=chosen, test=reported, optimistic=float(means.max()), optimistic_arm=str(means.idxmax())
-    )
 
 
 def best(values: pd.DataFrame) -> list[str]:
