@@ -24,10 +24,11 @@ def claims_line(compared: pd.DataFrame, family: Sequence[str], what: str = "comp
     families = len(possible.drop_duplicates(list(family)))
     counted = f"In all, {int(claimed(possible).sum())} of {len(possible)} {what} allow a claim"
     if families == 1:
-        return [f"{counted}. Without any true difference, one would with a probability of up to {LEVEL:.0%}."]
-    each = f"{counted}, in {families} families that are each adjusted by themselves."
+        chance = f"one would do so with a probability of up to {100 * LEVEL:.0f} %"
+        return [f"{counted}. If no arm truly differed, {chance}."]
+    counted += f", in {families} families that are each adjusted by themselves"
     if families <= MOST_FOR_A_PROBABILITY:
-        chance = f"one of them would do so with a probability of up to {LEVEL * families:.0%}."
+        chance = f"one of them would do so with a probability of up to {100 * LEVEL * families:.0f} %"
     else:
-        chance = f"up to {LEVEL * families:.1f} of the {families} families would have one on average."
-    return [f"{each} Without any true difference, {chance}"]
+        chance = f"up to {LEVEL * families:.1f} of these families would have one on average"
+    return [f"{counted}. If no arm truly differed, {chance}."]

@@ -1,8 +1,8 @@
 """What several cells say about cells in general: mean, heterogeneity, and a new cell.
 
-The paired differences of an arm in k cells and n seeds, d[c, s], are read as random effects of cells and of
-seeds, which the cells share: d = μ + cell + seed + rest, with variances τ², σ_s² and σ². They are estimated by
-the mean squares of a two-way table without replication (Searle, Casella & McCulloch 1992, chapter 4).
+The paired differences of an arm in k cells and n seeds are read as random effects of cells and of seeds,
+which the cells share: d = μ + cell + seed + rest, with variances τ², σ_s² and σ². They are estimated by the
+mean squares of a two-way table without replication (Searle, Casella & McCulloch 1992, chapter 4).
 
 Every cell counts the same, whatever its spread: from 3 to 10 seeds, spreads are known too badly for weights.
 All of it holds for cells that come about as these did. Coverage: `benchmarks/coverage.py`.
