@@ -19,7 +19,9 @@ def findings(results: Results) -> list[str]:
     compared = results.compared
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
-        return ["No arm has results for the same seeds as a baseline: nothing is compared."]
+        nothing = "No arm has results for the same seeds as a baseline: nothing is compared"
+        beside = _one_by_one(results)
+        return [f"{nothing} within cells.", *beside] if beside else [f"{nothing}."]
     if len(set(results.trials["cell"])) == 1:
         return cell_findings(tested) + claims_line(tested, ("baseline",))
     sentences = []
@@ -38,10 +40,16 @@ def findings(results: Results) -> list[str]:
         _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
     ]
     sentences += claims_line(tested, ("cell", "baseline"), "comparisons of single cells")
+    return sentences + _one_by_one(results)
+
+
+def _one_by_one(results: Results) -> list[str]:
     labels = dict(zip(results.trials["group"], results.trials["group_label"], strict=True))
-    for number, compared in results.one_by_one.items():
-        sentences += one_by_one_findings(compared, labels[number] if len(labels) > 1 else "")
-    return sentences
+    return [
+        sentence
+        for number, compared in results.one_by_one.items()
+        for sentence in one_by_one_findings(compared, labels[number] if len(labels) > 1 else "")
+    ]
 
 
 def cell_findings(compared: pd.DataFrame, *, seed: str = "seed") -> list[str]:

@@ -31,7 +31,7 @@ def _in_general(compared: pd.DataFrame, name: str, title: str) -> Table | None:
             format_points(row["delta"]),
             interval(row["general_low"], row["general_high"]),
             NO_VALUE if pd.isna(row["tau"]) else f"{100 * row['tau']:.1f}",
-            NO_VALUE if pd.isna(row["i_squared"]) else f"{row['i_squared']:.0%}",
+            NO_VALUE if pd.isna(row["i_squared"]) else f"{100 * row['i_squared']:.0f} %",
             interval(row["new_low"], row["new_high"]),
         )
         for row in compared.to_dict("records")

@@ -30,7 +30,8 @@ def one_by_one_findings(compared: pd.DataFrame, label: str = "") -> list[str]:
         if not known.empty:
             sentences += _family_findings(known)
     where = f"{label}, one by one: " if label else "One by one: "
-    return [where + sentence for sentence in sentences + claims_line(compared, _FAMILY)]
+    sentences += claims_line(compared, _FAMILY)
+    return [where + sentence[0].lower() + sentence[1:] for sentence in sentences]
 
 
 def _family_findings(family: pd.DataFrame) -> list[str]:
@@ -69,7 +70,11 @@ def one_by_one_tables(compared: pd.DataFrame, number: int, label: str) -> list[T
         shown = rows[rows["n"] > 0]
         if shown.empty:
             continue
-        what = "the full set minus each left out" if design == LEFT_OUT else "each added minus none of them"
+        what = (
+            "the full set minus each with one left out"
+            if design == LEFT_OUT
+            else "each with one added minus none"
+        )
         arms = map(difference_title, rows["arm_label"], rows["baseline_label"])
         titles = [f"{arm}: {name}" for arm, name in zip(arms, rows["augmentation"], strict=True)]
         tables.append(
@@ -89,7 +94,11 @@ def _caption(design: str, rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     if design == LEFT_OUT:
         what = f"with {rows['larger'].iloc[0]} minus the same without the augmentation that is named"
     else:
-        what = f"with the augmentation that is named and {rows['smaller'].iloc[0]} minus the latter alone"
+        least = rows["smaller"].iloc[0]
+        what = (
+            f"with the augmentation that is named {'alone' if least == 'none' else f'beside {least}'} minus"
+        )
+        what += f" that with {least}"
     size = int(rows.groupby(list(_FAMILY[1:]), sort=False, dropna=False).size().max())
     lost = sorted({seed for text in shown["dropped"] for seed in text.split()}, key=int)
     text = (
