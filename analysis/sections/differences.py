@@ -18,6 +18,7 @@ from analysis.render.text import (
     seeds_text,
     span,
 )
+from analysis.sections.rules import p_title, rule_sentences
 from analysis.stats.comparisons import TESTED
 from search_spaces.families import EXACT, RANDOM_PATTERNS
 
@@ -37,22 +38,22 @@ def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = 
         name=name,
         title=title,
         corner="Test accuracy (points)",
-        columns=DIFFERENCE_COLUMNS,
+        columns=difference_columns(shown),
         rows=difference_rows(titles, compared),
         caption=_difference_caption(compared, shown) + note,
     )
 
 
-DIFFERENCE_COLUMNS = (
-    *("Difference", "95 % interval", "Holm-adjusted", "Wins", "P(higher)"),
-    *("p (t)", "p (Holm)", "p (sign flips)"),
-)
+def difference_columns(compared: pd.DataFrame) -> tuple[str, ...]:
+    """The titles of what `difference_rows` shows."""
+    titles = ("Difference", "95 % interval", "Holm-adjusted", "Wins", "P(higher)")
+    return (*titles, p_title(compared), "p (Holm)", "p (sign flips)")
 
 
 def difference_rows(
     titles: Iterable[str], compared: pd.DataFrame
 ) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
-    """A row of `DIFFERENCE_COLUMNS` for each row of comparisons, with its title."""
+    """A row of `difference_columns` for each row of comparisons, with its title."""
     rows = (
         entries(
             format_points(row["delta"]),
@@ -60,7 +61,7 @@ def difference_rows(
             interval(row["delta_low_holm"], row["delta_high_holm"]),
             f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
             _share(row["improvement"], row["improvement_low"], row["improvement_high"]),
-            *(p_value(row[name]) for name in ("p_t", "p_holm", "p_sign_flip_joint")),
+            *(p_value(row[name]) for name in ("p", "p_holm", "p_sign_flip_joint")),
         )
         for row in compared.to_dict("records")
     )
@@ -77,8 +78,8 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     named = join_and([f"{size} against {arm_title(str(name))}" for name, size in sizes.items()])
     pooled = "cells" in compared
     text = (
-        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}; t-test and its"
-        f" 95 % interval, adjusted after Holm for all comparisons with one baseline ({named})."
+        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}. {' '.join(rule_sentences(shown))}"
+        f" Adjusted after Holm for all comparisons with one baseline ({named})."
         f" P(higher): share of {'cells and ' if pooled else ''}seeds in which the arm is higher,"
         f" and its 95 % interval. {sign_flip_note(shown)}"
     )

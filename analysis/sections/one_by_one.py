@@ -14,7 +14,8 @@ from analysis.render.text import (
     span,
 )
 from analysis.sections.claims import claims_line
-from analysis.sections.differences import DIFFERENCE_COLUMNS, difference_rows, sign_flip_note
+from analysis.sections.differences import difference_columns, difference_rows, sign_flip_note
+from analysis.sections.rules import rule_sentences
 from analysis.stats.comparisons import claimed
 from analysis.stats.one_by_one import LEFT_OUT
 from analysis.stats.paired import FEWEST
@@ -82,7 +83,7 @@ def one_by_one_tables(compared: pd.DataFrame, number: int, label: str) -> list[T
                 name=f"{slug(str(design))}-{number}",
                 title=f"{label}: {what}",
                 corner="Test accuracy (points)",
-                columns=DIFFERENCE_COLUMNS,
+                columns=difference_columns(shown),
                 rows=difference_rows(titles, rows),
                 caption=_caption(str(design), rows, shown),
             )
@@ -102,9 +103,9 @@ def _caption(design: str, rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     size = int(rows.groupby(list(_FAMILY[1:]), sort=False, dropna=False).size().max())
     lost = sorted({seed for text in shown["dropped"] for seed in text.split()}, key=int)
     text = (
-        f"Test accuracy {what}, paired by seed, n = {span(set(shown['n']))}; t-test and its 95 % interval,"
-        f" adjusted after Holm over the {number_of(size, 'augmentation')} of an arm. Rows with a difference"
-        " of arms: how much larger it is. P(higher): share of seeds in which the larger set is higher, and"
+        f"Test accuracy {what}, paired by seed, n = {span(set(shown['n']))}."
+        f" {' '.join(rule_sentences(shown))} Adjusted after Holm over the"
+        f" {number_of(size, 'augmentation')} of an arm. Rows with a difference of arms: how much larger it is. P(higher): share of seeds in which the larger set is higher, and"
         f" its 95 % interval. {sign_flip_note(shown)}"
     )
     return text + (f" Left out, as a trial of them is missing: {seeds_text(lost)}." if lost else "")

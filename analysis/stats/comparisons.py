@@ -2,24 +2,29 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, describe_differences, pool
+from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, describe_differences, pool, verdicts
+from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
+from search_spaces.seeds import SeedPlan
+from trainables import metrics
 from trainables.arms import CE
 from trainables.metrics import ACCURACIES
 from trainables.trial import TrialConfig, format_value, two_views
 
-TESTED = "test_acc"
+TESTED = metrics.TESTED
 """The only metric with p-values; the others are descriptive."""
 _ADJUSTED = (
-    *("p_t", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
+    *("p_t", "p", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
     *("delta_low_holm", "delta_high_holm"),
 )
 """Columns of the tested metric alone."""
+_PLANNED = ("planned", "planned_on", "margin")
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
 
@@ -36,6 +41,25 @@ class ComparedArms:
     trials: pd.DataFrame
     configs: Mapping[str, TrialConfig]
     families: Mapping[str, Mapping[str, str]]
+
+    @property
+    def plan(self) -> SeedPlan | None:
+        """How many seeds were planned for the cell, if that was recorded."""
+        own = self.trials[self.trials["cell"] == self.cell]
+        text = own["seed_plan"].iloc[0] if "seed_plan" in own and len(own) else None
+        return None if text is None or pd.isna(text) else SeedPlan.from_json(text)
+
+    @property
+    def seeds(self) -> int:
+        """After how many seeds it is looked at: those whose trials have all ended, some of them failed."""
+        ended = self.trials[self.trials["status"].isin(["FINISHED", "FAILED"])]
+        arms = [set(ended.loc[ended["arm_label"] == arm, "seed"]) for arm in self.configs]
+        return len(set.intersection(*arms))
+
+    @property
+    def rule(self) -> Rule:
+        """Which p-values and intervals hold."""
+        return rule_for(self.plan, self.seeds)
 
 
 def compared_arms(trials: pd.DataFrame) -> Iterator[ComparedArms]:
@@ -100,18 +124,23 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
         One row per cell × arm × baseline × metric: `cell, dataset, backbone, augmentations, arm, gamma,
         arm_label, metric, baseline` (the family's name), `baseline_label`, then the columns of
         `analysis.stats.paired.compare`, and `dropped`: the seeds that an arm of the cell lacks, which are
-        left out for all of them.
+        left out for all of them; `seeds` that have ended in all arms, `planned` ones (`3`, `3..12`), the day
+        on which these were declared (`planned_on`), the declared `margin`, and the `verdict`, one of
+        `analysis.stats.paired.VERDICTS`.
     """
     metrics = [name for name in ACCURACIES if name in trials.columns]
     rows: list[dict[str, object]] = []
     for group in compared_arms(trials) if groups is None else groups:
         arms = list(group.configs)
+        plan, rule = (group.plan, group.rule) if group.families else (None, FIXED)
         for metric, values, dropped in _values(group, metrics) if group.families else ():
             for baseline, pairs in group.families.items():
                 ours, theirs = ([arms.index(arm) for arm in side] for side in (pairs, pairs.values()))
-                columns = describe_differences(values[:, ours] - values[:, theirs])
+                columns = describe_differences(values[:, ours] - values[:, theirs], rule)
+                judged = verdicts(columns, plan.margin if plan else None)
                 if metric != TESTED:
                     columns |= {name: np.full(len(pairs), np.nan) for name in _ADJUSTED}
+                    judged = [""] * len(pairs)
                 for i, (arm, against) in enumerate(pairs.items()):
                     trial = group.configs[arm]
                     rows.append(
@@ -125,9 +154,29 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
                             "baseline": baseline,
                             "baseline_label": against,
                             "dropped": dropped,
+                            "seeds": group.seeds,
+                            **planned_columns(plan),
+                            "verdict": judged[i],
                         }
                     )
-    return pd.DataFrame(rows, columns=[*_COLUMNS, *COLUMNS, "dropped"])
+    return pd.DataFrame(rows, columns=[*_COLUMNS, *COLUMNS, "dropped", "seeds", *_PLANNED, "verdict"])
+
+
+def planned_columns(plan: SeedPlan | None) -> dict[str, Any]:
+    """What was planned, as columns: `3` or `3..12` seeds, declared on which day, with which margin."""
+    if plan is None:
+        return dict.fromkeys(_PLANNED)
+    day = f"{plan.date} (adopted)" if plan.adopted else plan.date
+    return dict(zip(_PLANNED, (str(plan), day, plan.margin), strict=True))
+
+
+def shared_rule(groups: Sequence[ComparedArms]) -> tuple[Rule, SeedPlan | None, int]:
+    """What holds for several cells together: the rule, their plan if they have the same, and fewest seeds."""
+    plans, seeds = {group.plan for group in groups}, min(group.seeds for group in groups)
+    if len(plans) > 1:
+        return Rule(name="anytime"), None, seeds
+    (plan,) = plans
+    return rule_for(plan, seeds), plan, seeds
 
 
 def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, Vector, str]]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.stats.comparisons import TESTED, arm_configs, values_of
+from analysis.stats.comparisons import TESTED, arm_configs, compared_arms, shared_rule, values_of
 from analysis.stats.paired import FEWEST, describe_differences
+from analysis.stats.sequential import FIXED, Rule
 from search_spaces.families import LEVEL, families
 from trainables.arms import CONTROL
 from trainables.catalogue import AUGMENTATIONS
@@ -19,14 +20,15 @@ Effects = dict[Column, tuple[pd.DataFrame, list[int]]]
 """Effects of the augmentations by column, with the seeds that are left out."""
 
 
-def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
+def effects(values: pd.DataFrame, factors: Sequence[str], rule: Rule = FIXED) -> pd.DataFrame:
     """Main effects of switches and their interactions: one contrast a seed, and a t-test over seeds.
 
     A main effect is the mean change when a switch is turned on, over all settings of the others; an
     interaction, how much larger that change is with the other switch on than off. In each seed it is the
     coefficient of the least squares of `value ~ (all factors)**2`, each switch coded ∓ ½. Seeds are the
-    replicates: mean ± t(n - 1) · SD / √n over their contrasts, which holds where seeds react differently to
-    a factor. One residual variance for all trials would not, as it takes such reactions to be the same.
+    replicates: mean ± t(n - 1) · SD / √n over their contrasts (or by another `rule`),
+    which holds where seeds react differently to a factor. One
+    residual variance for all trials would not, as it takes such reactions to be the same.
 
     `values` has a row per trial: `seed`, `value`, and a bool column for each of the `factors`; every
     combination of switches for every seed.
@@ -55,7 +57,7 @@ def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     design = np.column_stack([switches[:, list(term)].prod(axis=1) for term in terms])
     # The columns of a complete design are orthogonal: least squares is a projection onto each.
     contrasts = ordered["value"].to_numpy(float).reshape(n, -1) @ design / (design**2).sum(axis=0)
-    found = describe_differences(contrasts)
+    found = describe_differences(contrasts, rule)
     names = [":".join(factors[i] for i in term) for term in terms]
     table = pd.DataFrame(
         {
@@ -63,7 +65,7 @@ def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
             "effect": found["delta"],
             "low": found["delta_low"],
             "high": found["delta_high"],
-            "p": found["p_t"],
+            "p": found["p"],
             "p_holm": found["p_holm"],
         },
         index=pd.Index(names, name="term"),
@@ -83,11 +85,12 @@ def effects_of(group: pd.DataFrame) -> Effects:
     factors = [name for name in AUGMENTATIONS if name in used]
     if len(factors) < 2 or len(subsets) != 2 ** len(factors):
         return {}
+    rule, _, _ = shared_rule(list(compared_arms(group)))
     columns = accuracies_by_subset(group)
     return {
         column: fitted
         for column, by_subset in columns.items()
-        if len(by_subset) == len(subsets) and (fitted := _fit(by_subset, factors))
+        if len(by_subset) == len(subsets) and (fitted := _fit(by_subset, factors, rule))
     }
 
 
@@ -126,7 +129,7 @@ def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
 
 
 def _fit(
-    by_subset: dict[frozenset[str], pd.Series], factors: list[str]
+    by_subset: dict[frozenset[str], pd.Series], factors: list[str], rule: Rule
 ) -> tuple[pd.DataFrame, list[int]] | None:
     wide = pd.DataFrame(by_subset)
     whole = wide.dropna()
@@ -137,4 +140,4 @@ def _fit(
         for subset, column in zip(by_subset, whole.to_numpy().T, strict=True)
     ]
     dropped = [int(seed) for seed in wide.index if seed not in whole.index]
-    return effects(pd.concat(tables, ignore_index=True), factors), dropped
+    return effects(pd.concat(tables, ignore_index=True), factors, rule), dropped

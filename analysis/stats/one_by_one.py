@@ -8,8 +8,10 @@ from collections.abc import Collection
 
 import pandas as pd
 
+from analysis.stats.comparisons import compared_arms, planned_columns, shared_rule
 from analysis.stats.factors import Column, accuracies_by_subset, subsets_of
 from analysis.stats.paired import COLUMNS, common_seeds, describe_differences
+from analysis.stats.sequential import Rule
 from trainables.catalogue import AUGMENTATIONS
 from trainables.trial import format_value
 
@@ -29,18 +31,22 @@ def one_by_one(group: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per `design` (`left out`, `added`), arm and augmentation: `arm_label`, `baseline_label` (the
         control that is subtracted, if any), `augmentation`, `larger` and `smaller` (the subsets as text), the
-        columns of `analysis.stats.paired.compare` for larger minus smaller, and `dropped` seeds, which a cell
-        of the design lacks. A family has all augmentations of a design and an arm.
+        columns of `analysis.stats.paired.compare` for larger minus smaller, `dropped` seeds, which a cell of
+        the design lacks, and what was planned (as in `analysis.stats.comparisons.comparisons`).
+        A family has all augmentations of a design and an arm.
     """
     rows = []
+    rule, plan, seeds = shared_rule(list(compared_arms(group)))
     columns = accuracies_by_subset(group)
     for design, pairs in _designs(subsets_of(group)).items():
         for column, by_subset in columns.items():
             own = {name: pair for name, pair in pairs.items() if {*pair} <= by_subset.keys()}
             if own:
-                rows.append(_family(column, by_subset, own).assign(design=design))
+                rows.append(_family(column, by_subset, own, rule).assign(design=design))
     names = [*_ABOUT, *COLUMNS, "dropped"]
-    return pd.concat(rows, ignore_index=True)[names] if rows else pd.DataFrame(columns=names)
+    if not rows:
+        return pd.DataFrame(columns=names)
+    return pd.concat(rows, ignore_index=True)[names].assign(**planned_columns(plan), seeds=seeds)
 
 
 def _designs(subsets: Collection[Subset]) -> dict[str, dict[str, tuple[Subset, Subset]]]:
@@ -57,14 +63,14 @@ def _designs(subsets: Collection[Subset]) -> dict[str, dict[str, tuple[Subset, S
 
 
 def _family(
-    column: Column, by_subset: dict[Subset, pd.Series], pairs: dict[str, tuple[Subset, Subset]]
+    column: Column, by_subset: dict[Subset, pd.Series], pairs: dict[str, tuple[Subset, Subset]], rule: Rule
 ) -> pd.DataFrame:
     """The comparisons of an arm (or of its difference to a control) in one design."""
     subsets = list(dict.fromkeys(subset for pair in pairs.values() for subset in pair))
     values, dropped = common_seeds(pd.DataFrame({text_of(subset): by_subset[subset] for subset in subsets}))
     larger, smaller = ([text_of(pair[side]) for pair in pairs.values()] for side in (0, 1))
     differences = values[larger].to_numpy(float) - values[smaller].to_numpy(float)
-    table = pd.DataFrame(describe_differences(differences))
+    table = pd.DataFrame(describe_differences(differences, rule))
     arm, control = column
     return table.assign(
         arm_label=arm,

@@ -4,7 +4,8 @@ Values are a frame of one metric in one cell: a row per seed, a column per arm, 
 result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
 of n seeds:
 
-- paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided;
+- paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided, where the number of
+  seeds is the planned one; else a rule that allows for several looks (`analysis.stats.sequential`);
 - sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, of each arm by
   itself and of all arms of a family jointly (`analysis.stats.sign_flips`);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
@@ -20,14 +21,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 from analysis.stats.improvement import improvement
+from analysis.stats.sequential import FIXED, Rule, t_p
 from analysis.stats.sign_flips import sign_flips
 from search_spaces.families import LEVEL, smallest_p
-
-FEWEST = 3
-"""Fewest seeds for a claim: two differences that happen to be close make t arbitrarily large."""
+from search_spaces.seeds import FEWEST
 
 Vector = npt.NDArray[np.float64]
 
@@ -42,27 +42,31 @@ def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
-def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
+def compare(values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED) -> pd.DataFrame:
     """Compare arms with one baseline, or each with its own: one family of comparisons.
 
-    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`).
+    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`); `rule` depends on what
+    was planned.
 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
         `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
-        higher), `improvement`, `improvement_low`, `improvement_high` (`analysis.stats.improvement`), `p_t`,
-        `p_holm`, `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor` (the smallest
-        possible p of sign flips, also jointly). NaN where n is too small or there is no spread.
+        higher), `improvement`, `improvement_low`, `improvement_high` (`analysis.stats.improvement`), `p_t`
+        (of a t-test at this n alone), `rule`, `p` and `p_holm` (by that rule, as the intervals),
+        `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor` (the smallest possible p
+        of sign flips, also jointly). NaN where n is too small or there is no spread.
     """
     if isinstance(baseline, str):
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
     arms = list(baseline)
     differences = values[arms].to_numpy(float) - values[list(baseline.values())].to_numpy(float)
-    return pd.DataFrame(describe_differences(differences), index=pd.Index(arms, name="arm"))
+    return pd.DataFrame(describe_differences(differences, rule), index=pd.Index(arms, name="arm"))
 
 
-def describe_differences(differences: Vector) -> dict[str, Vector]:
+def describe_differences(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
     """Statistics of paired differences (seeds, arms) of one family: the columns of `compare`, (arms,) each.
+
+    Rows are in the order of seeds: rules of several looks follow it.
 
     An arm without any value stays in the family, without a result.
 
@@ -74,24 +78,55 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
         raise ValueError("an arm has no result for a seed that its baseline has, or the other way round")
     present = ~missing.any(axis=0) & bool(len(differences))
     count = differences.shape[1]
-    columns = {name: np.full(count, np.nan) for name in (*COLUMNS, "error")}
-    for name, column in _tests(differences[:, present]).items():
+    columns = {name: np.full(count, np.nan) for name in COLUMNS}
+    for name, column in _tests(differences[:, present], rule).items():
         columns[name][present] = column
-    p, adjusted = columns["p_t"], holm(columns["p_t"])
-    share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
-    low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
-    columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
+    columns |= adjust(differences, rule)
     # Missing arms keep their share of the level: the family does not shrink because trials fail.
     columns["p_sign_flip_joint"] = np.minimum(columns["p_sign_flip_joint"] * count / max(present.sum(), 1), 1)
     columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
-    return {name: columns[name] for name in COLUMNS}
+    return {**{name: columns[name] for name in COLUMNS}, "rule": np.full(count, rule.name, object)}
+
+
+def adjust(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
+    """What a verdict takes, of arguments as for `describe_differences`: `n` and `p`, adjusted after Holm.
+
+    Returns:
+        The columns `n`, `p`, `p_holm`, `delta_low_holm` and `delta_high_holm` of `compare`.
+    """
+    n, count = differences.shape
+    present = ~np.isnan(differences).any(axis=0) & bool(n)
+    d = differences[:, present]
+    p, low, high = (np.full(count, np.nan) for _ in range(3))
+    p[present] = rule.p(d)
+    adjusted = holm(p)
+    share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
+    low[present], high[present] = rule.interval(d, LEVEL * share[present])
+    found = {"n": np.where(present, n, 0), "p": p, "p_holm": adjusted}
+    return {**found, "delta_low_holm": low, "delta_high_holm": high}
 
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
     *("improvement", "improvement_low", "improvement_high"),
-    *("p_t", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
+    *("p_t", "rule", "p", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
 )
+
+
+VERDICTS = ("claimed", "small", "undecided", "missing")
+"""Of a comparison: a difference is claimed; it is smaller than the margin; neither; it has no results."""
+
+
+def verdicts(columns: Mapping[str, Vector], margin: float | None) -> list[str]:
+    """The verdict on each comparison, from the columns of `adjust`; `margin` in points."""
+    n, low, high = (np.asarray(columns[name], float) for name in ("n", "delta_low_holm", "delta_high_holm"))
+    claimed = ((low > 0) | (high < 0)) & (np.asarray(columns["p_holm"], float) <= LEVEL) & (n >= FEWEST)
+    bound = (margin or 0.0) / 100
+    small = (low > -bound) & (high < bound)
+    return [
+        "missing" if not n[i] else "claimed" if claimed[i] else "small" if small[i] else "undecided"
+        for i in range(len(n))
+    ]
 
 
 def holm(p: Vector) -> Vector:
@@ -104,32 +139,21 @@ def holm(p: Vector) -> Vector:
     return adjusted
 
 
-def _tests(d: Vector) -> dict[str, Vector]:
+def _tests(d: Vector, rule: Rule) -> dict[str, Vector]:
     """Statistics of paired differences (n, m), column by column: (m,) each."""
     n, m = d.shape
-    count = np.full(m, n)
-    delta = d.mean(axis=0) if n else np.full(m, np.nan)
-    spread = n > 1 and ~np.isclose(d, d[:1], rtol=0, atol=1e-12).all(axis=0)
-    error = np.where(spread, d.std(axis=0, ddof=1) / math.sqrt(n), np.nan) if n > 1 else np.full(m, np.nan)
-    low, high = _interval(count, delta, error, np.full(m, LEVEL))
+    low, high = rule.interval(d, np.full(m, LEVEL))
     return {
-        "n": count,
-        "delta": delta,
-        "error": error,
+        "n": np.full(m, n),
+        "delta": d.mean(axis=0) if n else np.full(m, np.nan),
         "delta_low": low,
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
         **improvement(d),
-        "p_t": 2 * stdtr(np.maximum(count - 1, 1), -np.abs(delta / error)),
+        "p_t": t_p(d),
         **sign_flips(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
-
-
-def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
-    """Ends (m,) of the intervals for 1 - `level` (m,); NaN where the standard error is."""
-    half = -stdtrit(np.maximum(n - 1, 1), level / 2) * error
-    return delta - half, delta + half
 
 
 def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:

@@ -7,9 +7,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.across_cells import ACROSS_CELLS, across_cells
-from analysis.stats.comparisons import TESTED, ComparedArms, compared_arms, values_of
+from analysis.stats.comparisons import (
+    TESTED,
+    ComparedArms,
+    compared_arms,
+    planned_columns,
+    shared_rule,
+    values_of,
+)
 from analysis.stats.improvement import improvement_over_cells
-from analysis.stats.paired import COLUMNS, compare, pool
+from analysis.stats.paired import COLUMNS, compare, pool, verdicts
 from trainables.arms import Arm
 from trainables.trial import ARM_FIELDS, format_value
 
@@ -92,22 +99,23 @@ def _pooled(members: Sequence[ComparedArms], baseline: str) -> pd.DataFrame:
     pairs = members[0].families[baseline]
     cells = [values_of(group.trials, TESTED) for group in members]
     values, dropped = pool(cells)
-    table = compare(values, pairs)
+    rule, plan, seeds = shared_rule(members)
+    table = compare(values, pairs, rule)
     for arm, against in pairs.items():
         if values[[arm, against]].notna().to_numpy().all():
             by_cell = np.array([(cell[arm] - cell[against])[values.index] for cell in cells])
             names = ["improvement", "improvement_low", "improvement_high", *ACROSS_CELLS]
             table.loc[arm, names] = [*improvement_over_cells(by_cell), *across_cells(by_cell).values()]
-    return (
-        table.reindex(columns=[*COLUMNS, *ACROSS_CELLS])
-        .rename_axis("arm_label")
-        .reset_index()
-        .assign(
-            baseline=baseline,
-            baseline_label=list(pairs.values()),
-            cells=len(members),
-            dropped=" ".join(map(str, dropped)),
-        )
+    columns = {str(name): column.to_numpy() for name, column in table.items()}
+    table = table.reindex(columns=[*COLUMNS, *ACROSS_CELLS]).rename_axis("arm_label").reset_index()
+    return table.assign(
+        **planned_columns(plan),
+        seeds=seeds,
+        verdict=verdicts(columns, plan.margin if plan else None),
+        baseline=baseline,
+        baseline_label=list(pairs.values()),
+        cells=len(members),
+        dropped=" ".join(map(str, dropped)),
     )
 
 
