@@ -105,7 +105,8 @@ def _caption(design: str, rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     text = (
         f"Test accuracy {what}, paired by seed, n = {span(set(shown['n']))}."
         f" {' '.join(rule_sentences(shown))} Adjusted after Holm over the"
-        f" {number_of(size, 'augmentation')} of an arm. Rows with a difference of arms: how much larger it is. P(higher): share of seeds in which the larger set is higher, and"
-        f" its 95 % interval. {sign_flip_note(shown)}"
+        f" {number_of(size, 'augmentation')} of an arm. Rows with a difference of arms: how much larger it"
+        " is. P(higher): share of seeds in which the larger set is higher, and its 95 % interval."
+        f" {sign_flip_note(shown)}"
     )
     return text + (f" Left out, as a trial of them is missing: {seeds_text(lost)}." if lost else "")
