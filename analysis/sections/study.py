@@ -87,8 +87,8 @@ def _note(trials: pd.DataFrame) -> str:
         f"CE: one view, cross-entropy alone. γ: weight of the {terms} term beside the cross-entropies of two"
         " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
         " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds, trained"
-        " and tested on these same images. An interval adjusted after Holm excludes zero exactly where the"
-        " adjusted p is at most 0.05."
+        " and tested on these same images. A Holm-adjusted interval excludes zero exactly where the adjusted"
+        " p is at most 0.05: it says which arms differ, and is not one of several intervals that hold at once."
     )
 
 
