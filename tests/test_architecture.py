@@ -27,7 +27,8 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
-        *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
+        *("storage", "datasets", "methods", "losses", "measures", "linear_probe", "kept", "data", "augment"),
+        *("models", "backbones"),
         *("evaluate", "train", "node", "probe", "tune"),
         65,
     ),
@@ -67,6 +68,11 @@ HEAVY = {
         ROOT / "analysis/stats/importances.py",
     },
     "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("ledger", "store")},
+    **{
+        library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
+        | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits
+        for library in ("scipy", "sklearn")
+    },
 }
 """Who may import a heavy library."""
 

@@ -8,7 +8,6 @@ Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
 
 import contextlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,8 @@ from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.data import Dataset, Split
 from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratified_choice
 from trainables.fast.normalisation import NORMS
+from trainables.kept import npz, of_features, of_predictions, relative_logits
+from trainables.linear_probe import linear_probe_accuracy
 from trainables.models import SiameseNet
 from trainables.randomness import generator
 from trainables.trial import DEFAULTS, TrialConfig
@@ -33,7 +34,8 @@ BATCH_PIXELS = 500 * 32 * 32
 EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
 BANK_IMAGES = 10_000
-"""Training images among which neighbours are looked for: fixed and stratified."""
+"""Training images among which neighbours are looked for and which linear probes are fitted to, and validation
+images that choose a probe's strength: fixed and stratified, at most so many each."""
 STRENGTHS = ("crop_scale_min", "grayscale_p", "solarize_p")
 """Fields that say how strongly each transform augments."""
 NO_FEATURES = np.arange(0)
@@ -51,6 +53,11 @@ class Outputs:
     h: Tensor
     logits: Tensor
     labels: Tensor
+
+    def some(self, kept: Indices) -> "Outputs":
+        """Those images alone, by position (n,), for which features were requested."""
+        positions = torch.from_numpy(kept)
+        return Outputs(h=self.h, logits=self.logits[positions], labels=self.labels[positions])
 
     @property
     def accuracy(self) -> float:
@@ -187,11 +194,13 @@ def evaluate(
     every = np.arange(len(dataset.test.labels))
     # Positions whose features are asked for.
     bank = stratified_choice(dataset.train.labels[train], BANK_IMAGES)
+    choosing = stratified_choice(dataset.train.labels[validation], BANK_IMAGES)
     shown = stratified_choice(dataset.train.labels[train], EMBEDDED_IMAGES)
     measured = stratified_choice(dataset.test.labels, EMBEDDED_IMAGES)
 
     train_clean = outputs("train", train, None, keep=bank)
     train_aug = outputs("train", train, subset, keep=shown)
+    held_out = outputs("train", validation, None, keep=choosing) if len(validation) else None
     test = outputs("test", every, None)
     cropped = tuple(name for name in AUGMENTATIONS if name in ("rrc", *subset))
     augmented = {
@@ -204,7 +213,6 @@ def evaluate(
         test_bnrecal = outputs("test", every, None, keep=NO_FEATURES)
 
     h = test.h[torch.from_numpy(measured)]
-    bank_h, bank_labels = train_clean.h.to(evaluator.device), train_clean.labels[torch.from_numpy(bank)]
     metrics = {
         "train_acc": train_clean.accuracy,
         "train_aug_acc": train_aug.accuracy,
@@ -215,31 +223,70 @@ def evaluate(
         "test_augfull_acc": view1.accuracy,
         "test_ce": measures.cross_entropy(test.logits, test.labels),
         "test_ece": measures.calibration_error(test.logits, test.labels),
-        "knn_acc": measures.knn_accuracy(test.h, test.labels, bank_h, bank_labels),
-        "view_agreement": measures.view_agreement(view1.logits[torch.from_numpy(measured)], view2.logits),
-        "view_cosine": measures.view_cosine(view1.h, view2.h),
+        "test_ece_floor": measures.calibration_floor(test.logits.softmax(1).amax(1)),
+        **_probes(evaluator, test, train_clean.some(bank), held_out and held_out.some(choosing)),
+        **_of_two_views(view1.some(measured), view2),
         "effective_rank": measures.effective_rank(h),
         "silhouette": measures.silhouette(h, test.labels[torch.from_numpy(measured)]),
     }
-    if len(validation):
-        held_out = outputs("train", validation, None, keep=NO_FEATURES)
+    if held_out:
         metrics["val_acc"] = held_out.accuracy
         metrics["val_ece"] = measures.calibration_error(held_out.logits, held_out.labels)
     predictions = {
         "labels": test.labels.numpy(),
-        **_predictions(test, ""),
-        **_predictions(augmented[subset], "_aug"),
+        **of_predictions(test.logits, ""),
+        **of_predictions(augmented[subset].logits, "_aug"),
+        "logits_augcrop": relative_logits(augmented[cropped].logits),
+        "logits_augfull": relative_logits(view1.logits),
+        "logits_view2": relative_logits(view2.logits),
+        "view2_index": measured,
     }
+    if held_out:
+        predictions["val_logits"] = relative_logits(held_out.logits)
+        predictions["val_labels"] = held_out.labels.numpy()
+        predictions["val_index"] = validation
     embeddings = {
-        **_embeddings("train", dataset.train, train[shown], train_aug.h),
-        **_embeddings("test", dataset.test, measured, h),
+        **of_features("train", train_aug.h, dataset.train.labels, train[shown]),
+        **of_features("test", h, dataset.test.labels, measured),
     }
     if evaluator.config.uses("embedding_dim"):
         z = evaluator.embedding(h)
         metrics["z_effective_rank"] = measures.effective_rank(z)
         embeddings["train_z"] = evaluator.embedding(train_aug.h).half().numpy()
         embeddings["test_z"] = z.half().numpy()
-    return metrics, {"predictions.npz": _npz(predictions), "embeddings.npz": _npz(embeddings)}
+    return metrics, {"predictions.npz": npz(predictions), "embeddings.npz": npz(embeddings)}
+
+
+def _probes(evaluator: Evaluator, test: Outputs, bank: Outputs, held_out: Outputs | None) -> dict[str, float]:
+    """What other classifiers than the network's own make of its features: of h, and of z where it is trained.
+
+    `bank` and `held_out` have the features of all their images.
+    """
+    labels, bank_h = test.labels, bank.h.to(evaluator.device)
+    k = measures.weighted_neighbours(bank.labels)
+    near = measures.nearest(test.h, bank_h, bank.labels, max(k, measures.NEIGHBOURS))
+    choosing = (held_out.h, held_out.labels) if held_out else None
+    metrics = {
+        "linear_probe_acc": linear_probe_accuracy(test.h, labels, bank_h, bank.labels, choosing),
+        "knn_weighted_acc": measures.weighted_knn_accuracy(near, labels, k=k),
+        "knn_acc": measures.knn_accuracy(near, labels),
+    }
+    if evaluator.config.uses("embedding_dim"):
+        z, bank_z = evaluator.embedding(test.h), evaluator.embedding(bank.h).to(evaluator.device)
+        choosing = (evaluator.embedding(held_out.h), held_out.labels) if held_out else None
+        metrics["z_linear_probe_acc"] = linear_probe_accuracy(z, labels, bank_z, bank.labels, choosing)
+    return metrics
+
+
+def _of_two_views(view1: Outputs, view2: Outputs) -> dict[str, float]:
+    """How alike predictions and features of the same images are in two views."""
+    both = view1.logits, view2.logits
+    return {
+        "view_agreement": measures.view_agreement(*both),
+        "view_kappa": measures.view_kappa(*both),
+        "view_both_right": measures.view_both_right(*both, view1.labels),
+        "view_cosine": measures.view_cosine(view1.h, view2.h),
+    }
 
 
 def _finite_outputs(evaluator: Evaluator, split: str, *arguments: Any, **options: Any) -> Outputs:
@@ -248,23 +295,3 @@ def _finite_outputs(evaluator: Evaluator, split: str, *arguments: Any, **options
     if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
         raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
     return outputs
-
-
-def _embeddings(name: str, split: Split, indices: Indices, h: Tensor) -> dict[str, np.ndarray]:
-    """Features (n, D) of some images of a split, as float16, with their labels and indices."""
-    return {
-        f"{name}_h": h.half().numpy(),
-        f"{name}_labels": split.labels[indices],
-        f"{name}_index": indices,
-    }
-
-
-def _predictions(outputs: Outputs, suffix: str) -> dict[str, np.ndarray]:
-    probability, predicted = outputs.logits.softmax(1).max(1)
-    return {f"predicted{suffix}": predicted.numpy(), f"probability{suffix}": probability.numpy()}
-
-
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes a bool among the keywords
-    return buffer.getvalue()
