@@ -28,8 +28,8 @@ ORDER = {
     "trainables": (
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
         *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
-        *("evaluate", "train", "node", "probe", "tune"),
-        65,
+        *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
+        85,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
+from trainables import evaluator as evaluator_module
 from trainables.augment import normalise
 from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
-from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
+from trainables.evaluate import FORMULAS, FROM_PREDICTIONS, NonFiniteOutputs, evaluate, from_predictions
+from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.models import SiameseNet, build
 from trainables.trial import TrialConfig, TrialResult
 
@@ -31,12 +33,13 @@ def evaluator(tiny: Tiny, digits: data.Dataset) -> MakeEvaluator:
     """Evaluators of untrained networks that nevertheless tell images apart."""
 
     def make(**changes: Any) -> Evaluator:
-        net = build(tiny(**changes), num_classes=10)
+        config = tiny(**{"val_fraction": 0, **changes})
+        net = build(config, num_classes=10)
         with torch.no_grad():
             for start in range(0, 1000, 50):  # for the statistics of batch norm
                 images = torch.from_numpy(digits.train.images[start : start + 50] / 255).float()
                 net.features(normalise(images, digits.mean, digits.std))
-        return Evaluator(config=tiny(**changes), net=net, dataset=digits, device=torch.device("cpu"))
+        return Evaluator(config=config, net=net, dataset=digits, device=torch.device("cpu"))
 
     return make
 
@@ -129,7 +132,7 @@ def test_views_of_an_image_differ(seen: Callable[..., Tensor]) -> None:
 
 def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator) -> None:
     train, validation = np.arange(0, 1000), np.arange(1000, 1297)
-    e = evaluator(augmentations=("hflip", "solarize"))
+    e = evaluator(augmentations=("hflip", "solarize"), val_fraction=0.1)
     metrics, _ = evaluate(e, train, validation)
     expected = {
         "train_acc": ("train", train, None),
@@ -146,7 +149,7 @@ def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator
     for name, of in expected.items():
         assert metrics[name] == e.outputs(*of).accuracy, name
     assert metrics["test_augfull_acc"] == e.outputs("test", EVERY, TRANSFORMS, reference=True).accuracy
-    assert "val_acc" not in evaluate(e, train, np.arange(0))[0]
+    assert evaluate(evaluator(), train, np.arange(0))[0].keys() == metrics.keys() - {"val_acc", "val_ece"}
 
 
 def test_accuracies_are_those_of_the_predictions(trained: Trained, digits: data.Dataset) -> None:
@@ -226,7 +229,7 @@ def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEval
     some = e.outputs("train", np.concatenate([indices, indices + 500]), None, keep=keep)
     assert torch.equal(some.h, every.h[keep])
     assert torch.equal(some.logits, every.logits)
-    assert e.outputs("train", indices, None, keep=evaluate_module.NO_FEATURES).h.shape == (0, 16)
+    assert e.outputs("train", indices, None, keep=NO_FEATURES).h.shape == (0, 16)
 
 
 def test_measures_are_of_the_images_that_method_says(
@@ -258,7 +261,7 @@ def test_large_images_are_evaluated_in_smaller_batches(
     evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     e, sizes = evaluator(), []
-    monkeypatch.setattr(evaluate_module, "BATCH_PIXELS", 55 * 32 * 32)
+    monkeypatch.setattr(evaluator_module, "BATCH_PIXELS", 55 * 32 * 32)
     before = e.net.features
     monkeypatch.setattr(e.net, "features", lambda x: (sizes.append(len(x)), before(x))[1])
     e.outputs("test", EVERY, None)
