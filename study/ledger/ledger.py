@@ -234,15 +234,37 @@ class Ledger:
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts to the space's run of `kind=study`, which is created where missing."""
         with self.store.asking():
-            runs = list(self.store.search(f"tags.kind = 'study' and tags.space = '{space}'"))
-            if runs:
-                run_id = min(runs, key=_age).info.run_id
-            else:
-                tags = {"kind": "study", "space": space}
-                run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
-                run_id = run.info.run_id
+            run_id = self._study_run(space)
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
+
+    def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the space's run of `kind=study`, which is created where missing."""
+        with self.store.asking():
+            run_id = self._study_run(space)
+            self.tag(run_id, tags)
+            self.client.set_terminated(run_id, "FINISHED")
+
+    def study_tags(self, space: str) -> dict[str, str]:
+        """The tags of that run; empty where there is none."""
+        if self.store.sqlite_file is not None:
+            with contextlib.suppress(sqlite_reader.UnsupportedSchema):
+                return sqlite_reader.read_study_tags(self.store.sqlite_file, self.experiment_id, space)
+        with self.store.asking():
+            runs = self._study_runs(space)
+        return dict(runs[0].data.tags) if runs else {}
+
+    def _study_runs(self, space: str) -> list["Run"]:
+        runs = self.store.search(f"tags.kind = 'study' and tags.space = '{space}'")
+        return sorted(runs, key=_age)
+
+    def _study_run(self, space: str) -> str:
+        """Id of the space's run, which is created where missing."""
+        if runs := self._study_runs(space):
+            return str(runs[0].info.run_id)
+        tags = {"kind": "study", "space": space}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
+        return str(run.info.run_id)
 
     def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts from memory."""
