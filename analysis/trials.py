@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from search_spaces import Selection
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
+from search_spaces.seeds import SeedPlan, cell_digest
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
@@ -26,7 +27,7 @@ NAMED_RUNS = 8
 """Most runs that an error names one by one."""
 DESCRIPTION = (
     *("key", "name", "status", "run_id", "changed", "failure"),
-    *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label"),
+    *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label", "seed_plan"),
     *(*FIELDS, *TAGS),
 )
 """Columns that describe a trial; all others are its final metrics."""
@@ -36,15 +37,19 @@ class MixedData(ValueError):
     """Trials of one cell were trained on different data; the message names the runs."""
 
 
-def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFrame:
+def load(
+    selection: Selection, records: Mapping[str, TrialRecord], plans: Mapping[str, SeedPlan] | None = None
+) -> pd.DataFrame:
     """One row for each trial of the selection, in its order; `records` are by key.
+
+    `plans` are those of `study.ledger.seed_plans`: how many seeds each cell was planned with.
 
     Returns:
         Columns `key`, `name`, `status` (FINISHED, FAILED, KILLED, RUNNING; MISSING: not in the ledger),
         `run_id`, `changed` (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of
         cells that differ in their augmentations alone), `group_label`, `subset` (augmentations, for people),
         `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
-        tag), `arm_label` (unique within its cell), every field of `TrialConfig` (augmentations as text),
+        tag), `arm_label` (unique within its cell), `seed_plan` (JSON of the `SeedPlan`, if any), every field of `TrialConfig` (augmentations as text),
         every tag of `TAGS`, and every final metric: finite values of finished trials, NaN otherwise.
 
     Raises:
@@ -58,6 +63,9 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
     cells = {cell: number for number, cell in enumerate(members)}
     settings = {cell: ", ".join(arm_settings(trials)) for cell, trials in members.items()}
     groups = {label: number for number, label in enumerate(dict.fromkeys(group_labels.values()))}
+    plans = plans or {}
+    digests = {cell: cell_digest(trials[0]) for cell, trials in members.items()}
+    declared = {cell: plans[digest].to_json() for cell, digest in digests.items() if digest in plans}
     rows = []
     for trial in selection.trials:
         key, cell = trial.key, trial.cell
@@ -77,6 +85,7 @@ def load(selection: Selection, records: Mapping[str, TrialRecord]) -> pd.DataFra
             "settings": settings[cell],
             "arm": trial.arm,
             "arm_label": labels[trial],
+            "seed_plan": declared.get(cell),
             **{name: getattr(trial, name) for name in FIELDS},
             "augmentations": format_value(trial.augmentations),
             **{name: record.tags.get(name) if record else None for name in TAGS},

@@ -3,10 +3,11 @@
 import argparse
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search_spaces.design import Trials
 from search_spaces.searches import SEARCHES, Search
+from search_spaces.seeds import UNTIL, SeedPlan, parse_seeds, seed_plans
 from search_spaces.spaces import SPACES
 from trainables.metrics import OBJECTIVES
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value, nearest, parse_value
@@ -16,16 +17,30 @@ from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value, near
 class Selection:
     """Distinct trials of a space, seed by seed: an interrupted study leaves complete replicates.
 
-    `steps` says how many trials each step of the selection left, in lines for people.
+    `steps` says how many trials each step of the selection left, in lines for people. `seeds` is what was
+    asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what counts
+    as a difference worth having.
     """
 
     space: str
     trials: tuple[TrialConfig, ...]
     steps: tuple[str, ...]
+    seeds: SeedPlan | None = None
+    margin: float | None = None
+
+    @property
+    def seed_plans(self) -> dict[str, SeedPlan]:
+        """What is planned for each cell, by its digest, if these trials are the first."""
+        return seed_plans(self.trials, replace(self.seeds or SeedPlan(low=1, high=1), margin=self.margin))
 
 
 def select(
-    space: str, *, only: Sequence[str] = (), assign: Sequence[str] = (), seeds: int | None = None
+    space: str,
+    *,
+    only: Sequence[str] = (),
+    assign: Sequence[str] = (),
+    seeds: int | SeedPlan | None = None,
+    margin: float | None = None,
 ) -> Selection:
     """Select trials: the space (with seeds 0 … `seeds` - 1), filtered by `only`, changed by `assign`.
 
@@ -39,11 +54,10 @@ def select(
     design = SPACES[space]()
     trials = Trials(design)
     steps = [f"space {space}: {len(trials)} trials", *getattr(design, "notes", ())]
-    if seeds is not None:
-        if seeds < 1:
-            raise ValueError(f"--seeds: got {seeds}; allowed: an integer >= 1")
-        trials = Trials(t.replace(seed=seed) for seed in range(seeds) for t in trials)
-        steps.append(f"--seeds {seeds}: {len(trials)}")
+    plan = SeedPlan(low=seeds, high=seeds) if isinstance(seeds, int) else seeds
+    if plan is not None:
+        trials = Trials(t.replace(seed=seed) for seed in range(plan.high) for t in trials)
+        steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(trials)}")
     for condition in only:
         trials = _filter(trials, condition)
         steps.append(f"--only {condition}: {len(trials)}")
@@ -55,7 +69,7 @@ def select(
     if not trials:
         raise ValueError(f"space {space!r} has no trials")
     trials.sort(key=lambda trial: trial.seed)
-    return Selection(space=space, trials=tuple(trials), steps=tuple(steps))
+    return Selection(space=space, trials=tuple(trials), steps=tuple(steps), seeds=plan, margin=margin)
 
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +94,19 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seeds",
         metavar="N",
-        type=int,
-        help="seeds 0 … N-1 instead of the space's own; of a search, fresh seeds of each finalist",
+        help="seeds 0 … N-1 instead of the space's own; with --until, a range such as 3..12; of a search, fresh"
+        " seeds of each finalist",
+    )
+    group.add_argument(
+        "--until",
+        choices=UNTIL,
+        help="with a range of --seeds: a cell gets seeds until each of its comparisons is decided",
+    )
+    group.add_argument(
+        "--margin",
+        metavar="POINTS",
+        type=float,
+        help="a difference smaller than this is not worth having: what lies within it is decided, too",
     )
     group = parser.add_argument_group("searches alone")
     group.add_argument("--trials", metavar="N", type=int, help="distinct configurations that a method tries")
@@ -103,7 +128,21 @@ def selection_from(args: argparse.Namespace) -> Selection:
         if getattr(args, option, None) is not None:
             known = ", ".join(SEARCHES)
             raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
-    return select(args.space, only=args.only, assign=args.assign, seeds=args.seeds)
+    return select(
+        args.space, only=args.only, assign=args.assign, seeds=_seeds_from(args), margin=args.margin
+    )
+
+
+def _seeds_from(args: argparse.Namespace) -> SeedPlan | None:
+    """What `--seeds` asks for, with the rules for `--until` and `--margin`."""
+    plan = None if args.seeds is None else parse_seeds(args.seeds)
+    if plan is not None and plan.is_range and not args.until:
+        raise ValueError(f"--seeds: got {args.seeds!r}; allowed with --until decided, otherwise a number")
+    if args.until and not (plan and plan.is_range):
+        raise ValueError(f"--until: got {args.until!r}; allowed with a range of --seeds, such as 3..12")
+    if args.margin is not None:
+        replace(plan or SeedPlan(low=1, high=1), margin=args.margin)  # which checks it
+    return plan
 
 
 def search_from(args: argparse.Namespace) -> Search | None:
@@ -118,7 +157,15 @@ def search_from(args: argparse.Namespace) -> Search | None:
             raise ValueError(f"--only: got {condition!r}; allowed with a search: method={','.join(methods)}")
         methods = tuple(method for method in methods if method in texts.split(","))
         _check_present(key, texts.split(","), search.methods)
-    given = {name: getattr(args, name) for name in ("trials", "finalists", "seeds")}
+    given = {name: getattr(args, name) for name in ("trials", "finalists")}
+    for option in ("until", "margin"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option}: got with the search {args.space!r}; allowed with a space")
+    if args.seeds is not None:
+        plan = parse_seeds(args.seeds)
+        if plan.is_range:
+            raise ValueError(f"--seeds: got {args.seeds!r} with the search {args.space!r}; allowed: a number")
+        given["seeds"] = plan.low
     if args.objective is not None:
         given["objectives"] = tuple(args.objective.split(","))
     changes = {name: value for name, value in given.items() if value is not None}

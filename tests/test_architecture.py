@@ -29,8 +29,8 @@ ORDER = {
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
         *("storage", "datasets", "methods", "losses", "measures", "linear_probe", "kept", "data", "augment"),
         *("models", "backbones"),
-        *("evaluate", "train", "node", "probe", "tune"),
-        65,
+        *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
+        90,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),

@@ -266,7 +266,7 @@ def test_order_is_seed_by_seed_whatever_the_space(monkeypatch: pytest.MonkeyPatc
             {"space": "quikstart"},
             "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart, thesis, controls, ",
         ),
-        ({"seeds": 0}, "--seeds: got 0; allowed: an integer >= 1"),
+        ({"seeds": 0}, "--seeds: got 0; allowed: an integer >= 1, or"),
         ({"only": ["arm"]}, "--only: got 'arm'; allowed: KEY=V[,V]"),
         ({"only": ["arm="]}, "--only: got 'arm='; allowed: KEY=V[,V]"),
         ({"only": ["=ce"]}, "--only: got '=ce'; allowed: KEY=V[,V]"),

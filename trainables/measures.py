@@ -19,9 +19,14 @@ CHUNK = 500
 """Images whose neighbours are searched at once."""
 
 
+def share_equal(predicted: Tensor, other: Tensor) -> float:
+    """Share of images whose two classes, (N,) each, are the same."""
+    return (predicted == other).double().mean().item()
+
+
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of images whose class is predicted right; logits (N, K), labels (N,) int64."""
-    return (logits.argmax(1) == labels).double().mean().item()
+    return share_equal(logits.argmax(1), labels)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
@@ -135,7 +140,7 @@ def _vote(voters: Tensor, weights: Tensor, labels: Tensor) -> float:
 
 def view_agreement(logits1: Tensor, logits2: Tensor) -> float:
     """Share of images that are predicted alike in two views, (N, K) each."""
-    return (logits1.argmax(1) == logits2.argmax(1)).double().mean().item()
+    return share_equal(logits1.argmax(1), logits2.argmax(1))
 
 
 def view_kappa(logits1: Tensor, logits2: Tensor) -> float:

@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, compare, describe_differences, pool
+from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
+from search_spaces.seeds import SeedPlan
 from trainables.arms import CE, Arm
 from trainables.metrics import ACCURACIES
 from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
 
 TESTED = "test_acc"
 """The only metric with p-values; the others are descriptive."""
-_ADJUSTED = ("p_t", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
+_ADJUSTED = ("p_t", "p", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
@@ -33,6 +35,25 @@ class ComparedArms:
     trials: pd.DataFrame
     configs: Mapping[str, TrialConfig]
     families: Mapping[str, Mapping[str, str]]
+
+    @property
+    def plan(self) -> SeedPlan | None:
+        """How many seeds were planned for the cell, if that was recorded."""
+        own = self.trials[self.trials["cell"] == self.cell]
+        text = own["seed_plan"].iloc[0] if "seed_plan" in own and len(own) else None
+        return None if text is None or pd.isna(text) else SeedPlan.from_json(text)
+
+    @property
+    def seeds(self) -> int:
+        """After how many seeds it is looked at: those whose trials have all ended, some of them failed."""
+        ended = self.trials[self.trials["status"].isin(["FINISHED", "FAILED"])]
+        arms = [set(ended.loc[ended["arm_label"] == arm, "seed"]) for arm in self.configs]
+        return len(set.intersection(*arms))
+
+    @property
+    def rule(self) -> Rule:
+        """Which p-values and intervals hold."""
+        return rule_for(self.plan, self.seeds)
 
 
 def compared_arms(trials: pd.DataFrame) -> Iterator[ComparedArms]:
@@ -103,10 +124,11 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
     rows: list[dict[str, object]] = []
     for group in compared_arms(trials) if groups is None else groups:
         arms = list(group.configs)
+        rule = group.rule if group.families else FIXED
         for metric, values, dropped in _values(group, metrics) if group.families else ():
             for baseline, pairs in group.families.items():
                 ours, theirs = ([arms.index(arm) for arm in side] for side in (pairs, pairs.values()))
-                columns = describe_differences(values[:, ours] - values[:, theirs])
+                columns = describe_differences(values[:, ours] - values[:, theirs], rule)
                 if metric != TESTED:
                     columns |= {name: np.full(len(pairs), np.nan) for name in _ADJUSTED}
                 for i, (arm, against) in enumerate(pairs.items()):
@@ -203,7 +225,10 @@ def _pooled(members: Sequence[ComparedArms], baseline: str) -> pd.DataFrame:
     """One family over several cells."""
     pairs = members[0].families[baseline]
     values, dropped = pool([values_of(group.trials, TESTED) for group in members])
-    table = compare(values, pairs).rename_axis("arm_label").reset_index()
+    plans = {group.plan for group in members}
+    seeds = min(group.seeds for group in members)
+    rule = rule_for(plans.pop(), seeds) if len(plans) == 1 else Rule(name="anytime")
+    table = compare(values, pairs, rule).rename_axis("arm_label").reset_index()
     return table.assign(
         baseline=baseline,
         baseline_label=list(pairs.values()),

@@ -4,7 +4,8 @@ Values are a frame of one metric in one cell: a row per seed, a column per arm, 
 result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
 of n seeds:
 
-- paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided;
+- paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided, where the number of
+  seeds is the planned one; else a rule that allows for several looks (`analysis.stats.sequential`);
 - sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
   normal distribution but cannot be smaller than 2 / 2ⁿ (above 16 seeds: of 99,999 random patterns);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
@@ -23,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
+from analysis.stats.sequential import FIXED, Rule, t_p
 from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
+from search_spaces.seeds import FEWEST
 
-FEWEST = 3
-"""Fewest seeds for a claim: two differences that happen to be close make t arbitrarily large."""
 SMALLEST_FOR_BOLD = 6
 """Fewest seeds with which arms that are not distinguishable from the best one are marked like it."""
 
@@ -45,26 +46,32 @@ def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
-def compare(values: pd.DataFrame, baseline: str | Mapping[str, str]) -> pd.DataFrame:
+def compare(
+    values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED
+) -> pd.DataFrame:
     """Compare arms with one baseline, or each with its own: one family of comparisons.
 
-    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`).
+    `values` are seeds × arms, without seeds that only some arms have (`common_seeds`); `rule` depends on what
+    was planned.
 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
         `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
-        higher), `p_t`, `p_holm`, `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n
-        is too small or there is no spread.
+        higher), `p_t` (of a t-test at this n alone), `rule`, `p` and `p_holm` (by that rule, as the
+        intervals), `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n is too small
+        or there is no spread.
     """
     if isinstance(baseline, str):
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
     arms = list(baseline)
     differences = values[arms].to_numpy(float) - values[list(baseline.values())].to_numpy(float)
-    return pd.DataFrame(describe_differences(differences), index=pd.Index(arms, name="arm"))
+    return pd.DataFrame(describe_differences(differences, rule), index=pd.Index(arms, name="arm"))
 
 
-def describe_differences(differences: Vector) -> dict[str, Vector]:
+def describe_differences(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
     """Statistics of paired differences (seeds, arms) of one family: the columns of `compare`, (arms,) each.
+
+    Rows are in the order of seeds: rules of several looks follow it.
 
     An arm without any value stays in the family, without a result.
 
@@ -76,20 +83,21 @@ def describe_differences(differences: Vector) -> dict[str, Vector]:
         raise ValueError("an arm has no result for a seed that its baseline has, or the other way round")
     present = ~missing.any(axis=0) & bool(len(differences))
     count = differences.shape[1]
-    columns = {name: np.full(count, np.nan) for name in (*COLUMNS, "error")}
-    for name, column in _tests(differences[:, present]).items():
+    columns = {name: np.full(count, np.nan) for name in COLUMNS}
+    for name, column in _tests(differences[:, present], rule).items():
         columns[name][present] = column
-    p, adjusted = columns["p_t"], holm(columns["p_t"])
+    p, adjusted = columns["p"], holm(columns["p"])
     share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
-    low, high = _interval(columns["n"], columns["delta"], columns["error"], LEVEL * share)
-    columns |= {"p_holm": adjusted, "delta_low_holm": low, "delta_high_holm": high}
+    low, high = rule.interval(differences[:, present], LEVEL * share[present])
+    columns["p_holm"] = adjusted
+    columns["delta_low_holm"][present], columns["delta_high_holm"][present] = low, high
     columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
-    return {name: columns[name] for name in COLUMNS}
+    return {**{name: columns[name] for name in COLUMNS}, "rule": np.full(count, rule.name, object)}
 
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
-    *("p_t", "p_holm", "p_sign_flip", "p_floor"),
+    *("p_t", "rule", "p", "p_holm", "p_sign_flip", "p_floor"),
 )
 
 
@@ -130,31 +138,21 @@ def _signs(n: int) -> Vector:
     return np.vstack([np.ones(n), drawn])
 
 
-def _tests(d: Vector) -> dict[str, Vector]:
+def _tests(d: Vector, rule: Rule) -> dict[str, Vector]:
     """Statistics of paired differences (n, m), column by column: (m,) each."""
     n, m = d.shape
-    count = np.full(m, n)
-    delta = d.mean(axis=0) if n else np.full(m, np.nan)
-    spread = n > 1 and ~np.isclose(d, d[:1], rtol=0, atol=1e-12).all(axis=0)
-    error = np.where(spread, d.std(axis=0, ddof=1) / math.sqrt(n), np.nan) if n > 1 else np.full(m, np.nan)
-    low, high = _interval(count, delta, error, np.full(m, LEVEL))
+    low, high = rule.interval(d, np.full(m, LEVEL))
     return {
-        "n": count,
-        "delta": delta,
-        "error": error,
+        "n": np.full(m, n),
+        "delta": d.mean(axis=0) if n else np.full(m, np.nan),
         "delta_low": low,
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
-        "p_t": 2 * stdtr(np.maximum(count - 1, 1), -np.abs(delta / error)),
+        "p_t": t_p(d),
+        "p": rule.p(d),
         "p_sign_flip": sign_flip(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
-
-
-def _interval(n: Vector, delta: Vector, error: Vector, level: Vector) -> tuple[Vector, Vector]:
-    """Ends (m,) of the intervals for 1 - `level` (m,); NaN where the standard error is."""
-    half = -stdtrit(np.maximum(n - 1, 1), level / 2) * error
-    return delta - half, delta + half
 
 
 def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
@@ -233,7 +231,7 @@ def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
         return first, []
     whole = values[arms].dropna()
     d = np.column_stack([whole[a] - whole[b] for a, b in pairs])
-    adjusted = dict(zip(pairs, holm(_tests(d)["p_t"]), strict=True))
+    adjusted = dict(zip(pairs, holm(t_p(d)), strict=True))
     alike = [
         a if b == first else b for (a, b), value in adjusted.items() if first in (a, b) and not value <= LEVEL
     ]

@@ -137,18 +137,22 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     import ray
 
     _prefer_this_checkout()
+    starting: contextlib.AbstractContextManager[None]
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if is_local(address):
         # Without "local", Ray may join another user's cluster on this host.
         settings |= {"address": "local", "include_dashboard": False}
+        starting = ray_internals.without_unused_processes()
     else:
         settings |= {"address": resolve_address(address)}
+        starting = contextlib.nullcontext()
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
         futures = [threads.submit(function) for function in background]
         stack.callback(ray_internals.shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**settings)
+            with starting:
+                ray.init(**settings)
         except (ConnectionError, RuntimeError) as error:
             raise ClusterError(f"--address: no Ray to use at {address or 'local'} ({error})") from None
         signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a message

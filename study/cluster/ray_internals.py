@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ TUNE_SETTINGS = {
 }
 MAX_PENDING_TRIALS = "TUNE_MAX_PENDING_TRIALS_PG"
 """Trials that wait for resources: 8 are enough for an autoscaler to see, and few enough to be cheap."""
+UNUSED_PROCESSES = ("start_monitor", "start_log_monitor")
+"""Methods of Ray's `Node` that start its autoscaler and what forwards the output of workers."""
 OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -38,6 +41,24 @@ def configure_tune() -> None:
     os.environ.update(TUNE_SETTINGS)
     os.environ.setdefault(MAX_PENDING_TRIALS, "8")
     logging.getLogger(NOISY_LOGGER).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def without_unused_processes() -> Iterator[None]:
+    """Start a local Ray in this context without two processes that no study uses.
+
+    Each imports Ray: without them a study starts 1.8 s earlier on two cores.
+    """
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in UNUSED_PROCESSES}
+    for name in before:
+        setattr(Node, name, lambda self: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(Node, name, start)
 
 
 def keep_worker_environment() -> None:

@@ -8,21 +8,21 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from study.ledger import sqlite_reader
-from study.ledger.records import DATA_TAG, FINAL_PREFIX, PRUNED_TAG, TrialRecord, without_mlflow_tags
-from study.ledger.store import Store
+from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.store import Store, record_of
 from trainables.redact import first_line
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -79,7 +79,8 @@ class Ledger:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
                 records = sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
                 return {record.key: record for record in records}
-        return {run.data.tags["trial.key"]: _record(run) for run in self.store.search("tags.kind = 'trial'")}
+        records = map(record_of, self.store.search("tags.kind = 'trial'"))
+        return {record.key: record for record in records}
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
@@ -171,12 +172,23 @@ class Ledger:
         `metrics` have no prefix; `timestamp` is that of the last epoch (ms since 1970), so that logging them
         again adds no second point.
         """
-        from mlflow.entities import Metric
+        from mlflow.entities import RunTag
 
-        points = [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
-        self.client.log_batch(run_id, metrics=points)
+        kept = RunTag(KEPT_TAG, " ".join(sorted(artifacts)))
+        self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=[kept])
         self.log_files(run_id, artifacts)
         self.client.set_terminated(run_id, "FINISHED")
+
+    def add_measured(self, run_id: str, metrics: Mapping[str, float], how: str, timestamp: int) -> None:
+        """Log final metrics that were measured after the trial had finished, with a tag that says how.
+
+        `metrics` have no prefix. The latest `timestamp` (ms since 1970) counts where there are two values.
+        """
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
+        with self.store.asking():
+            self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=tags)
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
@@ -222,15 +234,37 @@ class Ledger:
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts to the space's run of `kind=study`, which is created where missing."""
         with self.store.asking():
-            runs = list(self.store.search(f"tags.kind = 'study' and tags.space = '{space}'"))
-            if runs:
-                run_id = min(runs, key=_age).info.run_id
-            else:
-                tags = {"kind": "study", "space": space}
-                run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
-                run_id = run.info.run_id
+            run_id = self._study_run(space)
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
+
+    def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the space's run of `kind=study`, which is created where missing."""
+        with self.store.asking():
+            run_id = self._study_run(space)
+            self.tag(run_id, tags)
+            self.client.set_terminated(run_id, "FINISHED")
+
+    def study_tags(self, space: str) -> dict[str, str]:
+        """The tags of that run; empty where there is none."""
+        if self.store.sqlite_file is not None:
+            with contextlib.suppress(sqlite_reader.UnsupportedSchema):
+                return sqlite_reader.read_study_tags(self.store.sqlite_file, self.experiment_id, space)
+        with self.store.asking():
+            runs = self._study_runs(space)
+        return dict(runs[0].data.tags) if runs else {}
+
+    def _study_runs(self, space: str) -> list["Run"]:
+        runs = self.store.search(f"tags.kind = 'study' and tags.space = '{space}'")
+        return sorted(runs, key=_age)
+
+    def _study_run(self, space: str) -> str:
+        """Id of the space's run, which is created where missing."""
+        if runs := self._study_runs(space):
+            return str(runs[0].info.run_id)
+        tags = {"kind": "study", "space": space}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
+        return str(run.info.run_id)
 
     def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts from memory."""
@@ -261,27 +295,27 @@ class Ledger:
         except MlflowException as error:
             raise OSError(f"run {run_id}: {first_line(error)}") from error
 
+    @contextlib.contextmanager
+    def borrowed(self, run_id: str, name: str) -> Iterator[Path]:
+        """`artifact` for a while: a downloaded copy, which may be large, is deleted afterwards."""
+        path = self.artifact(run_id, name)
+        try:
+            yield path
+        finally:
+            if self._downloads is not None and self._downloads in path.parents:
+                path.unlink(missing_ok=True)
+
     def _runs_of(self, key: str) -> list["Run"]:
         """Runs of a trial, oldest first."""
         runs = self.store.search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'")
         return sorted(runs, key=_age)
 
 
-def _record(run: "Run") -> TrialRecord:
-    info, data = run.info, run.data
-    return TrialRecord(
-        key=data.tags["trial.key"],
-        run_id=info.run_id,
-        status=info.status,
-        params=data.params,
-        tags=without_mlflow_tags(data.tags),
-        metrics={
-            name.removeprefix(FINAL_PREFIX): value
-            for name, value in data.metrics.items()
-            if name.startswith(FINAL_PREFIX)
-        },
-        changed=int(info.end_time or info.start_time or 0),
-    )
+def _points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
+    """Final metrics as MLflow logs them, at step 0."""
+    from mlflow.entities import Metric
+
+    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def _age(run: "Run") -> tuple[int, str]:

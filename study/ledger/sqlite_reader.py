@@ -27,6 +27,13 @@ RUNS = """
     order by run.start_time desc, run.run_uuid
 """
 """The runs of trials, in the order in which MLflow's client returns them."""
+STUDY_RUN = """
+    select run.run_uuid from runs run
+    join tags kind on kind.run_uuid = run.run_uuid and kind.key = 'kind' and kind.value = 'study'
+    join tags space on space.run_uuid = run.run_uuid and space.key = 'space' and space.value = ?
+    where run.experiment_id = ? and run.lifecycle_stage = 'active'
+    order by run.start_time, run.run_uuid limit 1
+"""
 
 
 class Experiment(NamedTuple):
@@ -75,6 +82,15 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
         )
         for run_id, status, started, ended in runs
     ]
+
+
+def read_study_tags(file: Path, experiment_id: str, space: str) -> dict[str, str]:
+    """The tags of the oldest run of `kind=study` of a space; raises UnsupportedSchema."""
+    with _reading(file) as database:
+        row = database.execute(STUDY_RUN, (space, experiment_id)).fetchone()
+        if row is None:
+            return {}
+        return dict(database.execute("select key, value from tags where run_uuid = ?", row).fetchall())
 
 
 def _texts(database: sqlite3.Connection, table: str, run_ids: list[str]) -> dict[str, dict[str, str]]:
