@@ -311,12 +311,12 @@ def test_measures_are_of_the_images_that_method_says(
 def test_validation_images_choose_the_strength_of_a_probe(
     evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 100)
-    e, train, validation = evaluator(val_fraction=0.1), np.arange(300), np.arange(300, 900)
+    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 20)
+    e, train, validation = evaluator(val_fraction=0.1), np.arange(300), np.arange(300, 700)
     metrics, _ = evaluate(e, train, validation)
     clean = e.outputs("test", EVERY, None)
     bank, held_out = (
-        e.outputs("train", of[stratified_choice(digits.train.labels[of], 100)], None)
+        e.outputs("train", of[stratified_choice(digits.train.labels[of], 20)], None)
         for of in (train, validation)
     )
     fixed = {}
