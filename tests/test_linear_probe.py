@@ -61,7 +61,7 @@ def test_two_classes_have_twice_the_strength_of_scikit_learns() -> None:
 def test_single_precision_and_the_default_tolerance_are_close_enough() -> None:
     h, labels = images(300, 5, 200)
     x = ((h - h.mean(0)) / h.std(0)).float()
-    for strength in STRENGTHS:
+    for strength in (1e-4, 1e-2, 1.0):
         fitted = logistic_regression(x, labels, 5, strength=strength, gram=gram_matrix(x))
         ours = probabilities(x.double(), fitted)
         exact = reference(strength).fit(x.double(), labels).predict_proba(x.double())
@@ -69,8 +69,7 @@ def test_single_precision_and_the_default_tolerance_are_close_enough() -> None:
         assert (ours.argmax(1) == exact.argmax(1)).mean() > 0.99
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_strength_is_chosen_on_validation_images(dtype: torch.dtype) -> None:
+def test_strength_is_chosen_on_validation_images() -> None:
     (bank, bank_labels), held_out, (h, labels) = (
         images(120, 5),
         images(200, 5, seed=1),
@@ -82,7 +81,7 @@ def test_strength_is_chosen_on_validation_images(dtype: torch.dtype) -> None:
         right[strength] = (model.score(*held_out), model.score(h, labels))
     best = max(STRENGTHS, key=lambda strength: (right[strength][0], -strength))
     assert [test for _, test in right.values()].count(right[best][1]) == 1  # another choice would show
-    bank, h, held_out = bank.to(dtype), h.to(dtype), (held_out[0].to(dtype), held_out[1])
+    bank, h, held_out = bank.float(), h.float(), (held_out[0].float(), held_out[1])
     assert linear_probe_accuracy(h, labels, bank, bank_labels, held_out) == pytest.approx(right[best][1])
     alone = linear_probe_accuracy(h, labels, bank, bank_labels, None)
     assert alone == pytest.approx(right[FIXED_STRENGTH][1])

@@ -89,6 +89,12 @@ def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:
         kept = np.load(io.BytesIO(ledger(study).artifact(record.run_id, "predictions.npz").read_bytes()))
         assert record.metrics["test_acc"] == np.mean(kept["predicted"] == kept["labels"])
         assert record.metrics["test_aug_acc"] == np.mean(kept["predicted_aug"] == kept["labels"])
+        for name in ("test_augcrop", "test_augfull"):
+            predicted = kept[name.replace("test", "logits")].argmax(1)
+            assert record.metrics[f"{name}_acc"] == np.mean(predicted == kept["labels"])
+        assert record.metrics["val_acc"] == np.mean(kept["val_logits"].argmax(1) == kept["val_labels"])
+        views = kept["logits_augfull"][kept["view2_index"]].argmax(1), kept["logits_view2"].argmax(1)
+        assert record.metrics["view_agreement"] == np.mean(views[0] == views[1])
 
 
 def test_bundles_are_gone(study: Path) -> None:
