@@ -66,7 +66,7 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("ledger", "store")},
+    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
 }
 """Who may import a heavy library."""
 
