@@ -53,6 +53,8 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     lines = session.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
+    finished = [records[member.config.key] for member in state.all if member.state == "finished"]
+    lines += session.weights_lines(invocation, [trial for trial, _ in likely], finished)
     return StudyPlan(
         state=state, to_run=to_run, forecast=expected, lines=[*describe(state, retry_failed=retry), *lines]
     )

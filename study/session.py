@@ -14,8 +14,9 @@ from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
+from study.ledger.records import TrialRecord
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
-from study.planning import forecast
+from study.planning import forecast, weights
 from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
@@ -73,6 +74,7 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     )
     lines = describe(plan, **invocation.rerun)
     lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    lines += weights_lines(invocation, list(to_run), [plan.records[trial.key] for trial in plan.done])
     return StudyPlan(state=plan, to_run=to_run, forecast=expected, lines=lines)
 
 
@@ -85,6 +87,15 @@ def forecast_lines(
         configs = [trial for trial, _ in trials]
         lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
     return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
+
+
+def weights_lines(
+    invocation: Invocation, trials: Sequence[TrialConfig], finished: Iterable[TrialRecord]
+) -> list[str]:
+    """What `--keep weights` means for trials to run and finished ones, in lines for people."""
+    if "weights" not in invocation.args.keep:
+        return []
+    return weights.describe(trials, finished, invocation.data_dir, count=invocation.args.plan)
 
 
 def trained_epochs(invocation: Invocation, trials: Iterable[TrialConfig]) -> dict[TrialConfig, int]:
@@ -232,6 +243,7 @@ class StudyRun:
             request=request,
             node=node,
             save_at=save_at,
+            keep=invocation.args.keep,
         )
 
     def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":

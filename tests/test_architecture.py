@@ -29,11 +29,11 @@ ORDER = {
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
         *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
         *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
-        85,
+        88,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),
-        *("clean", "run"),
+        *("clean", "measure", "run"),
         40,
     ),
     "analysis": (

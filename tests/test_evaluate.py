@@ -15,7 +15,7 @@ from trainables import evaluator as evaluator_module
 from trainables.augment import normalise
 from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
-from trainables.evaluate import FORMULAS, FROM_PREDICTIONS, NonFiniteOutputs, evaluate, from_predictions
+from trainables.evaluate import NonFiniteOutputs, evaluate
 from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.models import SiameseNet, build
 from trainables.trial import TrialConfig, TrialResult
