@@ -27,9 +27,10 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
-        *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
+        *("storage", "datasets", "methods", "losses", "measures", "linear_probe", "kept", "data", "augment"),
+        *("models", "backbones"),
         *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
-        88,
+        92,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),
@@ -67,6 +68,11 @@ HEAVY = {
         ROOT / "analysis/stats/importances.py",
     },
     "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
+    **{
+        library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
+        | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits
+        for library in ("scipy", "sklearn")
+    },
 }
 """Who may import a heavy library."""
 

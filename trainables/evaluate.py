@@ -20,15 +20,17 @@ from torch import Tensor
 
 from trainables import measures
 from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
-from trainables.data import Split
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
+from trainables.kept import npz, of_features, of_predictions, relative_logits
+from trainables.linear_probe import linear_probe_accuracy
 from trainables.metrics import METRICS, PREDICTIONS
 
 EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
 BANK_IMAGES = 10_000
-"""Training images among which neighbours are looked for: fixed and stratified."""
+"""Training images among which neighbours are looked for and to which linear probes are fitted, and validation
+images that choose the strength of a probe: fixed and stratified."""
 
 
 class NonFiniteOutputs(ArithmeticError):
@@ -49,13 +51,18 @@ class Passes:
 
     @cached_property
     def bank(self) -> Indices:
-        """Positions in `train` of the images among which neighbours are looked for."""
+        """Positions in `train` of the images among which neighbours are, and to which probes are fitted."""
         return stratified_choice(self._train_labels, BANK_IMAGES)
 
     @cached_property
     def shown(self) -> Indices:
         """Positions in `train` of the images whose features are kept."""
         return stratified_choice(self._train_labels, EMBEDDED_IMAGES)
+
+    @cached_property
+    def choosing(self) -> Indices:
+        """Positions in `validation` of the images that choose the strength of a linear probe."""
+        return stratified_choice(self.evaluator.dataset.train.labels[self.validation], BANK_IMAGES)
 
     @cached_property
     def measured(self) -> Indices:
@@ -74,8 +81,8 @@ class Passes:
 
     @cached_property
     def held_out(self) -> Outputs:
-        """Of clean validation images."""
-        return self._outputs("train", self.validation, None, keep=NO_FEATURES)
+        """Of clean validation images, with the features of those that choose the strength of a probe."""
+        return self._outputs("train", self.validation, None, keep=self.choosing)
 
     @cached_property
     def test(self) -> Outputs:
@@ -113,9 +120,21 @@ class Passes:
 
     @cached_property
     def bank_features(self) -> tuple[Tensor, Tensor]:
-        """Features (n, D) of the bank, on the network's device, and their labels (n,)."""
-        labels = self.train_clean.labels[torch.from_numpy(self.bank)]
-        return self.train_clean.h.to(self.evaluator.device), labels
+        """Features (m, D) of the bank, on the network's device, and their labels (m,)."""
+        bank = self.train_clean.some(self.bank)
+        return bank.h.to(self.evaluator.device), bank.labels
+
+    @cached_property
+    def neighbours(self) -> measures.Neighbours:
+        """The nearest images of the bank for each test image, as many as any metric asks for."""
+        bank, labels = self.bank_features
+        most = max(measures.NEIGHBOURS, measures.weighted_neighbours(labels))
+        return measures.nearest(self.test.h, bank, labels, most)
+
+    @cached_property
+    def views(self) -> tuple[Outputs, Outputs]:
+        """Of two augmented views of the measured test images."""
+        return self.view1.some(self.measured), self.view2
 
     @cached_property
     def h(self) -> Tensor:
@@ -131,6 +150,16 @@ class Passes:
     def z(self) -> Tensor:
         """Embeddings (n, M) of the measured test images."""
         return self.evaluator.embedding(self.h)
+
+    def linear_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> float:
+        """Accuracy on clean test images of a linear probe on `features` of h (N, D)."""
+        bank, labels = self.bank_features
+        held_out = None
+        if len(self.validation):
+            chosen = self.held_out.some(self.choosing)
+            held_out = features(chosen.h), chosen.labels
+        of_bank = features(bank).to(bank.device)
+        return linear_probe_accuracy(features(self.test.h), self.test.labels, of_bank, labels, held_out)
 
     @property
     def _subset(self) -> tuple[str, ...]:
@@ -163,11 +192,19 @@ FORMULAS: Mapping[str, Callable[[Passes], float]] = types.MappingProxyType(
         "test_augfull_acc": lambda of: of.view1.accuracy,
         "test_ce": lambda of: measures.cross_entropy(of.test.logits, of.test.labels),
         "test_ece": lambda of: measures.calibration_error(of.test.logits, of.test.labels),
-        "knn_acc": lambda of: measures.knn_accuracy(of.test.h, of.test.labels, *of.bank_features),
-        "view_agreement": lambda of: measures.view_agreement(
-            of.view1.logits[torch.from_numpy(of.measured)], of.view2.logits
+        "test_ece_floor": lambda of: measures.calibration_floor(of.test.logits.softmax(1).amax(1)),
+        "linear_probe_acc": lambda of: of.linear_probe(),
+        "z_linear_probe_acc": lambda of: of.linear_probe(of.evaluator.embedding),
+        "knn_weighted_acc": lambda of: measures.weighted_knn_accuracy(
+            of.neighbours, of.test.labels, k=measures.weighted_neighbours(of.bank_features[1])
         ),
-        "view_cosine": lambda of: measures.view_cosine(of.view1.h, of.view2.h),
+        "knn_acc": lambda of: measures.knn_accuracy(of.neighbours, of.test.labels),
+        "view_agreement": lambda of: measures.view_agreement(*(view.logits for view in of.views)),
+        "view_kappa": lambda of: measures.view_kappa(*(view.logits for view in of.views)),
+        "view_both_right": lambda of: measures.view_both_right(
+            of.views[0].logits, of.views[1].logits, of.labels
+        ),
+        "view_cosine": lambda of: measures.view_cosine(*(view.h for view in of.views)),
         "effective_rank": lambda of: measures.effective_rank(of.h),
         "silhouette": lambda of: measures.silhouette(of.h, of.labels),
         "val_acc": lambda of: of.held_out.accuracy,
@@ -181,6 +218,7 @@ FROM_PREDICTIONS: Mapping[str, Callable[[Mapping[str, np.ndarray]], float]] = ty
     {
         "test_acc": lambda kept: measures.share_equal(*_tensors(kept, "predicted", "labels")),
         "test_aug_acc": lambda kept: measures.share_equal(*_tensors(kept, "predicted_aug", "labels")),
+        "test_ece_floor": lambda kept: measures.calibration_floor(*_tensors(kept, "probability")),
     }
 )
 """Metrics that the arrays of `predictions.npz` give to the last digit, without network and data."""
@@ -211,20 +249,33 @@ def evaluate(
     """
     passes = Passes(evaluator=evaluator, train=train, validation=validation)
     metrics = measure(passes, FORMULAS)
-    predictions = {
-        "labels": passes.test.labels.numpy(),
-        **_predictions(passes.test, ""),
-        **_predictions(passes.test_aug, "_aug"),
-    }
     dataset = evaluator.dataset
     embeddings = {
-        **_embeddings("train", dataset.train, train[passes.shown], passes.train_aug.h),
-        **_embeddings("test", dataset.test, passes.measured, passes.h),
+        **of_features("train", passes.train_aug.h, dataset.train.labels, train[passes.shown]),
+        **of_features("test", passes.h, dataset.test.labels, passes.measured),
     }
     if evaluator.config.uses("embedding_dim"):
         embeddings["train_z"] = evaluator.embedding(passes.train_aug.h).half().numpy()
         embeddings["test_z"] = passes.z.half().numpy()
-    return metrics, {PREDICTIONS: _npz(predictions), "embeddings.npz": _npz(embeddings)}
+    return metrics, {PREDICTIONS: npz(_predictions(passes)), "embeddings.npz": npz(embeddings)}
+
+
+def _predictions(passes: Passes) -> dict[str, np.ndarray]:
+    """The arrays of `predictions.npz`: of test images, clean and augmented, and of any validation images."""
+    kept = {
+        "labels": passes.test.labels.numpy(),
+        **of_predictions(passes.test.logits, ""),
+        **of_predictions(passes.test_aug.logits, "_aug"),
+        "logits_augcrop": relative_logits(passes.test_augcrop.logits),
+        "logits_augfull": relative_logits(passes.view1.logits),
+        "logits_view2": relative_logits(passes.view2.logits),
+        "view2_index": passes.measured,
+    }
+    if len(passes.validation):
+        kept["val_logits"] = relative_logits(passes.held_out.logits)
+        kept["val_labels"] = passes.held_out.labels.numpy()
+        kept["val_index"] = passes.validation
+    return kept
 
 
 def from_predictions(content: bytes, names: Iterable[str]) -> dict[str, float]:
@@ -239,23 +290,3 @@ def from_predictions(content: bytes, names: Iterable[str]) -> dict[str, float]:
 
 def _tensors(arrays: Mapping[str, np.ndarray], *names: str) -> list[Tensor]:
     return [torch.from_numpy(arrays[name]) for name in names]
-
-
-def _embeddings(name: str, split: Split, indices: Indices, h: Tensor) -> dict[str, np.ndarray]:
-    """Features (n, D) of some images of a split, as float16, with their labels and indices."""
-    return {
-        f"{name}_h": h.half().numpy(),
-        f"{name}_labels": split.labels[indices],
-        f"{name}_index": indices,
-    }
-
-
-def _predictions(outputs: Outputs, suffix: str) -> dict[str, np.ndarray]:
-    probability, predicted = outputs.logits.softmax(1).max(1)
-    return {f"predicted{suffix}": predicted.numpy(), f"probability{suffix}": probability.numpy()}
-
-
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes a bool among the keywords
-    return buffer.getvalue()

@@ -40,6 +40,11 @@ class Outputs:
     logits: Tensor
     labels: Tensor
 
+    def some(self, kept: Indices) -> "Outputs":
+        """Those images alone, by position (n,), for which features were requested."""
+        positions = torch.from_numpy(kept)
+        return Outputs(h=self.h, logits=self.logits[positions], labels=self.labels[positions])
+
     @property
     def accuracy(self) -> float:
         """Share of images whose class is predicted right."""

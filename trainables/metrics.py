@@ -59,14 +59,22 @@ METRICS: Mapping[str, Metric] = types.MappingProxyType(
         "test_augcrop_acc": Metric(title="Test (augmented and cropped)", table="accuracy"),
         "test_augfull_acc": Metric(title="Test (all augmentations)", table="accuracy"),
         "test_acc_bnrecal": Metric(title="Test, batch norm re-estimated"),
-        "knn_acc": Metric(title="kNN on h"),
+        "linear_probe_acc": Metric(title="Linear probe on h"),
+        "z_linear_probe_acc": Metric(title="Linear probe on z", where=WITH_EMBEDDING),
+        "knn_weighted_acc": Metric(title="kNN on h, weighted votes"),
+        "knn_acc": Metric(title="kNN on h, 20 equal votes"),
         "test_ce": Metric(title="Test cross-entropy", unit="", better="lower"),
         "test_ece": Metric(title="Calibration error (ECE)", better="lower"),
+        "test_ece_floor": Metric(
+            title="ECE if perfectly calibrated", better="", measured_from=(PREDICTIONS, WEIGHTS)
+        ),
         "val_ece": Metric(
             title="Validation calibration error (ECE)", better="lower", objective=True, where=HELD_OUT
         ),
-        "view_agreement": Metric(title="View agreement"),
-        "view_cosine": Metric(title="View cosine", unit=""),
+        "view_agreement": Metric(title="Agreement of two views"),
+        "view_kappa": Metric(title="Agreement of two views beyond chance (kappa)", unit=""),
+        "view_both_right": Metric(title="Both views right"),
+        "view_cosine": Metric(title="Cosine of two views", unit=""),
         "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
         "z_effective_rank": Metric(title="Effective rank of z", unit="", better="", where=WITH_EMBEDDING),
         "silhouette": Metric(title="Silhouette of h", unit=""),
