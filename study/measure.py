@@ -146,7 +146,7 @@ def _measure(found: Measurement, ledger: Ledger, data_dir: Path) -> Counter[str]
             except LedgerError:
                 raise
             except (OSError, ValueError, ArithmeticError, RuntimeError) as error:  # of one trial
-                found.lack(task.trial, names, f"cannot be measured: {first_line(error)}")
+                found.lack(task.trial, names, f"failed: {first_line(error)}")
         _log(task, values, ledger, device)
         measured.update(values.keys())
         outcome = ", ".join(_changed(task, name, value) for name, value in values.items())

@@ -44,11 +44,12 @@ def load(file: Path, config: TrialConfig, num_classes: int) -> SiameseNet:
     from safetensors.torch import load_file
 
     net = build(config, num_classes)
-    initial = net.state_dict()
-    untrained = {name: initial[name] for name in initial.keys() - _trained(config, net).keys()}
     try:
-        net.load_state_dict({**load_file(file), **untrained})
-    except (SafetensorError, RuntimeError) as error:  # RuntimeError: other names or shapes
+        state = load_file(file)
+        if state.keys() != _trained(config, net).keys():
+            raise RuntimeError("its tensors have other names")
+        net.load_state_dict(state, strict=False)
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError: also of other shapes
         raise DamagedWeights(f"{WEIGHTS} is damaged or of another network: {first_line(error)}") from error
     return net
 

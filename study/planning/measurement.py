@@ -9,9 +9,9 @@ from trainables.datasets.sources import DataError
 from trainables.metrics import METRICS, WEIGHTS
 from trainables.trial import TrialConfig, nearest
 
-NOT_FINISHED = "are not finished: study/run.py trains them"
-NO_WEIGHTS = "keep no weights: study/run.py --keep weights keeps those of the trials that it trains"
-OTHER_DATA = "were trained on data that have changed since"
+NOT_FINISHED = "not finished; study/run.py trains what is missing"
+NO_WEIGHTS = "no weights kept; study/run.py --keep weights keeps those of the trials that it trains"
+OTHER_DATA = "trained on data that have changed since"
 NAMED_TRIALS = 3
 """Trials that a line names one by one."""
 
@@ -125,7 +125,7 @@ def _why_not_on_these_data(
     try:
         digest = digest_of(trial.dataset)
     except DataError as error:
-        return f"lack their data: {error}"
+        return f"the data are not here: {error}"
     same = digest is None or record.tags.get(DATA_TAG, digest) == digest
     return None if same else OTHER_DATA
 
@@ -149,7 +149,8 @@ def describe(found: Measurement, measured: Mapping[str, int], verb: str = "measu
         reasons.setdefault((reason, tuple(trials)), []).append(name)
     for (reason, lacking), names in reasons.items():
         what = "" if len(found.names) == 1 else f"{', '.join(names)}: "
-        lines.append(f"  {what}{len(lacking)} trials {reason} ({_some(lacking)})")
+        count = "1 trial" if len(lacking) == 1 else f"{len(lacking)} trials"
+        lines.append(f"  {what}{count}: {reason} ({_some(lacking)})")
     return lines
 
 

@@ -26,14 +26,13 @@ def describe(
     lines = []
     if trials and count:
         try:
-            lines.append(
-                f"weights:  {len(trials)} trials will keep theirs: {_total(_sizes(trials, data_dir))}"
-            )
+            total = _total(_sizes(trials, data_dir))
+            lines.append(f"weights:  to be kept of {len(trials)} trials: {total}")
         except subprocess.CalledProcessError as error:
             reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-            lines.append(f"weights:  their size cannot be told ({reason})")
+            lines.append(f"weights:  their size is not known ({reason})")
     if without := sum(WEIGHTS not in record.kept for record in finished):
-        lines.append(f"weights:  {without} finished trials keep none; they are not trained again for that")
+        lines.append(f"weights:  finished trials without, which are not trained again: {without}")
     return lines
 
 
