@@ -167,7 +167,7 @@ def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
     cost = accuracy.cost(trials)
     assert trade
     assert cost
-    assert [axes.get_xlabel() for axes in trade.axes] == ["View agreement", "Calibration error (ECE)"]
+    assert [axes.get_xlabel() for axes in trade.axes] == ["Agreement of two views", "Calibration error (ECE)"]
     assert [sum(len(c.get_offsets()) for c in axes.collections) for axes in trade.axes] == [7, 7]
     dots = sum(len(line.get_xdata()) for line in cost.axes[0].lines if line.get_marker() == "o")
     assert dots == 7

@@ -7,9 +7,12 @@ Shapes: N images, M of them in the bank of training images, D dimensions of feat
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+
+Operator = Callable[[Tensor], Tensor]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """What the weight C of the data is chosen from on validation images; a small C regularises strongly."""
@@ -45,7 +48,8 @@ def linear_probe_accuracy(
     # A dimension that varies by no more than rounding is constant, and is not blown up to unit variance.
     constant = variance.sqrt() <= 10 * torch.finfo(bank.dtype).eps * mean.abs()
     scale = torch.where(constant, torch.ones_like(mean), variance.sqrt())
-    x, targets = (bank - mean) / scale, targets.to(bank.device)
+    x = (bank - mean) / scale
+    fit = partial(logistic_regression, x, targets.to(bank.device), classes=len(classes), gram=gram_matrix(x))
 
     def share_right(weights: Tensor, features: Tensor, truth: Tensor) -> float:
         slopes = weights[:-1] / scale[:, None]  # so that features need not be standardised
@@ -54,12 +58,10 @@ def linear_probe_accuracy(
         return (classes[scores.argmax(1).cpu()] == truth.cpu()).double().mean().item()
 
     if held_out is None:
-        fitted = [logistic_regression(x, targets, len(classes), strength=FIXED_STRENGTH)]
-        return share_right(fitted[0], h, labels)
-    fitted = []
+        return share_right(fit(strength=FIXED_STRENGTH), h, labels)
+    fitted: list[Tensor] = []
     for strength in sorted(strengths):  # each starts where the one before it ended
-        start = fitted[-1] if fitted else None
-        fitted.append(logistic_regression(x, targets, len(classes), strength=strength, start=start))
+        fitted.append(fit(strength=strength, start=fitted[-1] if fitted else None))
     # max takes the first of equally good ones: the smallest C.
     return share_right(max(fitted, key=lambda weights: share_right(weights, *held_out)), h, labels)
 
@@ -71,6 +73,7 @@ def logistic_regression(
     *,
     strength: float,
     start: Tensor | None = None,
+    gram: Tensor | None = None,
     tolerance: float = TOLERANCE,
 ) -> Tensor:
     """Weights W (D, K) and biases b (K,) that minimise C Σₙ -log softmax(xₙ W + b)[tₙ] + ‖W‖² / 2.
@@ -84,6 +87,7 @@ def logistic_regression(
         classes: K.
         strength: C.
         start: weights that another strength gave.
+        gram: `gram_matrix(x)`: the same result in less time.
         tolerance: the largest entry of the gradient of the objective / (C M) at the end.
 
     Returns:
@@ -105,6 +109,7 @@ def logistic_regression(
         return -scores.log_softmax(1)[rows, targets].mean() + ridge / 2 * w[:-1].square().sum()
 
     scores = scores_of(weights)
+    precondition = _preconditioner(scores.softmax(1), ridge, gram)
     for _ in range(NEWTON_STEPS):
         p = scores.softmax(1)
         residual = p.clone()
@@ -118,7 +123,7 @@ def logistic_regression(
             moved = p * scores_of(v)
             return pulled_back(moved - p * moved.sum(1, keepdim=True), v)
 
-        step = _conjugate_gradients(curvature, -gradient)
+        step = _conjugate_gradients(curvature, -gradient, precondition)
         moved, slope, before = scores_of(step), (gradient * step).sum(), objective(scores, weights)
         length = 1.0
         for _ in range(HALVINGS):
@@ -131,21 +136,48 @@ def logistic_regression(
     return weights
 
 
-def _conjugate_gradients(product: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+def gram_matrix(x: Tensor) -> Tensor | None:
+    """xᵀx / M (D, D), which speeds up fits to standardised features x (M, D); None where it would not."""
+    return x.T @ x / len(x) if len(x) > x.shape[1] else None
+
+
+def _preconditioner(p: Tensor, ridge: float, gram: Tensor | None) -> Operator:
+    """An approximate inverse of the Hessian: as if all scores had their mean curvature q, q xᵀx / M + ridge.
+
+    Features are so correlated that without it a fit takes many more products with x (ten times as many on
+    10,000 x 2,048 correlated ones, of which a probe classifies two thirds right). `p` (M, K) are
+    probabilities where the fit starts.
+    """
+    if gram is None:
+        return lambda v: v
+    q = (p * (1 - p)).mean().clamp_min(1e-8)
+    # More than rounding, or there may be no Cholesky factor.
+    shift = max(ridge, 10 * torch.finfo(gram.dtype).eps * (q * gram.trace()).item())
+    factor = torch.linalg.cholesky(q.to(gram.dtype) * gram + shift * torch.eye(len(gram)).to(gram))
+
+    def inverse(v: Tensor) -> Tensor:
+        return torch.cat([torch.cholesky_solve(v[:-1].to(gram.dtype), factor).double(), v[-1:] / q])
+
+    return inverse
+
+
+def _conjugate_gradients(product: Operator, target: Tensor, precondition: Operator) -> Tensor:
     """A Newton step (Nocedal & Wright 2006, 7.1): v with product(v) ≈ `target`, closer where that is small.
 
     `product` is a symmetric positive semidefinite operator on tensors of the shape of `target`.
     """
-    solution, residual, direction = torch.zeros_like(target), target, target
-    squared = target.square().sum()
-    enough = squared * squared.sqrt().clamp_max(0.25)  # ‖residual‖ <= min(1/2, √‖target‖) ‖target‖
+    solution, residual = torch.zeros_like(target), target
+    direction = preconditioned = precondition(residual)
+    decrease = (residual * preconditioned).sum()
+    size = target.norm()
     for _ in range(CG_STEPS):
-        if squared <= enough:
+        if residual.norm() <= size * size.sqrt().clamp_max(0.5):
             break
         curved = product(direction)
-        length = squared / (direction * curved).sum()
+        length = decrease / (direction * curved).sum()
         solution = solution + length * direction
         residual = residual - length * curved
-        previous, squared = squared, residual.square().sum()
-        direction = residual + squared / previous * direction
+        preconditioned = precondition(residual)
+        previous, decrease = decrease, (residual * preconditioned).sum()
+        direction = preconditioned + decrease / previous * direction
     return solution

@@ -72,7 +72,7 @@ METRICS: Mapping[str, Metric] = types.MappingProxyType(
             title="Validation calibration error (ECE)", better="lower", objective=True, where=HELD_OUT
         ),
         "view_agreement": Metric(title="Agreement of two views"),
-        "view_kappa": Metric(title="Agreement of two views beyond chance (kappa)", unit=""),
+        "view_kappa": Metric(title="Agreement beyond chance (kappa)", unit=""),
         "view_both_right": Metric(title="Both views right"),
         "view_cosine": Metric(title="Cosine of two views", unit=""),
         "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
