@@ -8,6 +8,7 @@ Ctrl-C; 143 SIGTERM.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import signal
@@ -54,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(*describe(found, counts, verb="to measure"))
             return 0
         wait = _say if args.wait else None
-        with driver_locks(
-            ledger, args.output.absolute(), str(args.output.absolute()), wait=wait, on_lost=_end
-        ):
+        output = args.output.absolute()
+        with driver_locks(ledger, output, str(output), wait=wait, on_lost=_end):
             found = _measurement(args, ledger, names)
             measured = _measure(found, ledger, args.data_dir.absolute())
         _say(*describe(found, measured))
@@ -79,9 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join(name for name, metric in METRICS.items() if metric.measured_from)
     parser.add_argument("--metric", metavar="NAME[,NAME]", required=True, help=f"what to measure: {known}")
     parser.add_argument("--force", action="store_true", help="measure also what the ledger has, and compare")
-    parser.add_argument(
-        "--plan", action="store_true", help="say what would be measured, create nothing, exit"
-    )
+    parser.add_argument("--plan", action="store_true", help="say what would be measured, log nothing, exit")
     parser.add_argument(
         "--wait", action="store_true", help="where a driver works on the same experiment, wait until it ends"
     )
@@ -111,6 +109,9 @@ def _measurement(args: argparse.Namespace, ledger: Ledger, names: Sequence[str])
     records, search = ledger.trials(), search_from(args)
     if search is None:
         selection = selection_from(args)
+        if selection.seeds is not None and selection.seeds.is_range:  # which need not take all of its trials
+            begun = tuple(trial for trial in selection.trials if trial.key in records)
+            selection = dataclasses.replace(selection, trials=begun)
     else:
         selection = load_search_state(search, records, {}).final_selection()
         if not selection.trials:

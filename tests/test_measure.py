@@ -1,6 +1,7 @@
 """Which metrics can be measured again, without training, and why not."""
 
 import re
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -144,8 +145,10 @@ def test_trials_from_before_the_tag_keep_what_all_did(tiny: Tiny) -> None:
 def test_the_plan_says_which_finished_trials_keep_no_weights(study: tuple, tiny: Tiny, data_dir: Any) -> None:
     finished = [r for r in study[1].values() if r.status == "FINISHED"]
     line = "weights:  finished trials without, which are not trained again: 1"
-    assert weights.describe([tiny()], finished, data_dir, count=False) == [line]
-    assert weights.describe([], finished[:1], data_dir, count=True) == []
+    asked = Namespace(keep=["weights"], plan=False)
+    assert weights.describe(asked, [tiny()], finished, data_dir) == [line]
+    assert weights.describe(Namespace(keep=["weights"], plan=True), [], finished[:1], data_dir) == []
+    assert weights.describe(Namespace(keep=[], plan=True), [tiny()], finished, data_dir) == []
 
 
 @pytest.mark.parametrize(

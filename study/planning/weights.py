@@ -1,5 +1,6 @@
 """What `--keep weights` means for a study: how large the weights are, and which finished trials have none."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,14 +18,16 @@ ARCHITECTURE = ("backbone", "feature_dim", "hidden_dim", "embedding_dim", "term"
 
 
 def describe(
-    trials: Sequence[TrialConfig], finished: Iterable[TrialRecord], data_dir: Path, *, count: bool
+    args: argparse.Namespace, trials: Sequence[TrialConfig], finished: Iterable[TrialRecord], data_dir: Path
 ) -> list[str]:
-    """Lines for people on the weights of `trials` to run and of those that are finished.
+    """Lines for people on the weights of trials to run and of finished ones; none without `--keep weights`.
 
-    With `count`, also how many bytes they will take, which takes seconds to find out.
+    With `--plan`, also how many bytes they will take, which takes seconds to find out.
     """
+    if "weights" not in args.keep:
+        return []
     lines = []
-    if trials and count:
+    if trials and args.plan:
         try:
             total = _total(_sizes(trials, data_dir))
             lines.append(f"weights:  to be kept of {len(trials)} trials: {total}")
