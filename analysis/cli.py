@@ -8,12 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.stats.published import THESIS
+from analysis.stats.verdicts import decided_selection
 from analysis.trials import FRAME, load, write
 from search_spaces import Selection, add_selection_arguments, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import add_ledger_arguments, ledger_from
 from study.ledger.search_state import SearchState, load_search_state
+from study.ledger.seed_plans import plans_at_look
 from trainables.redact import masked, plain
 
 
@@ -76,7 +78,9 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     tracking_uri.check_writable("--out", folder)
     records = ledger.trials()
     if search is None:
-        trials = load(selection, records)
+        plans = plans_at_look(ledger, selection, records)
+        selection = decided_selection(selection, records, plans)
+        trials = load(selection, records, plans)
         write(trials, report / FRAME)
     else:
         state = load_search_state(search, records, {})

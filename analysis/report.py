@@ -31,10 +31,12 @@ from analysis.stats.results import Results
 from analysis.stats.search import SearchStudy, members_frame
 from analysis.trials import FRAME, MixedData, write
 from search_spaces import Selection
+from search_spaces.seeds import SeedPlan
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.records import DATA_TAG
 from study.ledger.search_state import SearchState
+from study.ledger.seed_plans import FINALISTS, plans_at_look
 
 
 def render(
@@ -74,7 +76,7 @@ def render_search(
     Raises:
         MixedData: searched trials were trained on different data.
     """
-    study = SearchStudy(state, ledger.trials())
+    study = _search_study(state, ledger)
     digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in state.all} - {None}
     if len(digests) > 1:
         raise MixedData(
@@ -126,6 +128,16 @@ def _publish(
     files.write_stamp(folder, {"state": state, "figures": cache.known})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
     return files.Rendered(path=page, files=(page, text, *written, *drawn))
+
+
+def _search_study(state: SearchState, ledger: Ledger) -> SearchStudy:
+    """The search with its finalists, whose fresh seeds are declared at the first look at them."""
+    records, selection = ledger.trials(), state.final_selection()
+    if not any(trial.key in records for trial in selection.trials):
+        return SearchStudy(state, records)
+    seeds = state.search.seeds
+    plans = plans_at_look(ledger, selection, records, {FINALISTS: SeedPlan(low=seeds, high=seeds)})
+    return SearchStudy(state, records, plans[FINALISTS])
 
 
 def _digest(study: SearchStudy) -> str:

@@ -49,7 +49,8 @@ def load(
         `run_id`, `changed` (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of
         cells that differ in their augmentations alone), `group_label`, `subset` (augmentations, for people),
         `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
-        tag), `arm_label` (unique within its cell), `seed_plan` (JSON of the `SeedPlan`, if any), every field of `TrialConfig` (augmentations as text),
+        tag), `arm_label` (unique within its cell), `seed_plan` (JSON of the `SeedPlan`, if any), every
+        field of `TrialConfig` (augmentations as text),
         every tag of `TAGS`, and every final metric: finite values of finished trials, NaN otherwise.
 
     Raises:

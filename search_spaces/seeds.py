@@ -20,6 +20,7 @@ class SeedPlan:
 
     `margin` (points of test accuracy) is what counts as a difference worth having; `step` is how many seeds
     a cell without a verdict gets at a time; `date` (YYYY-MM-DD) is that of its declaration in the ledger.
+    `adopted`: it was not declared, but is what a study had that was looked at before plans were recorded.
     """
 
     low: int
@@ -27,15 +28,20 @@ class SeedPlan:
     margin: float | None = None
     step: int = 1
     date: str | None = None
+    adopted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be planned, with ValueError."""
         if self.low < 1 or self.high < self.low:
             raise ValueError(f"--seeds: got {self}; allowed: an integer >= 1, or a range such as 3..12")
         if self.is_range and self.low < FEWEST:
-            raise ValueError(f"--seeds: got {self}; allowed: a range from {FEWEST} on, as a claim takes so many")
+            raise ValueError(
+                f"--seeds: got {self}; allowed: a range from {FEWEST} on, as a claim takes so many"
+            )
         if self.margin is not None and not 0 < self.margin < 100:
-            raise ValueError(f"--margin: got {self.margin:g}; allowed: points of accuracy, above 0 and below 100")
+            raise ValueError(
+                f"--margin: got {self.margin:g}; allowed: points of accuracy, above 0 and below 100"
+            )
 
     @property
     def is_range(self) -> bool:

@@ -18,8 +18,8 @@ class Selection:
     """Distinct trials of a space, seed by seed: an interrupted study leaves complete replicates.
 
     `steps` says how many trials each step of the selection left, in lines for people. `seeds` is what was
-    asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what counts
-    as a difference worth having.
+    asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what
+    counts as a difference worth having.
     """
 
     space: str
@@ -66,6 +66,8 @@ def select(
         with _naming("--set"):
             trials = Trials(trial.replace(**values) for trial in trials)
         steps.append(f"{' '.join(f'--set {assignment}' for assignment in assign)}: {len(trials)}")
+    if plan is not None and plan.is_range and len({trial.seed for trial in trials}) < plan.high:
+        raise ValueError(f"--seeds: got {plan} with --only or --set of seeds; allowed: a range alone")
     if not trials:
         raise ValueError(f"space {space!r} has no trials")
     trials.sort(key=lambda trial: trial.seed)
@@ -94,8 +96,8 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seeds",
         metavar="N",
-        help="seeds 0 … N-1 instead of the space's own; with --until, a range such as 3..12; of a search, fresh"
-        " seeds of each finalist",
+        help="seeds 0 … N-1 instead of the space's own; with --until, a range such as 3..12; of a search,"
+        " fresh seeds of each finalist",
     )
     group.add_argument(
         "--until",
@@ -128,9 +130,7 @@ def selection_from(args: argparse.Namespace) -> Selection:
         if getattr(args, option, None) is not None:
             known = ", ".join(SEARCHES)
             raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
-    return select(
-        args.space, only=args.only, assign=args.assign, seeds=_seeds_from(args), margin=args.margin
-    )
+    return select(args.space, only=args.only, assign=args.assign, seeds=_seeds_from(args), margin=args.margin)
 
 
 def _seeds_from(args: argparse.Namespace) -> SeedPlan | None:

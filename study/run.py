@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 from rich.console import Console
 
 from search_spaces import SEARCHES, SPACES
+from search_spaces.seeds import SeedPlan
 from study import search_session, session
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
@@ -30,8 +32,10 @@ from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
+from study.ledger.seed_plans import adopt_seed_plans, declare_seed_plans, plans_at_look, read_seed_plans
 from study.ledger.tracking_uri import LedgerError
 from study.planning.forecast import compare
 from study.planning.plan import Plan, describe, make_plan
@@ -42,6 +46,7 @@ from trainables.redact import masked, plain
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
     from analysis.render.table import Table
+    from analysis.stats.verdicts import SeedSchedule
     from study.cluster.execute import GracefulStop
 
 SHOWN_CELLS = 4
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         invocation.check_storage()
         if args.plan:
             if invocation.search is None:
-                lines = session.plan_study(invocation, measure=args.probe).lines
+                lines = _plan_lines(invocation)
             else:
                 lines = search_session.plan_lines(invocation)
             print("\n".join(lines))
@@ -135,8 +140,14 @@ def _complete_selection(
     state: SearchState | None = None,
 ) -> int:
     """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
+    whole = invocation
+    if state is None:
+        records = _records_in_use(invocation)
+        _check_margin(invocation, adopt_seed_plans(invocation.ledger, invocation.selection, records))
+    if schedule := _schedule(invocation, declare=True):
+        invocation = replace(invocation, selection=schedule.selection)
     study_plan = session.plan_study(invocation, refresh=state is None)
-    for line in study_plan.lines:
+    for line in (*study_plan.lines, *(session.range_lines(whole, study_plan) if schedule else ())):
         invocation.say(line)
     plan, stop = study_plan.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
@@ -152,17 +163,64 @@ def _complete_selection(
             deadline=deadline,
             lease_lost=lease_lost,
         )
-        stop, _ = run.train(run.fixed_queue)
-        if expected is not None and not stop.requested:
+        stop, _ = run.train(run.growing_queue(schedule) if schedule else run.fixed_queue)
+        if expected is not None and not stop.requested and not schedule:
             lines.append(compare(expected, time.monotonic() - started))
             invocation.say(lines[-1])
         try:
+            if schedule := _schedule(whole, declare=True):
+                invocation = replace(invocation, selection=schedule.selection)
             plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
         except LedgerError as error:
             return _report_silent_ledger(invocation, error, stop)
     if plan.records and not (stop and stop.received):
         _report(invocation, lines, state or plan)
-    return print_summary(invocation, plan, stop, state)
+    return print_summary(invocation, plan, stop, state, schedule.outcome if schedule else None)
+
+
+def _check_margin(invocation: Invocation, plans: Mapping[str, SeedPlan]) -> None:
+    """Raise LedgerError for a margin that was not declared before the first look."""
+    given = invocation.selection.margin
+    for cell in invocation.selection.seed_plans:
+        if given is not None and cell in plans and plans[cell].margin != given:
+            plan = plans[cell]
+            declared = "no margin" if plan.margin is None else f"{plan.margin:g}"
+            raise LedgerError(
+                f"--margin: got {given:g}, but {declared} was declared on {plan.date}, before the first look;"
+                " allowed: what was declared, or another --experiment"
+            )
+
+
+def _records_in_use(invocation: Invocation) -> dict[str, TrialRecord]:
+    """The ledger's records without trials on other data, which no statistic counts."""
+    plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
+    stale = {trial.key for trial in plan.stale}
+    return {key: record for key, record in plan.records.items() if key not in stale}
+
+
+def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None":
+    """How many seeds each cell takes, for a range; `declare` records it before anything is looked at."""
+    from analysis.stats.verdicts import SeedSchedule, planned_steps
+
+    selection, ledger = invocation.selection, invocation.ledger
+    if selection.seeds is None or not selection.seeds.is_range:
+        return None
+    records = _records_in_use(invocation)
+    selection = replace(selection, seeds=planned_steps(selection, invocation.allocation.slots))
+    if declare:
+        ledger.open()
+        plans = declare_seed_plans(ledger, selection, records)
+    else:
+        plans = {**selection.seed_plans, **read_seed_plans(ledger, selection.space)}
+    return SeedSchedule(selection, records, plans)
+
+
+def _plan_lines(invocation: Invocation) -> list[str]:
+    """What `--plan` prints."""
+    schedule = _schedule(invocation, declare=False)
+    wanted = replace(invocation, selection=schedule.selection) if schedule else invocation
+    plan = session.plan_study(wanted, measure=invocation.args.probe)
+    return [*plan.lines, *(session.range_lines(invocation, plan) if schedule else ())]
 
 
 def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:
@@ -181,37 +239,44 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
     try:
         with console.status("rendering the report"):
             if isinstance(state, Plan):
-                rendered, tables, hidden = _render_study(invocation.ledger, state)
+                rendered, tables, hidden, sentences = _render_study(invocation.ledger, state)
             else:
                 rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
-                tables, hidden = rendered.tables, 0
+                tables, hidden, sentences = rendered.tables, 0, []
         for table in tables:
             console.print()
             console.print(to_terminal(table))
         if hidden:
             console.print(f"… and {hidden} more cells in the report")
+        for sentence in sentences:
+            invocation.say(sentence)
         _log_report(invocation, rendered, lines)
     except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
         invocation.say(f"the report was not rendered: {error}")
 
 
-def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int]":
-    """The report, the tables to print, and the number of other ones."""
+def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int, Sequence[str]]":
+    """The report, the tables to print, the number of other ones, and what to say of them."""
     from analysis.report import render
     from analysis.sections.cells import cell_table
+    from analysis.sections.findings import cell_findings
+    from analysis.sections.rules import rule_sentences
+    from analysis.stats.comparisons import comparisons
     from analysis.stats.summary import summarise
     from analysis.trials import cell_labels, load
 
     # Trials on other data are missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
-    trials = load(plan.selection, records)
+    trials = load(plan.selection, records, plans_at_look(ledger, plan.selection, records))
     rendered = render(plan.selection, trials, ledger, REPORTS / plan.selection.space)
     labels = list(cell_labels(trials))
     shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
     summary = summarise(shown)
     tables = [cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]]
-    return rendered, tables, max(0, len(labels) - SHOWN_CELLS)
+    compared = comparisons(shown)
+    sentences = cell_findings(compared) if len(labels) == 1 else []
+    return rendered, tables, max(0, len(labels) - SHOWN_CELLS), [*sentences, *rule_sentences(compared)]
 
 
 def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:

@@ -5,17 +5,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
-from study.planning import forecast
+from study.planning import forecast, weights
 from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
@@ -35,6 +35,13 @@ State = TypeVar("State", Plan, SearchState)
 Queue = TypeVar("Queue", bound="TrialQueue")
 MakeQueue = Callable[["MakeJob", Mapping[str, float]], Queue]
 """Makes a queue for trials with this resource request."""
+
+
+class Schedule(Protocol):
+    """Who says which trials are wanted because of how others have ended."""
+
+    def take(self, trial: TrialConfig, status: str, value: float | None) -> list[TrialConfig]:
+        """Take in that a trial is FINISHED, with its test accuracy, or FAILED; returns what is wanted now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,8 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     )
     lines = describe(plan, **invocation.rerun)
     lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    finished = [plan.records[trial.key] for trial in plan.done]
+    lines += weights.describe(invocation.args, list(to_run), finished, invocation.data_dir)
     return StudyPlan(state=plan, to_run=to_run, forecast=expected, lines=lines)
 
 
@@ -85,6 +94,18 @@ def forecast_lines(
         configs = [trial for trial, _ in trials]
         lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
     return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
+
+
+def range_lines(invocation: Invocation, plan: StudyPlan[Plan]) -> list[str]:
+    """How many trials a range of seeds takes at least and at most, and how long, in a line for people."""
+    done = {trial for group in (plan.state.done, plan.state.failed, plan.state.stale) for trial in group}
+    most = [trial for trial in invocation.selection.trials if trial not in done]
+    line = f"--until decided: {len(plan.to_run)} trials at least, {len(most)} at most"
+    whole = replace(plan, to_run={trial: plan.to_run.get(trial, 0) for trial in most})
+    times = [each.wall_seconds(invocation.allocation.slots) for each in (plan, whole)]
+    if most and times[0] is not None and times[1] is not None:
+        line += f": {format_duration(times[0])} to {format_duration(times[1])}"
+    return [line]
 
 
 def trained_epochs(invocation: Invocation, trials: Iterable[TrialConfig]) -> dict[TrialConfig, int]:
@@ -232,6 +253,7 @@ class StudyRun:
             request=request,
             node=node,
             save_at=save_at,
+            keep=invocation.args.keep,
         )
 
     def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":
@@ -242,6 +264,32 @@ class StudyRun:
         jobs = [(trial, make_job(trial, stage)) for trial in self._epochs_done]
         limit = self.invocation.resources.max_concurrent or sys.maxsize
         return TrialQueue(jobs, self.budget, lambda: limit)
+
+    def growing_queue(self, schedule: "Schedule") -> "MakeQueue[TrialQueue]":
+        """Makes the queue of the planned trials, and of those that the schedule asks for as others end."""
+
+        def more(event: "Event") -> list[TrialConfig]:
+            from study.recording.events import Failed, Succeeded
+
+            match event:
+                case Succeeded(config, _, tested):
+                    trials = schedule.take(config, "FINISHED", tested)
+                case Failed(config):
+                    trials = schedule.take(config, "FAILED", None)
+                case _:
+                    return []
+            self._epochs_done |= dict.fromkeys(trials, 0)
+            self._progress.expect(trials)
+            return trials
+
+        def queue(make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":
+            from study.cluster.trial_queue import GrowingQueue
+
+            jobs = [(trial, make_job(trial, {})) for trial in self._epochs_done]
+            limit = self.invocation.resources.max_concurrent or sys.maxsize
+            return GrowingQueue(jobs, lambda trial: make_job(trial, {}), more, self.budget, lambda: limit)
+
+        return queue
 
 
 def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:

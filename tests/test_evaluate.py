@@ -15,7 +15,7 @@ from trainables import evaluator as evaluator_module
 from trainables.augment import normalise
 from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
-from trainables.evaluate import NonFiniteOutputs, evaluate
+from trainables.evaluate import NonFiniteOutputs, Passes, evaluate, measure
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
 from trainables.kept import relative_logits
 from trainables.linear_probe import linear_probe_accuracy
@@ -436,3 +436,21 @@ def test_outputs_that_are_not_finite_end_a_trial(evaluator: MakeEvaluator, part:
             weight.fill_(3e38)  # finite, what it gives is not
     with pytest.raises(NonFiniteOutputs, match=r"^features or scores of train images are not finite$"):
         evaluate(e, np.arange(100), np.arange(0))
+
+
+def test_a_metric_alone_takes_no_more_passes_than_it_needs(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, _ = evaluate(e := evaluator(), np.arange(100), np.arange(0))
+    passes = []
+    real = Evaluator.outputs
+    monkeypatch.setattr(
+        Evaluator,
+        "outputs",
+        lambda self, split, *a, **o: (passes.append(split), real(self, split, *a, **o))[1],
+    )
+    of = Passes(evaluator=e, train=np.arange(100), validation=np.arange(0))
+    assert measure(of, ["silhouette", "test_ce"]) == {name: every[name] for name in ("silhouette", "test_ce")}
+    assert passes == ["test"]
+    assert measure(of, ["knn_acc", "val_acc"]) == {"knn_acc": every["knn_acc"]}  # no image is held out
+    assert passes == ["test", "train"]

@@ -14,6 +14,7 @@ from synthetic import config, frame, results
 from test_overview import model, powerset_study
 
 from analysis.plots import accuracy, effects, style
+from analysis.plots.cache import digest_of
 from analysis.stats.comparisons import comparisons, pooled_comparisons, values_of
 from analysis.stats.factors import effects_of
 from analysis.trials import cell_labels
@@ -35,6 +36,14 @@ def test_every_seed_is_a_point_and_every_arm_a_mean(trials: pd.DataFrame) -> Non
     means = [float(line.get_ydata()[0]) for line in (first, second, third)]
     assert means == pytest.approx([0.6, 0.71, 0.85])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["CE", "γ = 0", "γ = 10⁻²"]
+
+
+def test_a_metric_that_was_measured_later_is_a_change(trials: pd.DataFrame) -> None:
+    """It changes no state of its run, but what a report shows."""
+    before = digest_of(trials)
+    assert digest_of(trials.copy()) == before
+    assert digest_of(trials.assign(knn_acc=0.5)) != before
+    assert digest_of(trials.assign(test_acc=trials["test_acc"] + 1e-9)) != before
 
 
 def curves(**columns: float) -> pd.DataFrame:

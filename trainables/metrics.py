@@ -93,6 +93,9 @@ ACCURACIES: Mapping[str, str] = types.MappingProxyType(
 )
 """The accuracies with their titles."""
 
+TESTED = "test_acc"
+"""The metric that arms are compared by, and the only one with p-values."""
+
 OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
     {
         name: "maximize" if metric.better == "higher" else "minimize"

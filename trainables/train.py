@@ -133,7 +133,7 @@ def train(
     train_seconds = state.seconds + time.perf_counter() - started
     result = _evaluated(evaluator, choice, history, train_seconds)
     if keep_weights:
-        return dataclasses.replace(result, artifacts={**result.artifacts, WEIGHTS: pack(net)})
+        return dataclasses.replace(result, artifacts={**result.artifacts, WEIGHTS: pack(config, net)})
     return result
 
 

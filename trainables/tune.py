@@ -23,7 +23,7 @@ import ray
 from ray import tune
 
 from trainables.machine import cap_gpu_memory, device_name
-from trainables.metrics import OBJECTIVES
+from trainables.metrics import OBJECTIVES, TESTED
 from trainables.node import check_node
 from trainables.redact import masked
 from trainables.storage.bundles import Bundle, write_bundle
@@ -144,7 +144,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}
-    return {"bundle": config.key, "objectives": objectives}
+    return {"bundle": config.key, "objectives": objectives, "tested": result.metrics[TESTED]}
 
 
 def _kind(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.metrics import WEIGHTS
 from trainables.models import SiameseNet, build
@@ -21,15 +21,15 @@ class DamagedWeights(ValueError):
     """The file does not hold the weights of this trial's network."""
 
 
-def pack(net: nn.Module) -> bytes:
-    """All parameters and buffers of a network as the content of a safetensors file."""
+def pack(config: TrialConfig, net: nn.Module) -> bytes:
+    """The trained weights and buffers of a trial's network as the content of a safetensors file."""
     from safetensors.torch import save
 
     # Copies: the format knows neither channels_last nor memory that two tensors share.
     return save(
         {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, tensor in net.state_dict().items()
+            for name, tensor in _trained(config, net).items()
         }
     )
 
@@ -45,20 +45,30 @@ def load(file: Path, config: TrialConfig, num_classes: int) -> SiameseNet:
 
     net = build(config, num_classes)
     try:
-        net.load_state_dict(load_file(file))
-    except (SafetensorError, RuntimeError) as error:  # RuntimeError: other names or shapes
+        state = load_file(file)
+        if state.keys() != _trained(config, net).keys():
+            raise RuntimeError("its tensors have other names")
+        net.load_state_dict(state, strict=False)
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError: also of other shapes
         raise DamagedWeights(f"{WEIGHTS} is damaged or of another network: {first_line(error)}") from error
     return net
 
 
 def size(config: TrialConfig, num_classes: int) -> int:
-    """Bytes of the parameters and buffers of a trial's network, without making any where that is possible."""
+    """Bytes of the tensors that `pack` keeps, without making any where that is possible."""
     try:
         with torch.device("meta"):
             net = build(config, num_classes)
     except NotImplementedError:  # RegNets compute their widths with tensors
         net = build(config, num_classes)
-    return sum(tensor.nbytes for tensor in net.state_dict().values())
+    return sum(tensor.nbytes for tensor in _trained(config, net).values())
+
+
+def _trained(config: TrialConfig, net: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers, less a projector that no term trains: its weights are the initial ones."""
+    state: dict[str, Tensor] = net.state_dict()
+    used = ("",) if config.uses("term") else ("backbone.", "classifier.")
+    return {name: tensor for name, tensor in state.items() if name.startswith(used)}
 
 
 def main(argv: Sequence[str]) -> int:

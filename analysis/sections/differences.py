@@ -15,6 +15,7 @@ from analysis.render.text import (
     seeds_text,
     span,
 )
+from analysis.sections.rules import p_title, rule_sentences
 from analysis.stats.comparisons import TESTED
 from search_spaces.families import EXACT, RANDOM_PATTERNS
 
@@ -29,13 +30,14 @@ def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = 
     shown = compared[compared["n"] > 0]
     if shown.empty:
         return None
+    heading = p_title(shown)
     rows = [
         {
             "Difference": format_points(row["delta"]),
             "95 % interval": interval(row["delta_low"], row["delta_high"]),
             "Holm-adjusted": interval(row["delta_low_holm"], row["delta_high_holm"]),
             "Wins": f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
-            "p (t)": p_value(row["p_t"]),
+            heading: p_value(row["p"]),
             "p (Holm)": p_value(row["p_holm"]),
             "p (sign flips)": p_value(row["p_sign_flip"]),
         }
@@ -60,8 +62,8 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     adjusted = f", {min(lowest, 1):.2g} after Holm over {max(sizes)}" if max(sizes) > 1 else ""
     patterns = "Exact sign-flip" if n <= EXACT else f"Sign-flip (of {RANDOM_PATTERNS:,} random patterns)"
     text = (
-        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}; t-test and its"
-        f" 95 % interval, adjusted after Holm for all comparisons with one baseline ({named}). {patterns}"
+        f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}. {' '.join(rule_sentences(shown))}"
+        f" Adjusted after Holm for all comparisons with one baseline ({named}). {patterns}"
         f" p-values are not adjusted; with {number_of(n, 'seed')} they are {floor:.2g} at"
         f" least{adjusted}."
     )

@@ -16,6 +16,7 @@ from analysis.render.table import Table
 from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import fixed_section, provenance_section
 from analysis.sections.findings import cell_findings
+from analysis.sections.rules import rule_sentences
 from analysis.sections.search_tables import searched_table
 from analysis.stats.importances import FEWEST, importances
 from analysis.stats.search import METHOD_TITLES, SearchStudy, members_frame, pareto_front
@@ -193,7 +194,7 @@ def _warnings(study: SearchStudy) -> list[str]:
 def search_findings(study: SearchStudy) -> list[str]:
     """What the finalists show, and what stopping early saved."""
     if not study.compared.empty and (study.compared["n"] > 0).any():
-        sentences = cell_findings(study.compared, seed="fresh seed")
+        sentences = cell_findings(study.compared, seed="fresh seed") + rule_sentences(study.compared)
     elif len(finished(study.finals)):
         sentences = ["No finalist has results for the same fresh seeds as another one: nothing is compared."]
     else:

@@ -13,6 +13,7 @@ from analysis.sections.figures import cell_figures, group_figures, omitted, stud
 from analysis.sections.findings import findings
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
+from analysis.sections.rules import rule_sentences
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
 from analysis.trials import cells_of, finished, groups_of
@@ -50,7 +51,11 @@ def study_report(
         name=selection.space,
         lead=_lead(trials),
         warnings=tuple(status_warning(trials)),
-        findings=(*findings(results), *published_findings(matched, published)),
+        findings=(
+            *findings(results),
+            *rule_sentences(results.compared),
+            *published_findings(matched, published),
+        ),
         note=_note(trials),
         sections=tuple(section for section in sections if not section.is_empty),
     )

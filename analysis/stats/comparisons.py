@@ -6,19 +6,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, compare, describe_differences, pool
+from analysis.stats.paired import (
+    COLUMNS,
+    FEWEST,
+    LEVEL,
+    Vector,
+    compare,
+    describe_differences,
+    pool,
+    verdicts,
+)
 from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
 from search_spaces.seeds import SeedPlan
+from trainables import metrics
 from trainables.arms import CE, Arm
 from trainables.metrics import ACCURACIES
 from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
 
-TESTED = "test_acc"
+TESTED = metrics.TESTED
 """The only metric with p-values; the others are descriptive."""
 _ADJUSTED = ("p_t", "p", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
 """Columns of the tested metric alone."""
+_PLANNED = ("planned", "planned_on", "margin")
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
 _COLUMNS = ("cell", *_ABOUT, "arm_label", "metric", "baseline", "baseline_label")
 
@@ -118,19 +129,23 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
         One row per cell × arm × baseline × metric: `cell, dataset, backbone, augmentations, arm, gamma,
         arm_label, metric, baseline` (the family's name), `baseline_label`, then the columns of
         `analysis.stats.paired.compare`, and `dropped`: the seeds that an arm of the cell lacks, which are
-        left out for all of them.
+        left out for all of them; `seeds` that have ended in all arms, `planned` ones (`3`, `3..12`), the day
+        on which these were declared (`planned_on`), the declared `margin`, and the `verdict`, one of
+        `analysis.stats.paired.VERDICTS`.
     """
     metrics = [name for name in ACCURACIES if name in trials.columns]
     rows: list[dict[str, object]] = []
     for group in compared_arms(trials) if groups is None else groups:
         arms = list(group.configs)
-        rule = group.rule if group.families else FIXED
+        plan, rule = (group.plan, group.rule) if group.families else (None, FIXED)
         for metric, values, dropped in _values(group, metrics) if group.families else ():
             for baseline, pairs in group.families.items():
                 ours, theirs = ([arms.index(arm) for arm in side] for side in (pairs, pairs.values()))
                 columns = describe_differences(values[:, ours] - values[:, theirs], rule)
+                judged = verdicts(columns, plan.margin if plan else None)
                 if metric != TESTED:
                     columns |= {name: np.full(len(pairs), np.nan) for name in _ADJUSTED}
+                    judged = [""] * len(pairs)
                 for i, (arm, against) in enumerate(pairs.items()):
                     trial = group.configs[arm]
                     rows.append(
@@ -144,9 +159,20 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
                             "baseline": baseline,
                             "baseline_label": against,
                             "dropped": dropped,
+                            "seeds": group.seeds,
+                            **_planned(plan),
+                            "verdict": judged[i],
                         }
                     )
-    return pd.DataFrame(rows, columns=[*_COLUMNS, *COLUMNS, "dropped"])
+    return pd.DataFrame(rows, columns=[*_COLUMNS, *COLUMNS, "dropped", "seeds", *_PLANNED, "verdict"])
+
+
+def _planned(plan: SeedPlan | None) -> dict[str, object]:
+    """What was planned, as columns: `3` or `3..12` seeds, declared on which day, with which margin."""
+    if plan is None:
+        return dict.fromkeys(_PLANNED)
+    day = f"{plan.date} (adopted)" if plan.adopted else plan.date
+    return dict(zip(_PLANNED, (str(plan), day, plan.margin), strict=True))
 
 
 def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, Vector, str]]:
@@ -226,10 +252,15 @@ def _pooled(members: Sequence[ComparedArms], baseline: str) -> pd.DataFrame:
     pairs = members[0].families[baseline]
     values, dropped = pool([values_of(group.trials, TESTED) for group in members])
     plans = {group.plan for group in members}
-    seeds = min(group.seeds for group in members)
-    rule = rule_for(plans.pop(), seeds) if len(plans) == 1 else Rule(name="anytime")
+    seeds, plan = min(group.seeds for group in members), members[0].plan
+    rule = rule_for(plan, seeds) if len(plans) == 1 else Rule(name="anytime")
     table = compare(values, pairs, rule).rename_axis("arm_label").reset_index()
+    planned = pd.DataFrame([_planned(plan if len(plans) == 1 else None)] * len(table))
+    table = pd.concat([table, planned], axis="columns")
+    columns = {str(name): column.to_numpy() for name, column in table.items()}
     return table.assign(
+        seeds=seeds,
+        verdict=verdicts(columns, plan.margin if plan and len(plans) == 1 else None),
         baseline=baseline,
         baseline_label=list(pairs.values()),
         cells=len(members),

@@ -46,9 +46,7 @@ def common_seeds(values: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     return values[~lacking], [int(seed) for seed in values.index[lacking]]
 
 
-def compare(
-    values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED
-) -> pd.DataFrame:
+def compare(values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule = FIXED) -> pd.DataFrame:
     """Compare arms with one baseline, or each with its own: one family of comparisons.
 
     `values` are seeds × arms, without seeds that only some arms have (`common_seeds`); `rule` depends on what
@@ -86,19 +84,49 @@ def describe_differences(differences: Vector, rule: Rule = FIXED) -> dict[str, V
     columns = {name: np.full(count, np.nan) for name in COLUMNS}
     for name, column in _tests(differences[:, present], rule).items():
         columns[name][present] = column
-    p, adjusted = columns["p"], holm(columns["p"])
-    share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
-    low, high = rule.interval(differences[:, present], LEVEL * share[present])
-    columns["p_holm"] = adjusted
-    columns["delta_low_holm"][present], columns["delta_high_holm"][present] = low, high
+    columns |= adjust(differences, rule)
     columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
     return {**{name: columns[name] for name in COLUMNS}, "rule": np.full(count, rule.name, object)}
+
+
+def adjust(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
+    """What a verdict takes, of arguments as for `describe_differences`: `n` and `p`, adjusted after Holm.
+
+    Returns:
+        The columns `n`, `p`, `p_holm`, `delta_low_holm` and `delta_high_holm` of `compare`.
+    """
+    n, count = differences.shape
+    present = ~np.isnan(differences).any(axis=0) & bool(n)
+    d = differences[:, present]
+    p, low, high = (np.full(count, np.nan) for _ in range(3))
+    p[present] = rule.p(d)
+    adjusted = holm(p)
+    share = np.divide(p, adjusted, out=np.full(count, 1 / max(count, 1)), where=adjusted != 0)
+    low[present], high[present] = rule.interval(d, LEVEL * share[present])
+    found = {"n": np.where(present, n, 0), "p": p, "p_holm": adjusted}
+    return {**found, "delta_low_holm": low, "delta_high_holm": high}
 
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
     *("p_t", "rule", "p", "p_holm", "p_sign_flip", "p_floor"),
 )
+
+
+VERDICTS = ("claimed", "small", "undecided", "missing")
+"""Of a comparison: a difference is claimed; it is smaller than the margin; neither; it has no results."""
+
+
+def verdicts(columns: Mapping[str, Vector], margin: float | None) -> list[str]:
+    """The verdict on each comparison, from the columns of `adjust`; `margin` in points."""
+    n, low, high = (np.asarray(columns[name], float) for name in ("n", "delta_low_holm", "delta_high_holm"))
+    claimed = ((low > 0) | (high < 0)) & (np.asarray(columns["p_holm"], float) <= LEVEL) & (n >= FEWEST)
+    bound = (margin or 0.0) / 100
+    small = (low > -bound) & (high < bound)
+    return [
+        "missing" if not n[i] else "claimed" if claimed[i] else "small" if small[i] else "undecided"
+        for i in range(len(n))
+    ]
 
 
 def holm(p: Vector) -> Vector:
@@ -149,7 +177,6 @@ def _tests(d: Vector, rule: Rule) -> dict[str, Vector]:
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
         "p_t": t_p(d),
-        "p": rule.p(d),
         "p_sign_flip": sign_flip(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }

@@ -12,6 +12,7 @@ from analysis.stats.comparisons import ComparedArms, arm_configs, comparisons, v
 from analysis.trials import finished, load
 from search_spaces import SPACES, Selection
 from search_spaces.searches import SEED
+from search_spaces.seeds import SeedPlan
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState, SearchTrial
 from trainables.arms import CE
@@ -27,10 +28,11 @@ SHARED_FIELDS = (
 
 @dataclass(frozen=True)
 class SearchStudy:
-    """A search with its state, and all trials of the ledger by key."""
+    """A search with its state, and all trials of the ledger by key; how many fresh seeds were planned."""
 
     state: SearchState
     records: Mapping[str, TrialRecord]
+    plan: SeedPlan | None = None
 
     @cached_property
     def finalists(self) -> dict[str, SearchTrial]:
@@ -49,7 +51,9 @@ class SearchStudy:
             return pd.DataFrame(columns=["key", "status", "run_id", "changed", "cell", "arm_label", "seed"])
         labels = {member.config: label for label, member in self.finalists.items()}
         trials = load(selection, self.records)
-        return trials.assign(cell=0, arm_label=[labels[t.replace(seed=SEED)] for t in selection.trials])
+        plan = self.plan.to_json() if self.plan else None
+        names = [labels[t.replace(seed=SEED)] for t in selection.trials]
+        return trials.assign(cell=0, arm_label=names, seed_plan=plan)
 
     @cached_property
     def given(self) -> dict[str, Any]:

@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-from search_spaces.families import LEVEL
 from search_spaces.seeds import SeedPlan
 
 MIXTURE = 0.1
@@ -96,8 +95,8 @@ def t_interval(differences: Vector, level: Vector) -> Bounds:
 def always_valid_p(differences: Vector) -> Vector:
     """p-values (m,) of differences (n, m) that hold after any number of seeds, for any reason to stop.
 
-    1 / max over k <= n of E_k, with E_k = √(c²/(k + c²)) · ((k + c²)V / ((k + c²)V - S²))^(k/2), where S and V
-    are the sums of the first k differences and of their squares. Three seeds give 0.032 at least.
+    1 / max over k <= n of E_k with E_k = √(c²/(k + c²)) · ((k + c²)V / ((k + c²)V - S²))^(k/2), where S and
+    V are the sums of the first k differences and of their squares. Three seeds give 0.032 at least.
     """
     n, m = differences.shape
     if n < 2:
@@ -111,10 +110,10 @@ def always_valid_p(differences: Vector) -> Vector:
 
 
 def always_valid_interval(differences: Vector, level: Vector) -> Bounds:
-    """Intervals for 1 - `level` (m,) that hold after any number of seeds: what E_k < 1 / `level` leaves.
+    """Intervals for 1 - `level` (m,) that hold after any number of seeds: where E_k < 1 / `level`.
 
-    After k seeds: mean ± s · √((k - 1)/k · (K - 1)/(1 - K r)), r = c²/(k + c²), K = (level² r)^(-1/k), and the
-    whole line while K r >= 1; then what all k <= n have in common.
+    After k seeds: mean ± s · √((k - 1)/k · (K - 1)/(1 - K r)), r = c²/(k + c²), K = (level² r)^(-1/k), and
+    the whole line while K r >= 1; then what all k <= n have in common.
     """
     n, m = differences.shape
     if n < 2:
@@ -145,7 +144,7 @@ def range_p(differences: Vector, low: int, high: int) -> Vector:
 
 
 def range_interval(differences: Vector, level: Vector, low: int, high: int) -> Bounds:
-    """Intervals for 1 - `level` (m,) that hold likewise: t-intervals at the stricter level, in common."""
+    """Intervals for 1 - `level` (m,) that hold likewise: what t-intervals at a stricter level leave."""
     n, m = differences.shape
     if n < 2:
         return np.full(m, np.nan), np.full(m, np.nan)
@@ -184,7 +183,7 @@ def smallest_p(low: int, high: int) -> Vector:
 
 
 def _p_along(differences: Vector, low: int) -> Vector:
-    """p-values of the t-test after `low`, …, n seeds, or after n where there are fewer; NaN without spread."""
+    """p-values of the t-test after `low`, …, n seeds (after n if there are fewer); NaN without spread."""
     n = len(differences)
     first = max(min(low, n), 2)
     mean, deviation = _running(differences)

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -38,6 +38,12 @@ class Progress:
         self._began: float | None = None
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def expect(self, trials: Sequence[TrialConfig]) -> None:
+        """Expect these trials, too."""
+        with self._lock:
+            self._total += len(trials)
+            self._epochs += sum(trial.epochs for trial in trials)
 
     def __enter__(self) -> "Progress":
         """Start the live display, on a terminal."""

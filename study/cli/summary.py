@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from search_spaces.seeds import FEWEST
 from study.cli.invocation import Invocation
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
@@ -29,11 +30,16 @@ def print_search_summary(invocation: Invocation, state: SearchState, stop: "Grac
 
 
 def print_summary(
-    invocation: Invocation, plan: Plan, stop: "GracefulStop | None", state: SearchState | None = None
+    invocation: Invocation,
+    plan: Plan,
+    stop: "GracefulStop | None",
+    state: SearchState | None = None,
+    outcome: str | None = None,
 ) -> int:
     """Print what is missing of the final `plan`, and what to type next; returns the exit code.
 
-    `stop` is why training ended early, `state` that of the search whose finalists are planned.
+    `stop` is why training ended early, `state` that of the search whose finalists are planned, `outcome` says
+    which cells of a range of seeds are decided.
     """
     done, stale = len(plan.done), len(plan.stale)
     total = len(plan.selection.trials) - stale
@@ -57,9 +63,15 @@ def print_summary(
         more = rerun_command("--trials", str(2 * state.search.trials))
         counts = f"{len(state.all)} configurations searched, {done} trials of finalists"
         lines.append(f"complete: {counts}. More: {more}")
+    elif plan.complete and outcome is not None:
+        lines.append(f"complete: {done} trials, {outcome}")
     elif plan.complete:
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
+        lines.append(
+            "          another look widens intervals; a range declared before the first one costs less:"
+            f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided"
+        )
     complete = plan.complete and not (state and state.count("failed"))
     return _print(invocation, lines, stop, complete=complete)
 

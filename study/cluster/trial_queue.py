@@ -122,3 +122,25 @@ class TrialQueue(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: a study resumes from its ledger, never from Tune's files."""
+
+
+class GrowingQueue(TrialQueue):
+    """A queue to which the end of a trial can add others: those that `more` returns for its event."""
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[TrialConfig, Job]],
+        make_job: Callable[[TrialConfig], Job],
+        more: Callable[[Event], Sequence[TrialConfig]],
+        budget: Budget | None = None,
+        capacity: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
+        """Take the first jobs; `budget` and `capacity` as in `TrialQueue`."""
+        super().__init__(jobs, budget, capacity)
+        self._make_job, self._more = make_job, more
+
+    def end(self, event: Event) -> None:
+        """Take note of how a trial has ended, and append what it asks for."""
+        super().end(event)
+        for trial in self._more(event):
+            self.add(trial, self._make_job(trial))

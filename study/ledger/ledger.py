@@ -3,21 +3,17 @@
 One experiment, one run a trial, found by the tag `trial.key`.
 """
 
-import atexit
 import contextlib
-import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from study.ledger import sqlite_reader
+from study.ledger.artifacts import Artifacts
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
 from study.ledger.store import Store, record_of
-from trainables.redact import first_line
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -40,11 +36,12 @@ class Ledger:
     experiment: str
     artifact_root: Path
     store: Store = field(init=False, repr=False)
-    _downloads: Path | None = field(default=None, init=False, repr=False)
+    artifacts: Artifacts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Name the store."""
         self.store = Store(self.uri, self.experiment)
+        self.artifacts = Artifacts(self.store)
 
     @property
     def client(self) -> "MlflowClient":
@@ -79,8 +76,8 @@ class Ledger:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
                 records = sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
                 return {record.key: record for record in records}
-        records = map(record_of, self.store.search("tags.kind = 'trial'"))
-        return {record.key: record for record in records}
+        found = self.store.search("tags.kind = 'trial'")
+        return {record.key: record for record in map(record_of, found)}
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
@@ -275,35 +272,7 @@ class Ledger:
 
     def artifact(self, run_id: str, name: str) -> Path:
         """Local path of an artifact, downloaded once and deleted at exit; OSError where that fails."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            artifact_uri = self.client.get_run(run_id).info.artifact_uri
-            if urlsplit(artifact_uri).scheme in ("", "file"):
-                return Path(self.client.download_artifacts(run_id, name))
-            if self._downloads is None:
-                # MLflow itself would make a folder for each call, and remove none.
-                self._downloads = Path(tempfile.mkdtemp(prefix="study-artifacts-"))
-                atexit.register(shutil.rmtree, self._downloads, ignore_errors=True)
-            path = self._downloads / run_id / name
-            if not path.exists():
-                with tempfile.TemporaryDirectory(dir=self._downloads) as scratch:
-                    draft = self.client.download_artifacts(run_id, name, scratch)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(draft, path)
-            return path
-        except MlflowException as error:
-            raise OSError(f"run {run_id}: {first_line(error)}") from error
-
-    @contextlib.contextmanager
-    def borrowed(self, run_id: str, name: str) -> Iterator[Path]:
-        """`artifact` for a while: a downloaded copy, which may be large, is deleted afterwards."""
-        path = self.artifact(run_id, name)
-        try:
-            yield path
-        finally:
-            if self._downloads is not None and self._downloads in path.parents:
-                path.unlink(missing_ok=True)
+        return self.artifacts.path(run_id, name)
 
     def _runs_of(self, key: str) -> list["Run"]:
         """Runs of a trial, oldest first."""

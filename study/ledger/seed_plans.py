@@ -5,11 +5,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from search_spaces.seeds import SeedPlan
+from search_spaces import Selection
+from search_spaces.seeds import SeedPlan, cell_digest
 from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
+from study.ledger.tracking_uri import LedgerError
+from trainables.trial import TrialConfig
 
 TAG = "seed_plan"
 """Tags `seed_plan.0`, … each hold a plan, and the cells that it counts for."""
+FINALISTS = "finalists"
+"""What stands for the cell of a search's finalists."""
 CELLS_PER_TAG = 250
 """Digests of cells that fit into a tag, which may have 5,000 characters."""
 
@@ -26,18 +32,61 @@ def read_seed_plans(ledger: Ledger, space: str) -> dict[str, SeedPlan]:
     return plans
 
 
-def declare_seed_plans(ledger: Ledger, space: str, plans: Mapping[str, SeedPlan]) -> dict[str, SeedPlan]:
-    """Record the plans of cells that have none yet, with today's date; returns those that count for all.
+def declare_seed_plans(
+    ledger: Ledger,
+    selection: Selection,
+    records: Mapping[str, TrialRecord],
+    plans: Mapping[str, SeedPlan] | None = None,
+) -> dict[str, SeedPlan]:
+    """Record the `plans` of cells that have none yet (by default the selection's own), with today's date.
 
     The experiment must exist. A plan is never changed: what was looked at once stays looked at.
+
+    Returns:
+        The plans that count, by the cells' digests.
     """
-    known = read_seed_plans(ledger, space)
+    known = adopt_seed_plans(ledger, selection, records)
+    return _record(ledger, selection.space, known, selection.seed_plans if plans is None else plans)
+
+
+def plans_at_look(
+    ledger: Ledger,
+    selection: Selection,
+    records: Mapping[str, TrialRecord],
+    plans: Mapping[str, SeedPlan] | None = None,
+) -> dict[str, SeedPlan]:
+    """As `declare_seed_plans`, for a report; in a ledger that cannot be written the plans stay unrecorded."""
+    own = dict(selection.seed_plans if plans is None else plans)
+    try:
+        return declare_seed_plans(ledger, selection, records, own)
+    except LedgerError:
+        return {**own, **read_seed_plans(ledger, selection.space)}
+
+
+def adopt_seed_plans(
+    ledger: Ledger, selection: Selection, records: Mapping[str, TrialRecord]
+) -> dict[str, SeedPlan]:
+    """For a study that was looked at before plans were recorded: the seeds that it has are its plan.
+
+    Returns:
+        The plans that count, by the cells' digests.
+    """
+    known = read_seed_plans(ledger, selection.space)
+    if known or not ledger.exists() or not ledger.study_tags(selection.space):
+        return known
+    return _record(ledger, selection.space, known, _adopted(selection, records))
+
+
+def _record(
+    ledger: Ledger, space: str, known: Mapping[str, SeedPlan], plans: Mapping[str, SeedPlan]
+) -> dict[str, SeedPlan]:
+    """Add the plans of cells that are not known yet; returns all."""
     fresh: dict[SeedPlan, list[str]] = {}
     for cell, plan in plans.items():
         if cell not in known:
             fresh.setdefault(replace(plan, date=f"{datetime.now(UTC):%Y-%m-%d}"), []).append(cell)
     if not fresh:
-        return known
+        return dict(known)
     first = sum(name.startswith(f"{TAG}.") for name in ledger.study_tags(space))
     parts = [
         {**json.loads(plan.to_json()), "cells": cells[start : start + CELLS_PER_TAG]}
@@ -47,4 +96,16 @@ def declare_seed_plans(ledger: Ledger, space: str, plans: Mapping[str, SeedPlan]
     ledger.tag_study(
         space, {f"{TAG}.{first + number:03d}": json.dumps(part) for number, part in enumerate(parts)}
     )
-    return known | {cell: plan for plan, cells in fresh.items() for cell in cells}
+    return {**known} | {cell: plan for plan, cells in fresh.items() for cell in cells}
+
+
+def _adopted(selection: Selection, records: Mapping[str, TrialRecord]) -> dict[str, SeedPlan]:
+    """What an earlier study has of each cell: the seeds that all arms have finished."""
+    arms: dict[str, dict[TrialConfig, set[int]]] = {}
+    for trial in selection.trials:
+        record = records.get(trial.key)
+        seeds = arms.setdefault(cell_digest(trial), {}).setdefault(trial.replace(seed=0), set())
+        if record is not None and record.status == "FINISHED":
+            seeds.add(trial.seed)
+    counts = {cell: len(set.intersection(*seeds.values())) for cell, seeds in arms.items()}
+    return {cell: SeedPlan(low=n, high=n, adopted=True) for cell, n in counts.items() if n}

@@ -37,10 +37,14 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The trial's result bundle is on storage; `objectives` is all that a search may know of it."""
+    """The trial's result bundle is on storage.
+
+    `objectives` is all that a search may know of it, `tested` its test accuracy, by which verdicts are made.
+    """
 
     config: TrialConfig
     objectives: Mapping[str, float] = field(default_factory=dict)
+    tested: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class OptunaQueue(TrialQueue):
         config = event.config
         values, epochs = None, config.epochs
         match event:
-            case Succeeded(_, objectives):
+            case Succeeded(objectives=objectives):
                 values = objectives_of(self._search, objectives)
                 state = "finished" if values is not None else "failed"
             case Pruned(_, row):
