@@ -12,7 +12,7 @@ from study import session
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
-from study.planning import forecast
+from study.planning import forecast, weights
 from study.session import StudyPlan, StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
@@ -53,6 +53,9 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     lines = session.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
+    finished = [records[member.config.key] for member in state.all if member.state == "finished"]
+    to_keep = [trial for trial, _ in likely]
+    lines += weights.describe(invocation.args, to_keep, finished, invocation.data_dir)
     return StudyPlan(
         state=state,
         to_run=to_run,

@@ -16,7 +16,7 @@ from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
-from study.planning import forecast
+from study.planning import forecast, weights
 from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
@@ -83,6 +83,8 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     )
     lines = describe(plan, **invocation.rerun)
     lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    finished = [plan.records[trial.key] for trial in plan.done]
+    lines += weights.describe(invocation.args, list(to_run), finished, invocation.data_dir)
     return StudyPlan(state=plan, to_run=to_run, forecast=expected, records=records, lines=lines)
 
 
@@ -254,6 +256,7 @@ class StudyRun:
             request=request,
             node=node,
             save_at=save_at,
+            keep=invocation.args.keep,
         )
 
     def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":

@@ -58,8 +58,13 @@ def results(config: TrialConfig, gain: float = 0.0) -> dict[str, float]:
         "test_augfull_acc": accuracy - 0.2,
         "test_ce": 1.5 - accuracy,
         "test_ece": 0.05 + 0.01 * abs(own.normal()),
+        "test_ece_floor": 0.04 + 0.01 * (1 - accuracy),
+        "linear_probe_acc": accuracy + 0.02,
+        "knn_weighted_acc": accuracy - 0.01,
         "knn_acc": accuracy - 0.02,
         "view_agreement": accuracy - 0.2,
+        "view_kappa": accuracy - 0.25,
+        "view_both_right": accuracy - 0.3,
         "view_cosine": 0.5 + 0.05 * own.normal(),
         "effective_rank": 40 + own.normal(),
         "silhouette": 0.2 + 0.01 * own.normal(),
@@ -70,6 +75,7 @@ def results(config: TrialConfig, gain: float = 0.0) -> dict[str, float]:
         metrics["val_acc"] = accuracy + 0.01 * own.normal()
     if config.gamma:
         metrics["z_effective_rank"] = 20 + own.normal()
+        metrics["z_linear_probe_acc"] = accuracy - 0.05
     return metrics
 
 

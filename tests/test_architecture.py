@@ -27,13 +27,14 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
-        *("storage", "datasets", "methods", "losses", "measures", "data", "augment", "models", "backbones"),
-        *("evaluate", "train", "node", "probe", "tune"),
-        65,
+        *("storage", "datasets", "methods", "losses", "measures", "linear_probe", "kept", "data", "augment"),
+        *("models", "backbones"),
+        *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
+        92,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),
-        *("clean", "run"),
+        *("clean", "measure", "run"),
         40,
     ),
     "analysis": (
@@ -66,7 +67,12 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("ledger", "store")},
+    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
+    **{
+        library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
+        | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits
+        for library in ("scipy", "sklearn")
+    },
 }
 """Who may import a heavy library."""
 

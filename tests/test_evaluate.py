@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from trainables import data, measures
 from trainables import evaluate as evaluate_module
+from trainables import evaluator as evaluator_module
 from trainables.augment import normalise
 from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
-from trainables.evaluate import Evaluator, NonFiniteOutputs, evaluate
+from trainables.evaluate import NonFiniteOutputs, Passes, evaluate, measure
+from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
+from trainables.kept import relative_logits
+from trainables.linear_probe import linear_probe_accuracy
 from trainables.models import SiameseNet, build
 from trainables.trial import TrialConfig, TrialResult
 
@@ -31,12 +35,13 @@ def evaluator(tiny: Tiny, digits: data.Dataset) -> MakeEvaluator:
     """Evaluators of untrained networks that nevertheless tell images apart."""
 
     def make(**changes: Any) -> Evaluator:
-        net = build(tiny(**changes), num_classes=10)
+        config = tiny(**{"val_fraction": 0, **changes})
+        net = build(config, num_classes=10)
         with torch.no_grad():
             for start in range(0, 1000, 50):  # for the statistics of batch norm
                 images = torch.from_numpy(digits.train.images[start : start + 50] / 255).float()
                 net.features(normalise(images, digits.mean, digits.std))
-        return Evaluator(config=tiny(**changes), net=net, dataset=digits, device=torch.device("cpu"))
+        return Evaluator(config=config, net=net, dataset=digits, device=torch.device("cpu"))
 
     return make
 
@@ -129,7 +134,7 @@ def test_views_of_an_image_differ(seen: Callable[..., Tensor]) -> None:
 
 def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator) -> None:
     train, validation = np.arange(0, 1000), np.arange(1000, 1297)
-    e = evaluator(augmentations=("hflip", "solarize"))
+    e = evaluator(augmentations=("hflip", "solarize"), val_fraction=0.1)
     metrics, _ = evaluate(e, train, validation)
     expected = {
         "train_acc": ("train", train, None),
@@ -142,11 +147,13 @@ def test_metrics_are_of_the_images_that_their_names_say(evaluator: MakeEvaluator
     assert len({metrics[name] for name in expected}) > 4  # few are alike by chance
     others = {"test_acc_bnrecal", "test_ce", "test_ece", "knn_acc", "view_agreement", "view_cosine"}
     others |= {"val_ece", "effective_rank", "silhouette", "z_effective_rank"}
+    others |= {"linear_probe_acc", "z_linear_probe_acc", "knn_weighted_acc", "test_ece_floor"}
+    others |= {"view_kappa", "view_both_right"}
     assert metrics.keys() == expected.keys() | {"test_augfull_acc"} | others
     for name, of in expected.items():
         assert metrics[name] == e.outputs(*of).accuracy, name
     assert metrics["test_augfull_acc"] == e.outputs("test", EVERY, TRANSFORMS, reference=True).accuracy
-    assert "val_acc" not in evaluate(e, train, np.arange(0))[0]
+    assert evaluate(evaluator(), train, np.arange(0))[0].keys() == metrics.keys() - {"val_acc", "val_ece"}
 
 
 def test_accuracies_are_those_of_the_predictions(trained: Trained, digits: data.Dataset) -> None:
@@ -162,14 +169,47 @@ def test_accuracies_are_those_of_the_predictions(trained: Trained, digits: data.
 
 
 def test_predictions_are_the_most_probable_classes(evaluator: MakeEvaluator) -> None:
-    e = evaluator()
-    _, artifacts = evaluate(e, np.arange(50), np.arange(0))
+    e, validation = evaluator(val_fraction=0.1, augmentations=("hflip",)), np.arange(70, 200)
+    metrics, artifacts = evaluate(e, np.arange(50), validation)
     predictions = arrays(TrialResult(metrics={}, history=(), artifacts=artifacts), "predictions.npz")
-    for suffix, transforms in (("", None), ("_aug", e.config.augmentations)):
-        logits = e.outputs("test", EVERY, transforms).logits.double().numpy()
+
+    def check_logits(name: str, outputs: Outputs) -> np.ndarray:
+        kept, logits = predictions[name], outputs.logits.double().numpy()
+        assert kept.dtype == np.float16
+        np.testing.assert_allclose(kept, logits - logits.max(1, keepdims=True), rtol=1e-3, atol=1e-6)
+        np.testing.assert_array_equal(kept.argmax(1), logits.argmax(1))
+        return logits
+
+    for suffix, transforms in (("", None), ("_aug", ("hflip",))):
+        logits = check_logits(f"logits{suffix}", e.outputs("test", EVERY, transforms))
         shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_array_equal(predictions[f"predicted{suffix}"], shares.argmax(1))
         np.testing.assert_allclose(predictions[f"probability{suffix}"], shares.max(1), rtol=1e-5)
+    check_logits("logits_augcrop", e.outputs("test", EVERY, ("rrc", "hflip")))
+    check_logits("logits_augfull", e.outputs("test", EVERY, TRANSFORMS, reference=True))
+    check_logits("val_logits", e.outputs("train", validation, None))
+    view2 = predictions["view2_index"]
+    check_logits("logits_view2", e.outputs("test", view2, TRANSFORMS, reference=True, view=1))
+    # What they are kept for: other measures of the same predictions.
+    np.testing.assert_array_equal(predictions["val_index"], validation)
+    assert (predictions["val_logits"].argmax(1) == predictions["val_labels"]).mean() == metrics["val_acc"]
+    of_test = torch.from_numpy(predictions["logits"]), torch.from_numpy(predictions["labels"])
+    assert measures.cross_entropy(*of_test) == pytest.approx(metrics["test_ce"], rel=1e-4)
+    views = [torch.from_numpy(predictions[name]) for name in ("logits_augfull", "logits_view2")]
+    assert measures.view_agreement(views[0][view2], views[1]) == metrics["view_agreement"]
+
+
+def test_without_validation_images_none_are_kept(evaluator: MakeEvaluator) -> None:
+    _, artifacts = evaluate(evaluator(), np.arange(50), np.arange(0))
+    predictions = arrays(TrialResult(metrics={}, history=(), artifacts=artifacts), "predictions.npz")
+    assert not [name for name in predictions if name.startswith("val")]
+
+
+def test_kept_logits_are_finite_and_keep_what_is_predicted() -> None:
+    logits = torch.tensor([[1e6, -1e6, 0], [12.0001, 12.0002, -3]])
+    kept = relative_logits(logits)
+    np.testing.assert_array_equal(kept[0], np.float16([0, -65504, -65504]))
+    assert kept.argmax(1).tolist() == [0, 1]  # as plain float16 both were 12
 
 
 def test_embeddings(trained: Trained, digits: data.Dataset) -> None:
@@ -226,7 +266,7 @@ def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEval
     some = e.outputs("train", np.concatenate([indices, indices + 500]), None, keep=keep)
     assert torch.equal(some.h, every.h[keep])
     assert torch.equal(some.logits, every.logits)
-    assert e.outputs("train", indices, None, keep=evaluate_module.NO_FEATURES).h.shape == (0, 16)
+    assert e.outputs("train", indices, None, keep=NO_FEATURES).h.shape == (0, 16)
 
 
 def test_measures_are_of_the_images_that_method_says(
@@ -241,11 +281,25 @@ def test_measures_are_of_the_images_that_method_says(
     assert metrics["test_ce"] == measures.cross_entropy(clean.logits, clean.labels)
     assert metrics["test_ece"] == measures.calibration_error(clean.logits, clean.labels)
     bank = e.outputs("train", train[stratified_choice(digits.train.labels[train], 300)], None)
-    neighbours = measures.knn_accuracy(clean.h, clean.labels, bank.h, bank.labels)
-    assert metrics["knn_acc"] == pytest.approx(neighbours, abs=1e-12)
+    near = measures.nearest(clean.h, bank.h, bank.labels, 300)
+    k = measures.weighted_neighbours(bank.labels)
+    assert 20 < k < 30  # of the 300 images ten classes share
+    assert metrics["knn_acc"] == measures.knn_accuracy(near, clean.labels, k=20)
+    assert metrics["knn_weighted_acc"] == measures.weighted_knn_accuracy(near, clean.labels, k=k)
+    probe = linear_probe_accuracy(clean.h, clean.labels, bank.h, bank.labels, None)
+    assert metrics["linear_probe_acc"] == pytest.approx(probe, abs=1e-12)
+    zs = e.embedding(clean.h), e.embedding(bank.h)
+    probe = linear_probe_accuracy(zs[0], clean.labels, zs[1], bank.labels, None)
+    assert metrics["z_linear_probe_acc"] == pytest.approx(probe, abs=1e-12)
+    assert metrics["test_ece_floor"] == measures.calibration_floor(clean.logits.softmax(1).amax(1))
     chosen = stratified_choice(digits.test.labels, 100)
     views = [e.outputs("test", chosen, TRANSFORMS, view=view, reference=True) for view in (0, 1)]
-    assert metrics["view_agreement"] == measures.view_agreement(*(view.logits for view in views))
+    both = [view.logits for view in views]
+    assert metrics["view_agreement"] == measures.view_agreement(*both)
+    assert metrics["view_kappa"] == measures.view_kappa(*both)
+    assert metrics["view_both_right"] == measures.view_both_right(
+        *both, torch.from_numpy(digits.test.labels[chosen])
+    )
     assert metrics["view_cosine"] == pytest.approx(measures.view_cosine(*(view.h for view in views)))
     shown = e.outputs("test", chosen, None)
     assert metrics["effective_rank"] == pytest.approx(measures.effective_rank(shown.h), rel=1e-4)
@@ -254,11 +308,32 @@ def test_measures_are_of_the_images_that_method_says(
     assert metrics["z_effective_rank"] == pytest.approx(measures.effective_rank(z), rel=1e-4)
 
 
+def test_validation_images_choose_the_strength_of_a_probe(
+    evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 20)
+    e, train, validation = evaluator(val_fraction=0.1), np.arange(300), np.arange(300, 700)
+    metrics, _ = evaluate(e, train, validation)
+    clean = e.outputs("test", EVERY, None)
+    bank, held_out = (
+        e.outputs("train", of[stratified_choice(digits.train.labels[of], 20)], None)
+        for of in (train, validation)
+    )
+    fixed = {}
+    for name, features in {"linear_probe_acc": lambda h: h, "z_linear_probe_acc": e.embedding}.items():
+        of_bank, of_test, chosen = (features(outputs.h) for outputs in (bank, clean, held_out))
+        arguments = of_test, clean.labels, of_bank, bank.labels
+        expected = linear_probe_accuracy(*arguments, (chosen, held_out.labels))
+        assert metrics[name] == pytest.approx(expected, abs=1e-12)
+        fixed[name] = linear_probe_accuracy(*arguments, None)
+    assert any(value != metrics[name] for name, value in fixed.items())  # the choice shows
+
+
 def test_large_images_are_evaluated_in_smaller_batches(
     evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     e, sizes = evaluator(), []
-    monkeypatch.setattr(evaluate_module, "BATCH_PIXELS", 55 * 32 * 32)
+    monkeypatch.setattr(evaluator_module, "BATCH_PIXELS", 55 * 32 * 32)
     before = e.net.features
     monkeypatch.setattr(e.net, "features", lambda x: (sizes.append(len(x)), before(x))[1])
     e.outputs("test", EVERY, None)
@@ -361,3 +436,21 @@ def test_outputs_that_are_not_finite_end_a_trial(evaluator: MakeEvaluator, part:
             weight.fill_(3e38)  # finite, what it gives is not
     with pytest.raises(NonFiniteOutputs, match=r"^features or scores of train images are not finite$"):
         evaluate(e, np.arange(100), np.arange(0))
+
+
+def test_a_metric_alone_takes_no_more_passes_than_it_needs(
+    evaluator: MakeEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, _ = evaluate(e := evaluator(), np.arange(100), np.arange(0))
+    passes = []
+    real = Evaluator.outputs
+    monkeypatch.setattr(
+        Evaluator,
+        "outputs",
+        lambda self, split, *a, **o: (passes.append(split), real(self, split, *a, **o))[1],
+    )
+    of = Passes(evaluator=e, train=np.arange(100), validation=np.arange(0))
+    assert measure(of, ["silhouette", "test_ce"]) == {name: every[name] for name in ("silhouette", "test_ce")}
+    assert passes == ["test"]
+    assert measure(of, ["knn_acc", "val_acc"]) == {"knn_acc": every["knn_acc"]}  # no image is held out
+    assert passes == ["test", "train"]

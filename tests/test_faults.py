@@ -146,6 +146,10 @@ try:
     ledger.artifact({run_id!r}, "nothing.npz")
 except OSError as error:
     assert {run_id!r} in str(error)
+ledger.log_files({run_id!r}, {{"weights.safetensors": b"large"}})
+with ledger.artifacts.borrowed({run_id!r}, "weights.safetensors") as path:
+    assert path.read_bytes() == b"large"
+assert not path.exists()
 print(len(list(Path(tempfile.gettempdir()).iterdir())))
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -14,6 +14,7 @@ from synthetic import config, frame, results
 from test_overview import model, powerset_study
 
 from analysis.plots import accuracy, effects, style
+from analysis.plots.cache import digest_of
 from analysis.stats.comparisons import comparisons, values_of
 from analysis.stats.factors import effects_of
 from analysis.stats.pooling import pooled_comparisons
@@ -36,6 +37,14 @@ def test_every_seed_is_a_point_and_every_arm_a_mean(trials: pd.DataFrame) -> Non
     means = [float(line.get_ydata()[0]) for line in (first, second, third)]
     assert means == pytest.approx([0.6, 0.71, 0.85])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["CE", "γ = 0", "γ = 10⁻²"]
+
+
+def test_a_metric_that_was_measured_later_is_a_change(trials: pd.DataFrame) -> None:
+    """It changes no state of its run, but what a report shows."""
+    before = digest_of(trials)
+    assert digest_of(trials.copy()) == before
+    assert digest_of(trials.assign(knn_acc=0.5)) != before
+    assert digest_of(trials.assign(test_acc=trials["test_acc"] + 1e-9)) != before
 
 
 def curves(**columns: float) -> pd.DataFrame:
@@ -159,7 +168,7 @@ def test_trade_offs_and_cost_have_a_point_a_trial() -> None:
     cost = accuracy.cost(trials)
     assert trade
     assert cost
-    assert [axes.get_xlabel() for axes in trade.axes] == ["View agreement", "Calibration error (ECE)"]
+    assert [axes.get_xlabel() for axes in trade.axes] == ["Agreement of two views", "Calibration error (ECE)"]
     assert [sum(len(c.get_offsets()) for c in axes.collections) for axes in trade.axes] == [7, 7]
     dots = sum(len(line.get_xdata()) for line in cost.axes[0].lines if line.get_marker() == "o")
     assert dots == 7

@@ -73,7 +73,9 @@ def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> No
         ("space", "quickstart"),
         ("device", "cpu"),
         ("attempts", "1"),
+        ("artifacts", "config.json"),
     }
+    assert record.kept == {"config.json"}
     assert ledger.artifact(run_id, "config.json").read_bytes() == b"{}"
     info = ledger.client.get_run(run_id).info
     assert (info.run_name, info.start_time) == ("digits/convnet/rrc/siamese-0.01/s3", 1234)
@@ -333,3 +335,28 @@ def test_a_database_of_another_version_of_mlflow(ledger: Ledger, config: TrialCo
         fresh.check()
     with pytest.raises(LedgerError, match=r"no ledger at"):
         fresh.trials()
+
+
+def test_a_metric_that_is_measured_later_is_one_of_the_finished_trial(
+    ledger: Ledger, config: TrialConfig
+) -> None:
+    run_id = ledger.ensure_run(config, {})
+    ledger.finish(run_id, {"test_acc": 0.75}, {}, timestamp=2000)
+    before = ledger.client.get_run(run_id).info
+    for _ in range(2):  # a request whose answer was lost is repeated
+        ledger.add_measured(run_id, {"knn_acc": 0.5, "test_acc": 0.25}, "from weights", timestamp=3000)
+    (record,) = ledger.trials().values()
+    assert record.metrics == {"test_acc": 0.25, "knn_acc": 0.5}  # the latest value, though it is smaller
+    assert record.tags["measured.knn_acc"] == "from weights"
+    history = ledger.client.get_metric_history(run_id, "final/knn_acc")
+    assert [(point.step, point.timestamp) for point in history] == [(0, 3000)]
+    after = ledger.client.get_run(run_id).info
+    assert (after.status, after.end_time) == (before.status, before.end_time)
+
+
+def test_a_borrowed_artifact_stays_in_a_local_store(ledger: Ledger, config: TrialConfig) -> None:
+    run_id = ledger.ensure_run(config, {})
+    ledger.log_files(run_id, {"config.json": b"{}"})
+    with ledger.artifacts.borrowed(run_id, "config.json") as path:
+        assert path.read_bytes() == b"{}"
+    assert path.read_bytes() == b"{}"

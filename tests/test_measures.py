@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import silhouette_score
+from scipy.stats import binom
+from sklearn.metrics import cohen_kappa_score, silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
@@ -74,22 +75,26 @@ def angles(*degrees: float) -> Tensor:
     return torch.stack([a.cos(), a.sin()], 1) * torch.arange(1, len(degrees) + 1)[:, None]
 
 
+def knn(h: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 20) -> float:
+    return measures.knn_accuracy(measures.nearest(h, bank, bank_labels, max(k, 30)), labels, k=k)
+
+
 def test_neighbours_are_the_nearest_directions_and_vote() -> None:
     bank, bank_labels = angles(0, 10, 20, 90, 100), torch.tensor([2, 1, 1, 0, 0])
     h = angles(1, 95)
-    assert measures.knn_accuracy(h, torch.tensor([2, 0]), bank, bank_labels, k=1) == 1.0
-    assert measures.knn_accuracy(h, torch.tensor([1, 0]), bank, bank_labels, k=3) == 1.0
-    assert measures.knn_accuracy(h, torch.tensor([2, 1]), bank, bank_labels, k=3) == 0.0
+    assert knn(h, torch.tensor([2, 0]), bank, bank_labels, k=1) == 1.0
+    assert knn(h, torch.tensor([1, 0]), bank, bank_labels, k=3) == 1.0
+    assert knn(h, torch.tensor([2, 1]), bank, bank_labels, k=3) == 0.0
 
 
 def test_of_equal_votes_the_lowest_class_wins() -> None:
     bank, bank_labels = angles(0, 10, 20, 30), torch.tensor([2, 2, 1, 1])
-    assert measures.knn_accuracy(angles(0), torch.tensor([1]), bank, bank_labels, k=4) == 1.0
+    assert knn(angles(0), torch.tensor([1]), bank, bank_labels, k=4) == 1.0
 
 
 def test_a_small_bank_votes_as_a_whole() -> None:
     bank, bank_labels = angles(0, 10, 20), torch.tensor([0, 1, 1])
-    assert measures.knn_accuracy(angles(0), torch.tensor([1]), bank, bank_labels) == 1.0
+    assert knn(angles(0), torch.tensor([1]), bank, bank_labels) == 1.0
 
 
 def test_neighbours_are_scikit_learns() -> None:
@@ -97,13 +102,91 @@ def test_neighbours_are_scikit_learns() -> None:
     h = random(1200, 12, seed=2)
     model = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(bank, bank_labels)
     predicted = torch.from_numpy(model.predict(h))
-    assert measures.knn_accuracy(h, predicted, bank, bank_labels) == 1.0
+    assert knn(h, predicted, bank, bank_labels) == 1.0
+
+
+def test_near_neighbours_weigh_more() -> None:
+    bank, bank_labels = angles(0, 40, 41, 42), torch.tensor([1, 0, 0, 0])
+    near = measures.nearest(angles(1), bank, bank_labels, 4)
+    torch.testing.assert_close(near.cosine[0], (torch.tensor([1.0, 39, 40, 41]) * math.pi / 180).cos())
+    assert near.labels.tolist() == [[1, 0, 0, 0]]
+    one = torch.tensor([1])
+    # Votes: e^(0.9998 / T) for class 1, about 3 e^(0.766 / T) for class 0: equal at T = 0.2338 / ln 3 = 0.21.
+    assert measures.weighted_knn_accuracy(near, one, k=4) == 1.0
+    assert measures.weighted_knn_accuracy(near, one, k=4, temperature=0.2) == 1.0
+    assert measures.weighted_knn_accuracy(near, one, k=4, temperature=0.25) == 0.0
+    assert measures.weighted_knn_accuracy(near, one, k=2, temperature=0.25) == 1.0
+
+
+def test_weighted_neighbours_are_scikit_learns() -> None:
+    bank, bank_labels = random(700, 12), labels_of(700, 5)
+    h = random(1200, 12, seed=2)
+    k = measures.weighted_neighbours(bank_labels)
+    assert k == bank_labels.bincount().min() < 200
+    model = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07)
+    ).fit(bank.double(), bank_labels)
+    predicted = torch.from_numpy(model.predict(h.double()))
+    near = measures.nearest(h.double(), bank.double(), bank_labels, 200)
+    assert measures.weighted_knn_accuracy(near, predicted, k=k) == 1.0
+    assert measures.knn_accuracy(near, predicted, k=k) < 1.0  # another rule
+
+
+def test_as_many_weighted_neighbours_as_the_smallest_class_has() -> None:
+    assert measures.weighted_neighbours(torch.tensor([0, 3, 0, 3, 3])) == 2  # classes without images are none
+    assert measures.weighted_neighbours(torch.arange(3).repeat(300)) == 200
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 0.5, 2.0, 30.0])
+def test_calibration_floor_is_what_a_calibrated_network_has(sharpness: float) -> None:
+    """The mean over labels that are drawn from the network's own probabilities."""
+    logits = sharpness * random(300, 4)
+    p, rng = logits.double().softmax(1), torch.Generator().manual_seed(3)
+    floor = measures.calibration_floor(p.amax(1))
+    draws = torch.multinomial(p, 500, replacement=True, generator=rng).T
+    errors = torch.tensor([measures.calibration_error(logits, labels) for labels in draws])
+    assert floor == pytest.approx(errors.mean().item(), abs=4 * errors.std().item() / math.sqrt(500) + 1e-12)
+
+
+def test_calibration_floor_by_hand() -> None:
+    # Two images, right with probability 0.8 each: 0, 1 or 2 of them, with 0.04, 0.32, 0.64; 1.6 expected.
+    two = measures.calibration_floor(torch.tensor([0.8, 0.8], dtype=torch.float64))
+    assert two == pytest.approx((0.04 * 1.6 + 0.32 * 0.6 + 0.64 * 0.4) / 2)
+    # Alone in their bins: E|B - p| = 2 p (1 - p) each.
+    apart = measures.calibration_floor(torch.tensor([0.8, 0.6], dtype=torch.float64))
+    assert apart == pytest.approx((0.32 + 0.48) / 2)
+
+
+@pytest.mark.parametrize("n", [1, 40, 3000])
+def test_calibration_floor_of_equal_confidences_is_binomial(n: int) -> None:
+    k = np.arange(n + 1)
+    expected = (binom.pmf(k, n, 0.97) * abs(k - 0.97 * n)).sum() / n
+    floor = measures.calibration_floor(torch.full((n,), 0.97, dtype=torch.float64))
+    assert floor == pytest.approx(expected, rel=1e-9)
 
 
 def test_view_agreement() -> None:
     one = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     other = torch.tensor([[9.0, 1], [0, 2], [0, 5], [3, 1]])
     assert measures.view_agreement(one, other) == 0.75
+    # By chance 3/4 of one view and 1/2 of the other agree on class 0, 1/4 and 1/2 on class 1.
+    assert measures.view_kappa(one, other) == pytest.approx((0.75 - 0.5) / (1 - 0.5))
+    assert measures.view_both_right(one, other, torch.tensor([0, 0, 0, 0])) == 0.5
+    assert measures.view_both_right(one, other, torch.tensor([1, 1, 1, 0])) == 0.5
+
+
+def test_kappa_is_scikit_learns() -> None:
+    one, other = random(300, 6), random(300, 6) + random(300, 6, seed=1)
+    expected = cohen_kappa_score(one.argmax(1), other.argmax(1))
+    assert 0.2 < expected < 0.8
+    assert measures.view_kappa(one, other) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_network_that_knows_one_class_agrees_by_chance_alone() -> None:
+    constant = torch.tensor([[1.0, 0, 0]]).expand(50, 3)
+    assert measures.view_agreement(constant, constant) == 1
+    assert measures.view_kappa(constant, constant) == 0
+    assert measures.view_kappa(constant, random(50, 3)) == pytest.approx(0, abs=1e-12)
 
 
 def test_view_cosine() -> None:

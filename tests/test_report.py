@@ -424,7 +424,7 @@ def test_diagnostics(tables: Tables, runs: pd.DataFrame) -> None:
         table = tables[f"cifar10 · {backbone} · {label(augmentations)}: diagnostics"]
         assert list(table.columns) == list(ARMS.values())
         shown = [name for name in names if name in cell and cell[name].notna().any()]
-        assert len(shown) == len(table) == 9  # all but the validation images' calibration error
+        assert len(shown) == len(table) == 15  # all but the validation images' calibration error
         for name, (title, row) in zip(shown, table.iterrows(), strict=True):
             percent = METRICS_OF_TRIALS[name].unit == "%"
             assert title == METRICS_OF_TRIALS[name].title + (" (%)" if percent else "")

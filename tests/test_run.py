@@ -1,5 +1,6 @@
 """The real command line, with real Ray and real MLflow, on a tiny study."""
 
+import contextlib
 import gc
 import io
 import json
@@ -8,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -34,6 +36,8 @@ from studies import (
 )
 
 from search_spaces import SEARCHES, SPACES
+from study import measure
+from study.planning.measurement import NO_WEIGHTS, OTHER_DATA
 from study.run import main
 from trainables.trial import TrialConfig
 
@@ -42,7 +46,7 @@ from trainables.trial import TrialConfig
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two arms with two seeds were run from nothing."""
     folder = tmp_path_factory.mktemp("study")
-    done = run(folder, *TINY, *ARMS, "--seeds", "2")
+    done = run(folder, *TINY, *ARMS, "--seeds", "2", "--keep", "weights")
     assert done.returncode == 0, done.stderr
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
     cell = "digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs: 4 planned, 4 to run"
@@ -95,13 +99,20 @@ def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
 def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:
     for record in records(study).values():
         files = {f.path for f in ledger(study).client.list_artifacts(record.run_id)}
-        assert files == {"config.json", "history.parquet", "predictions.npz", "embeddings.npz"}
+        always = {"config.json", "history.parquet", "predictions.npz", "embeddings.npz"}
+        assert files == always | {"weights.safetensors"} == record.kept
         config = json.loads(ledger(study).artifact(record.run_id, "config.json").read_text())
         assert config["key"] == record.key
         assert TrialConfig.from_params(config).key == record.key
         kept = np.load(io.BytesIO(ledger(study).artifact(record.run_id, "predictions.npz").read_bytes()))
         assert record.metrics["test_acc"] == np.mean(kept["predicted"] == kept["labels"])
         assert record.metrics["test_aug_acc"] == np.mean(kept["predicted_aug"] == kept["labels"])
+        for name in ("test_augcrop", "test_augfull"):
+            predicted = kept[name.replace("test", "logits")].argmax(1)
+            assert record.metrics[f"{name}_acc"] == np.mean(predicted == kept["labels"])
+        assert record.metrics["val_acc"] == np.mean(kept["val_logits"].argmax(1) == kept["val_labels"])
+        views = kept["logits_augfull"][kept["view2_index"]].argmax(1), kept["logits_view2"].argmax(1)
+        assert record.metrics["view_agreement"] == np.mean(views[0] == views[1])
 
 
 def test_bundles_are_gone(study: Path) -> None:
@@ -150,6 +161,130 @@ def test_analysis_scripts_answer_alone(study: Path) -> None:
     assert (study / "again/tables.tex").read_text().count(
         r"\toprule"
     ) == 3  # accuracies, differences, diagnostics
+
+
+MEASURED = ("linear_probe_acc", "z_effective_rank", "test_acc")
+
+
+@pytest.fixture
+def unmeasured(study: Path, here: Path) -> list[str]:
+    """A copy of the study's database without `MEASURED`, in this folder; what to type for them."""
+    (here / "runs").mkdir()
+    shutil.copy(study / "runs/mlflow.db", here / "runs/mlflow.db")
+    for name in MEASURED:
+        execute("delete from metrics where key = ?", f"final/{name}")
+        execute("delete from latest_metrics where key = ?", f"final/{name}")
+    chosen = [*TINY, *ARMS, "--seeds", "2", "--data-dir", str(study / "data")]
+    return [*chosen, "--metric", ",".join(MEASURED)]
+
+
+def execute(statement: str, *values: str) -> None:
+    with contextlib.closing(sqlite3.connect("runs/mlflow.db")) as database, database:
+        database.execute(statement, values)
+
+
+def points(folder: Path) -> list[list[float]]:
+    """All values that were ever logged of `MEASURED`, run by run."""
+    names = [f"final/{name}" for name in MEASURED]
+    client, runs = ledger(folder).client, sorted(record.run_id for record in records(folder).values())
+    return [[p.value for name in names for p in client.get_metric_history(run, name)] for run in runs]
+
+
+def test_metrics_are_measured_again_without_training(
+    study: Path, here: Path, unmeasured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = records(study)
+    assert measure.main([*unmeasured, "--plan"]) == 0
+    assert "linear_probe_acc: 4 to measure\n" in capsys.readouterr().out
+    assert not any("test_acc" in record.metrics for record in records(here).values())
+
+    assert measure.main(unmeasured) == 0
+    out = capsys.readouterr().out
+    assert out.count("digits/convnet/rrc+solarize/") == 4
+    assert "linear_probe_acc: 4 measured\nz_effective_rank: 2 measured, 2 never have it (γ > 0)\n" in out
+    after = records(here)
+    assert {name: record.metrics for name, record in after.items()} == {
+        name: record.metrics for name, record in before.items()
+    }
+    how = after["ce/s0"].tags["measured.linear_probe_acc"]
+    assert how.startswith("from weights.safetensors, predictions.npz on cpu ")
+    logged = points(here)
+    assert [len(values) for values in logged] == [len(values) for values in points(study)]
+
+    assert measure.main([*unmeasured, "--force"]) == 0
+    assert capsys.readouterr().out.count("as logged") == 4 + 2 + 4
+    assert measure.main(unmeasured) == 0
+    assert "linear_probe_acc: 4 have it already\n" in capsys.readouterr().out
+    assert points(here) == logged  # each once
+
+
+def test_a_value_that_has_changed_is_told_and_replaced(
+    study: Path, here: Path, unmeasured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = records(here)["ce/s1"]
+    ledger(here).add_measured(found.run_id, {"test_acc": 0.99}, "by hand", timestamp=1000)
+    assert measure.main([*unmeasured[:-1], "test_acc", "--only", "seed=1", "--force"]) == 0
+    accuracy = records(study)["ce/s1"].metrics["test_acc"]
+    assert f"ce/s1  test_acc {accuracy!r}, 0.99 was logged\n" in capsys.readouterr().out
+    assert records(here)["ce/s1"].metrics["test_acc"] == accuracy
+
+
+def test_what_a_trial_lacks_is_told(
+    study: Path, here: Path, unmeasured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {name: record.run_id for name, record in records(here).items()}
+    execute("delete from tags where key = 'artifacts' and run_uuid = ?", runs["ce/s0"])
+    execute("update tags set value = 'x' where key = 'data.sha256' and run_uuid = ?", runs["ce/s1"])
+    execute("update runs set artifact_uri = ? where run_uuid = ?", str(here), runs["siamese-0.01/s0"])
+    assert measure.main([*unmeasured[:-1], "linear_probe_acc"]) == 1
+    out = capsys.readouterr().out
+    cell = "digits/convnet/rrc+solarize"
+    assert "linear_probe_acc: 1 measured, 3 not measured\n" in out
+    lines = [line.partition(" (digits/")[::2] for line in out.splitlines() if line.startswith("  ")]
+    reasons = {name.removeprefix(f"{cell.removeprefix('digits/')}/"): reason for reason, name in lines}
+    failed = reasons.pop("siamese-0.01/s0)")
+    assert failed.startswith("  1 trial: failed: ")
+    assert "weights.safetensors" in failed
+    assert reasons == {
+        "ce/s0)": f"  1 trial: {NO_WEIGHTS}",
+        "ce/s1)": f"  1 trial: {OTHER_DATA}",
+    }
+    assert f"{cell}/siamese-0.01/s0  FAILED\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--metric knn_acc", "--space: required; allowed: quickstart"),
+        (
+            "--space quickstart --metric knn",
+            "--metric: got 'knn' (did you mean 'knn_acc'?); allowed: train_aug",
+        ),
+        ("--space quickstart", "the following arguments are required: --metric"),
+        (
+            "--space quickstart --metric knn_acc",
+            "--experiment: no experiment 'siamese-barlow-twins' at sqlite",
+        ),
+    ],
+)
+def test_bad_input_to_measure_is_one_line_and_creates_nothing(
+    here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        measure.main(arguments.split())
+    out, err = capsys.readouterr()
+    check_is_one_line(here, message, ended.value.code, out, err)
+
+
+def test_no_metric_is_measured_beside_another_driver(
+    here: Path, unmeasured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from study.recording.locks import file_lock
+
+    with file_lock(here / "runs/.driver.lock", "--output: runs"), pytest.raises(SystemExit) as ended:
+        measure.main(unmeasured)
+    assert ended.value.code == 2
+    assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in capsys.readouterr().err
 
 
 def test_a_second_driver_is_told_who_works(study: Path) -> None:
@@ -376,10 +511,12 @@ def check_is_one_line(folder: Path, message: str, code: object, out: str, err: s
 
 
 def test_plan_creates_nothing(tmp_path: Path) -> None:
-    done = run(tmp_path, "--space", "quickstart", "--plan")
+    done = run(tmp_path, "--space", "quickstart", "--plan", "--keep", "weights")
     assert done.returncode == 0
     assert "12 planned: 0 done, 0 half-done, 0 failed, 12 new; to run: 12" in done.stdout
     assert "power: not known before two arms of a cell have 3 seeds in common" in done.stdout
+    # Four bytes for each of 165,098 weights and statistics, in half of the arms 328,320 more of a projector.
+    assert "weights:  to be kept of 12 trials: 15.8 MB, 660 kB to 2.0 MB each\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

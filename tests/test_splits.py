@@ -64,6 +64,48 @@ def test_choice_depends_on_the_data_alone(tiny: Tiny) -> None:
         assert all(map(np.array_equal, again, expected))
 
 
+def test_with_a_data_seed_each_seed_has_its_own_images_alike_in_all_arms(tiny: Tiny) -> None:
+    of = {"val_fraction": 0.2, "train_size": 9, "unlabeled_size": 20}
+    first = chosen(tiny, MIXED, **of, data_seed=0)
+    others = [
+        chosen(tiny, MIXED, **of),  # the fixed choice
+        chosen(tiny, MIXED, **of, data_seed=0, seed=1),
+        chosen(tiny, MIXED, **of, data_seed=1),
+    ]
+    for i, other in enumerate(others):
+        for later in [*others[i + 1 :], first]:
+            assert not any(map(np.array_equal, other, later))
+    for changes in ({"method": "ce"}, {"gamma": 0}, {"augmentations": ()}, {"backbone": "resnet18"}):
+        again = chosen(tiny, MIXED, **of, data_seed=0, **changes)
+        assert all(map(np.array_equal, again[:2], first[:2]))
+    for choice in (first, *others):  # what holds of the fixed choice
+        assert (counts(choice.train), counts(choice.validation)) == ([3, 3, 3], [2, 4, 6])
+        assert not set(choice.train) & set(choice.validation)
+        assert (MIXED[choice.unlabelled] == UNLABELLED).all()
+    larger = chosen(tiny, MIXED, **{**of, "train_size": 12, "unlabeled_size": 40}, data_seed=0)
+    assert set(first.train) < set(larger.train)
+    assert set(first.unlabelled) < set(larger.unlabelled)
+
+
+def test_a_data_seed_draws_every_image_equally_often(tiny: Tiny) -> None:
+    """Each of a class's images is trained on with the same probability, 3 of 10, whatever the seed."""
+    times = np.zeros(60)
+    for seed in range(1000):
+        times[chosen(tiny, train_size=9, data_seed=5, seed=seed).train] += 1
+    shares = {c: times[c == LABELS] / 1000 for c in range(3)}
+    for c, size in enumerate((10, 20, 30)):
+        p = 3 / size
+        assert np.abs(shares[c] - p).max() < 4.5 * np.sqrt(p * (1 - p) / 1000)  # 4.5 standard errors
+
+
+def test_draws_of_a_data_seed_never_change(tiny: Tiny) -> None:
+    train, validation, _ = chosen(tiny, train_size=6, val_fraction=0.1, data_seed=3, seed=2)
+    assert (train.tolist(), validation.tolist()) == (
+        [24, 30, 31, 35, 47, 52],
+        [10, 25, 27, 34, 39, 55],
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

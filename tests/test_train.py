@@ -124,10 +124,11 @@ def test_history(method: dict[str, Any], tiny: Tiny, data_dir: Path) -> None:
 def test_final_metrics(method: dict[str, Any], trained: Trained) -> None:
     metrics = trained(**method).metrics
     accuracies = {"train_acc", "train_aug_acc", "test_acc", "test_aug_acc", "test_augcrop_acc"}
-    accuracies |= {"test_augfull_acc", "test_acc_bnrecal", "knn_acc", "val_acc"}
-    fractions = accuracies | {"test_ece", "val_ece", "view_agreement"}
-    others = {"test_ce", "view_cosine", "effective_rank", "silhouette"}
-    others |= {"z_effective_rank"} if method.get("gamma") or not method else set()
+    accuracies |= {"test_augfull_acc", "test_acc_bnrecal", "val_acc"}
+    accuracies |= {"linear_probe_acc", "knn_weighted_acc", "knn_acc", "view_both_right"}
+    fractions = accuracies | {"test_ece", "test_ece_floor", "val_ece", "view_agreement"}
+    others = {"test_ce", "view_kappa", "view_cosine", "effective_rank", "silhouette"}
+    others |= {"z_effective_rank", "z_linear_probe_acc"} if method.get("gamma") or not method else set()
     assert untimed(metrics).keys() == fractions | others
     assert {"train_seconds", "evaluate_seconds"} <= metrics.keys()
     for name, value in untimed(metrics).items():

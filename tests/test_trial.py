@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from trainables import trial
+from trainables.setting import FIRST_RELEASE
 from trainables.trial import ARM_FIELDS, DEFAULTS, FIELDS, SETTINGS, TrialConfig, format_value, parse_value
 
 REQUIRED = {"dataset": "stl10", "backbone": "convnet", "augmentations": ("rrc", "solarize"), "seed": 0}
@@ -22,6 +23,7 @@ OTHER = {
     "train_size": 200,
     "unlabeled_size": 100,
     "val_fraction": 0.1,
+    "data_seed": 7,
     "backbone": "resnet18",
     "feature_dim": 512,
     "hidden_dim": 512,
@@ -44,6 +46,8 @@ OTHER = {
     "precision": "bf16",
     "seed": 1,
 }
+FIRST = {field: value for field, value in OTHER.items() if SETTINGS[field].as_before is FIRST_RELEASE}
+"""Those of the fields of the first release."""
 CHANGEABLE = [field for field in FIELDS if len(SETTINGS[field].choices) != 1]
 """Fields that have another value: a mapping may have one entry so far."""
 GAMMAS = (0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.1 + 0.2, 1, 10, 1e16, 1e22)
@@ -65,9 +69,10 @@ def ce(**changes: Any) -> TrialConfig:
         (ce(dataset="digits"), "f6e2e4182c79d0f3"),
         (siamese(dataset="digits"), "3be0326f4a39fd0b"),
         (siamese(dataset="cifar10", gamma=0, augmentations=(), seed=3), "5c9f00d570baa30a"),
-        (siamese(**{**OTHER, "augmentations": ("solarize",), "method": "siamese"}), "b0e5e89bcd4ea1bf"),
+        (siamese(**{**FIRST, "augmentations": ("solarize",), "method": "siamese"}), "b0e5e89bcd4ea1bf"),
+        (siamese(data_seed=0), "54d32e3484326379"),
     ],
-    ids=["ce", "siamese", "siamese-0", "no-default-left"],
+    ids=["ce", "siamese", "siamese-0", "no-default-left", "data-seed"],
 )
 def test_keys_never_change(config: TrialConfig, key: str) -> None:
     assert config.key == key
@@ -126,6 +131,7 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
             (siamese(augmentations=subset), siamese(augmentations=subset, views="asymmetric"))
             for subset in ((), ("rrc",), ("hflip",), ("rrc", "hflip"))
         ],
+        (siamese(dataset="digits"), siamese(dataset="digits", data_seed=3)),  # all images: nothing to choose
         (siamese(gamma=1), siamese(gamma=1.0)),
         (siamese(gamma=0.0), siamese(gamma=-0.0)),
         (siamese(weight_decay=0), siamese(weight_decay=-0.0)),
@@ -243,6 +249,7 @@ def test_text_that_is_no_value_of_the_field(field: str, text: str, message: str)
         ("batch_size", 1, "batch_size: got 1; allowed: >= 2"),
         ("train_size", 1, "train_size: got 1; allowed: >= 2"),
         ("unlabeled_size", -1, "unlabeled_size: got -1; allowed: >= 0"),
+        ("data_seed", -1, "data_seed: got -1; allowed: >= 0"),
         ("seed", -1, "seed: got -1; allowed: >= 0"),
         ("seed", None, "seed: got None; allowed: an integer"),
         ("center", 1, "center: got 1; allowed: true or false"),

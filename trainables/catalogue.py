@@ -49,3 +49,9 @@ DATASETS: Mapping[str, DatasetInfo] = types.MappingProxyType(
     }
 )
 """By name in `TrialConfig.dataset`; `trainables.datasets.sources` has a function of this name."""
+
+
+def has_unlabelled(dataset: str) -> bool:
+    """Whether a dataset may have unlabelled training images; any folder may."""
+    about = DATASETS.get(dataset)
+    return about is None or about.unlabelled

@@ -181,6 +181,12 @@ def image_size(name: str, data_dir: Path) -> int:
     return source(name, data_dir).image_size
 
 
+def class_count(name: str, data_dir: Path) -> int:
+    """Number of classes of a dataset, whether it is prepared or not."""
+    labels, _ = _known_labels(name, data_dir)
+    return len(np.unique(labels[labels != UNLABELLED]))
+
+
 def source(name: str, data_dir: Path) -> Source:
     """What is known of a dataset before it is read; DataError where a folder of images is not in order."""
     images = FOLDER.fullmatch(name)

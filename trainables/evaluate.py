@@ -1,17 +1,17 @@
 """Final metrics and artifacts of a trained network.
 
-Every image of a dataset has one fixed draw of random numbers per view, for all four transforms. All trials
-with equal strengths of augmentation are evaluated on the same augmented images, and what is measured under
-all four transforms has the default strengths: the same images for every trial.
+Each metric is a function of passes of images through the network. A pass is made when a metric first needs
+it, so that evaluation after training, which needs them all, and measuring a metric later are one path.
 
 Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
 
-import contextlib
 import io
-from collections.abc import Iterator
+import types
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,154 +19,219 @@ import torch
 from torch import Tensor
 
 from trainables import measures
-from trainables.augment import Draws, Policy, augment, normalise, policy
 from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
-from trainables.data import Dataset, Split
-from trainables.datasets.splits import UNLABELLED, Indices, fixed_order, stratified_choice
-from trainables.fast.normalisation import NORMS
-from trainables.models import SiameseNet
-from trainables.randomness import generator
-from trainables.trial import DEFAULTS, TrialConfig
+from trainables.datasets.splits import Indices, stratified_choice
+from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
+from trainables.kept import npz, of_features, of_predictions, relative_logits
+from trainables.linear_probe import linear_probe_accuracy
+from trainables.metrics import METRICS, PREDICTIONS
 
-BATCH_PIXELS = 500 * 32 * 32
-"""Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
 EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
 BANK_IMAGES = 10_000
-"""Training images among which neighbours are looked for: fixed and stratified."""
-STRENGTHS = ("crop_scale_min", "grayscale_p", "solarize_p")
-"""Fields that say how strongly each transform augments."""
-NO_FEATURES = np.arange(0)
-"""`keep` of `Evaluator.outputs` where no features are needed."""
+"""Training images among which neighbours are looked for and to which linear probes are fitted, and validation
+images that choose the strength of a probe: fixed and stratified."""
 
 
 class NonFiniteOutputs(ArithmeticError):
     """The outputs of a trained network are infinite or not a number."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outputs:
-    """Logits (N, K) and labels (N,) of N images, features h (n, D) of those for which they were requested."""
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """What the metrics look at: passes of images through a network, each made once, when first needed.
 
-    h: Tensor
-    logits: Tensor
-    labels: Tensor
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class is predicted right."""
-        return measures.accuracy(self.logits, self.labels)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluator:
-    """A network on `device` with the images it is evaluated on, in fp32.
-
-    The config's probabilities decide which images an augmentation changes.
+    Attributes:
+        train: (n,) labelled training images that the network has seen; `validation` (v,) those held out.
     """
 
-    config: TrialConfig
-    net: SiameseNet
-    dataset: Dataset
-    device: torch.device
+    evaluator: Evaluator
+    train: Indices
+    validation: Indices
 
-    @torch.no_grad()
-    def outputs(
-        self,
-        split: str,
-        indices: Indices,
-        transforms: tuple[str, ...] | None,
-        *,
-        view: int = 0,
-        reference: bool = False,
-        keep: Indices | None = None,
-    ) -> Outputs:
-        """The network's outputs for some images, clean or with their fixed augmentation.
+    @cached_property
+    def bank(self) -> Indices:
+        """Positions in `train` of the images among which neighbours are, and to which probes are fitted."""
+        return stratified_choice(self._train_labels, BANK_IMAGES)
 
-        Args:
-            split: `train` or `test`.
-            indices: (N,) into the labelled images of the whole split.
-            transforms: the subset of transforms; None: clean images.
-            view: which of an image's fixed draws.
-            reference: with the default strengths of augmentation, not the trial's own.
-            keep: (n,) sorted positions in `indices` whose features are returned; None: all. (Those of 50,000
-                images take 400 MB.)
+    @cached_property
+    def shown(self) -> Indices:
+        """Positions in `train` of the images whose features are kept."""
+        return stratified_choice(self._train_labels, EMBEDDED_IMAGES)
 
-        Returns:
-            Outputs on the CPU, rows in the order of `indices`.
-        """
-        h, logits = [], []
-        strengths = {name: DEFAULTS[name] for name in STRENGTHS} if reference else {}
-        of = None if transforms is None else policy(self.config.replace(**strengths), transforms)
-        kept = np.arange(len(indices)) if keep is None else keep
-        self.net.eval()
-        for start, x in self._batches(split, indices, of, view, self._batch_size):
-            features = self.net.features(x)
-            wanted = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(x))] - start
-            h.append(features[torch.from_numpy(wanted)].cpu())
-            logits.append(self.net.logits(features).cpu())
-        labels = torch.from_numpy(self._split(split).labels[indices])
-        return Outputs(h=torch.cat(h), logits=torch.cat(logits), labels=labels)
+    @cached_property
+    def choosing(self) -> Indices:
+        """Positions in `validation` of the images that choose the strength of a linear probe."""
+        return stratified_choice(self.evaluator.dataset.train.labels[self.validation], BANK_IMAGES)
 
-    @contextlib.contextmanager
-    @torch.no_grad()
-    def clean_statistics(self, train: Indices) -> Iterator[None]:
-        """Within this context batch norm uses its mean statistics over batches of clean training images (n,).
+    @cached_property
+    def measured(self) -> Indices:
+        """Test images whose features are kept and measured."""
+        return stratified_choice(self.evaluator.dataset.test.labels, EMBEDDED_IMAGES)
 
-        Batches have the training's size; a smaller last one is left out, as in training.
-        """
-        norms = [module for module in self.net.modules() if isinstance(module, NORMS)]
-        before = [(norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
-        try:
-            if norms:
-                self.net.eval()  # dropout stays off
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # the mean over all batches, not a moving one
-                    norm.train()
-                # Not in the order of the dataset, which may go class by class.
-                shuffled, size = train[fixed_order(len(train))], self.config.batch_size
-                whole = shuffled[: max(len(shuffled) // size, 1) * size]
-                for _, x in self._batches("train", whole, None, 0, size):
-                    self.net.features(x)
-            yield
-        finally:
-            for norm, (momentum, state) in zip(norms, before, strict=True):
-                norm.momentum = momentum
-                norm.load_state_dict(state)
+    @cached_property
+    def train_clean(self) -> Outputs:
+        """Of clean training images, with the features of those in the bank."""
+        return self._outputs("train", self.train, None, keep=self.bank)
 
-    @torch.no_grad()
-    def embedding(self, h: Tensor) -> Tensor:
-        """Embeddings z (n, M) of features (n, D), on the CPU."""
-        return self.net.eval().embedding(h.to(self.device)).cpu()
+    @cached_property
+    def train_aug(self) -> Outputs:
+        """Of training images augmented by the trial's own subset."""
+        return self._outputs("train", self.train, self._subset, keep=self.shown)
+
+    @cached_property
+    def held_out(self) -> Outputs:
+        """Of clean validation images, with the features of those that choose the strength of a probe."""
+        return self._outputs("train", self.validation, None, keep=self.choosing)
+
+    @cached_property
+    def test(self) -> Outputs:
+        """Of clean test images, with all their features."""
+        return self._outputs("test", self._every, None)
+
+    @cached_property
+    def test_aug(self) -> Outputs:
+        """Of test images augmented by the trial's own subset."""
+        return self._outputs("test", self._every, self._subset, keep=NO_FEATURES)
+
+    @cached_property
+    def test_augcrop(self) -> Outputs:
+        """Of test images augmented by that subset and random crops."""
+        cropped = tuple(name for name in AUGMENTATIONS if name in ("rrc", *self._subset))
+        if cropped == self._subset:
+            return self.test_aug
+        return self._outputs("test", self._every, cropped, keep=NO_FEATURES)
+
+    @cached_property
+    def view1(self) -> Outputs:
+        """Of test images under all four transforms at their default strengths."""
+        return self._outputs("test", self._every, TRANSFORMS, reference=True, keep=self.measured)
+
+    @cached_property
+    def view2(self) -> Outputs:
+        """Of another such view of the measured test images."""
+        return self._outputs("test", self.measured, TRANSFORMS, reference=True, view=1)
+
+    @cached_property
+    def test_bnrecal(self) -> Outputs:
+        """Of clean test images, with batch norm's statistics re-estimated on clean training images."""
+        with self.evaluator.clean_statistics(self.train):
+            return self._outputs("test", self._every, None, keep=NO_FEATURES)
+
+    @cached_property
+    def bank_features(self) -> tuple[Tensor, Tensor]:
+        """Features (m, D) of the bank, on the network's device, and their labels (m,)."""
+        bank = self.train_clean.some(self.bank)
+        return bank.h.to(self.evaluator.device), bank.labels
+
+    @cached_property
+    def neighbours(self) -> measures.Neighbours:
+        """The nearest images of the bank for each test image, as many as any metric asks for."""
+        bank, labels = self.bank_features
+        most = max(measures.NEIGHBOURS, measures.weighted_neighbours(labels))
+        return measures.nearest(self.test.h, bank, labels, most)
+
+    @cached_property
+    def views(self) -> tuple[Outputs, Outputs]:
+        """Of two augmented views of the measured test images."""
+        return self.view1.some(self.measured), self.view2
+
+    @cached_property
+    def h(self) -> Tensor:
+        """Features (n, D) of the measured test images."""
+        return self.test.h[torch.from_numpy(self.measured)]
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels (n,) of the measured test images."""
+        return self.test.labels[torch.from_numpy(self.measured)]
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Embeddings (n, M) of the measured test images."""
+        return self.evaluator.embedding(self.h)
+
+    def linear_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> float:
+        """Accuracy on clean test images of a linear probe on `features` of h (N, D)."""
+        bank, labels = self.bank_features
+        held_out = None
+        if len(self.validation):
+            chosen = self.held_out.some(self.choosing)
+            held_out = features(chosen.h), chosen.labels
+        of_bank = features(bank).to(bank.device)
+        return linear_probe_accuracy(features(self.test.h), self.test.labels, of_bank, labels, held_out)
 
     @property
-    def _batch_size(self) -> int:
-        return max(BATCH_PIXELS // self.dataset.image_size**2, 2)
+    def _subset(self) -> tuple[str, ...]:
+        return self.evaluator.config.augmentations
 
-    def _split(self, name: str) -> Split:
-        split: Split = getattr(self.dataset, name)
-        return split
+    @property
+    def _every(self) -> Indices:
+        return np.arange(len(self.evaluator.dataset.test.labels))
 
-    def _batches(
-        self, split: str, indices: Indices, of: Policy | None, view: int, size: int
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Position of the first image and `size` normalised images (B, 3, S, S), batch by batch."""
-        source = self._split(split)
-        labelled = int((source.labels != UNLABELLED).sum())
-        # Drawn for the whole split, then picked: what an image gets does not depend on the others evaluated.
-        purpose = f"evaluation of {self.dataset.name}/{split}/view {view}"
-        draws = None
-        if of and of.transforms:
-            draws = Draws.sample(labelled, lambda name: generator(0, purpose + name), of.transforms)
-        for start in range(0, len(indices), size):
-            rows = indices[start : start + size]
-            images = torch.from_numpy(source.images[rows]).to(self.device)
-            if draws is None or of is None:
-                x = images.float() / 255
-            else:
-                x = augment(images, of, draws[torch.from_numpy(rows)].to(self.device))
-            yield start, normalise(x, self.dataset.mean, self.dataset.std)
+    @property
+    def _train_labels(self) -> Indices:
+        return self.evaluator.dataset.train.labels[self.train]
+
+    def _outputs(self, split: str, *arguments: Any, **options: Any) -> Outputs:
+        """`Evaluator.outputs`; raises if they are not finite, which they may be even where weights are."""
+        outputs = self.evaluator.outputs(split, *arguments, **options)
+        if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
+            raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
+        return outputs
+
+
+FORMULAS: Mapping[str, Callable[[Passes], float]] = types.MappingProxyType(
+    {
+        "train_acc": lambda of: of.train_clean.accuracy,
+        "train_aug_acc": lambda of: of.train_aug.accuracy,
+        "test_acc": lambda of: of.test.accuracy,
+        "test_acc_bnrecal": lambda of: of.test_bnrecal.accuracy,
+        "test_aug_acc": lambda of: of.test_aug.accuracy,
+        "test_augcrop_acc": lambda of: of.test_augcrop.accuracy,
+        "test_augfull_acc": lambda of: of.view1.accuracy,
+        "test_ce": lambda of: measures.cross_entropy(of.test.logits, of.test.labels),
+        "test_ece": lambda of: measures.calibration_error(of.test.logits, of.test.labels),
+        "test_ece_floor": lambda of: measures.calibration_floor(of.test.logits.softmax(1).amax(1)),
+        "linear_probe_acc": lambda of: of.linear_probe(),
+        "z_linear_probe_acc": lambda of: of.linear_probe(of.evaluator.embedding),
+        "knn_weighted_acc": lambda of: measures.weighted_knn_accuracy(
+            of.neighbours, of.test.labels, k=measures.weighted_neighbours(of.bank_features[1])
+        ),
+        "knn_acc": lambda of: measures.knn_accuracy(of.neighbours, of.test.labels),
+        "view_agreement": lambda of: measures.view_agreement(*(view.logits for view in of.views)),
+        "view_kappa": lambda of: measures.view_kappa(*(view.logits for view in of.views)),
+        "view_both_right": lambda of: measures.view_both_right(
+            of.views[0].logits, of.views[1].logits, of.labels
+        ),
+        "view_cosine": lambda of: measures.view_cosine(*(view.h for view in of.views)),
+        "effective_rank": lambda of: measures.effective_rank(of.h),
+        "silhouette": lambda of: measures.silhouette(of.h, of.labels),
+        "val_acc": lambda of: of.held_out.accuracy,
+        "val_ece": lambda of: measures.calibration_error(of.held_out.logits, of.held_out.labels),
+        "z_effective_rank": lambda of: measures.effective_rank(of.z),
+    }
+)
+"""Each metric that a network and its data give, by name."""
+
+FROM_PREDICTIONS: Mapping[str, Callable[[Mapping[str, np.ndarray]], float]] = types.MappingProxyType(
+    {
+        "test_acc": lambda kept: measures.share_equal(*_tensors(kept, "predicted", "labels")),
+        "test_aug_acc": lambda kept: measures.share_equal(*_tensors(kept, "predicted_aug", "labels")),
+        "test_ece_floor": lambda kept: measures.calibration_floor(*_tensors(kept, "probability")),
+    }
+)
+"""Metrics that the arrays of `predictions.npz` give to the last digit, without network and data."""
+
+
+def measure(passes: Passes, names: Iterable[str]) -> dict[str, float]:
+    """Those of the named metrics that the trial has, by name: fractions, nats or plain numbers.
+
+    Raises:
+        NonFiniteOutputs: features or scores are not finite.
+    """
+    config = passes.evaluator.config
+    return {name: FORMULAS[name](passes) for name in names if METRICS[name].where.holds(config)}
 
 
 def evaluate(
@@ -177,94 +242,51 @@ def evaluate(
     `train` (n,) are the labelled training images that it has seen, `validation` (v,) those held out, if any.
 
     Returns:
-        Metrics by name: fractions, except `test_ce` (nats) and the effective ranks; then files by name.
+        Metrics by name, as of `measure`; then files by name.
 
     Raises:
         NonFiniteOutputs: features or scores are not finite.
     """
-    dataset, subset = evaluator.dataset, evaluator.config.augmentations
-    outputs = partial(_finite_outputs, evaluator)
-    every = np.arange(len(dataset.test.labels))
-    # Positions whose features are asked for.
-    bank = stratified_choice(dataset.train.labels[train], BANK_IMAGES)
-    shown = stratified_choice(dataset.train.labels[train], EMBEDDED_IMAGES)
-    measured = stratified_choice(dataset.test.labels, EMBEDDED_IMAGES)
-
-    train_clean = outputs("train", train, None, keep=bank)
-    train_aug = outputs("train", train, subset, keep=shown)
-    test = outputs("test", every, None)
-    cropped = tuple(name for name in AUGMENTATIONS if name in ("rrc", *subset))
-    augmented = {
-        transforms: outputs("test", every, transforms, keep=NO_FEATURES)
-        for transforms in dict.fromkeys((subset, cropped))
-    }
-    view1 = outputs("test", every, TRANSFORMS, reference=True, keep=measured)
-    view2 = outputs("test", measured, TRANSFORMS, reference=True, view=1)
-    with evaluator.clean_statistics(train):
-        test_bnrecal = outputs("test", every, None, keep=NO_FEATURES)
-
-    h = test.h[torch.from_numpy(measured)]
-    bank_h, bank_labels = train_clean.h.to(evaluator.device), train_clean.labels[torch.from_numpy(bank)]
-    metrics = {
-        "train_acc": train_clean.accuracy,
-        "train_aug_acc": train_aug.accuracy,
-        "test_acc": test.accuracy,
-        "test_acc_bnrecal": test_bnrecal.accuracy,
-        "test_aug_acc": augmented[subset].accuracy,
-        "test_augcrop_acc": augmented[cropped].accuracy,
-        "test_augfull_acc": view1.accuracy,
-        "test_ce": measures.cross_entropy(test.logits, test.labels),
-        "test_ece": measures.calibration_error(test.logits, test.labels),
-        "knn_acc": measures.knn_accuracy(test.h, test.labels, bank_h, bank_labels),
-        "view_agreement": measures.view_agreement(view1.logits[torch.from_numpy(measured)], view2.logits),
-        "view_cosine": measures.view_cosine(view1.h, view2.h),
-        "effective_rank": measures.effective_rank(h),
-        "silhouette": measures.silhouette(h, test.labels[torch.from_numpy(measured)]),
-    }
-    if len(validation):
-        held_out = outputs("train", validation, None, keep=NO_FEATURES)
-        metrics["val_acc"] = held_out.accuracy
-        metrics["val_ece"] = measures.calibration_error(held_out.logits, held_out.labels)
-    predictions = {
-        "labels": test.labels.numpy(),
-        **_predictions(test, ""),
-        **_predictions(augmented[subset], "_aug"),
-    }
+    passes = Passes(evaluator=evaluator, train=train, validation=validation)
+    metrics = measure(passes, FORMULAS)
+    dataset = evaluator.dataset
     embeddings = {
-        **_embeddings("train", dataset.train, train[shown], train_aug.h),
-        **_embeddings("test", dataset.test, measured, h),
+        **of_features("train", passes.train_aug.h, dataset.train.labels, train[passes.shown]),
+        **of_features("test", passes.h, dataset.test.labels, passes.measured),
     }
     if evaluator.config.uses("embedding_dim"):
-        z = evaluator.embedding(h)
-        metrics["z_effective_rank"] = measures.effective_rank(z)
-        embeddings["train_z"] = evaluator.embedding(train_aug.h).half().numpy()
-        embeddings["test_z"] = z.half().numpy()
-    return metrics, {"predictions.npz": _npz(predictions), "embeddings.npz": _npz(embeddings)}
+        embeddings["train_z"] = evaluator.embedding(passes.train_aug.h).half().numpy()
+        embeddings["test_z"] = passes.z.half().numpy()
+    return metrics, {PREDICTIONS: npz(_predictions(passes)), "embeddings.npz": npz(embeddings)}
 
 
-def _finite_outputs(evaluator: Evaluator, split: str, *arguments: Any, **options: Any) -> Outputs:
-    """`Evaluator.outputs`; raises if they are not finite, which they may be even where all weights are."""
-    outputs = evaluator.outputs(split, *arguments, **options)
-    if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
-        raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
-    return outputs
-
-
-def _embeddings(name: str, split: Split, indices: Indices, h: Tensor) -> dict[str, np.ndarray]:
-    """Features (n, D) of some images of a split, as float16, with their labels and indices."""
-    return {
-        f"{name}_h": h.half().numpy(),
-        f"{name}_labels": split.labels[indices],
-        f"{name}_index": indices,
+def _predictions(passes: Passes) -> dict[str, np.ndarray]:
+    """The arrays of `predictions.npz`: of test images, clean and augmented, and of any validation images."""
+    kept = {
+        "labels": passes.test.labels.numpy(),
+        **of_predictions(passes.test.logits, ""),
+        **of_predictions(passes.test_aug.logits, "_aug"),
+        "logits_augcrop": relative_logits(passes.test_augcrop.logits),
+        "logits_augfull": relative_logits(passes.view1.logits),
+        "logits_view2": relative_logits(passes.view2.logits),
+        "view2_index": passes.measured,
     }
+    if len(passes.validation):
+        kept["val_logits"] = relative_logits(passes.held_out.logits)
+        kept["val_labels"] = passes.held_out.labels.numpy()
+        kept["val_index"] = passes.validation
+    return kept
 
 
-def _predictions(outputs: Outputs, suffix: str) -> dict[str, np.ndarray]:
-    probability, predicted = outputs.logits.softmax(1).max(1)
-    return {f"predicted{suffix}": predicted.numpy(), f"probability{suffix}": probability.numpy()}
+def from_predictions(content: bytes, names: Iterable[str]) -> dict[str, float]:
+    """Metrics of `FROM_PREDICTIONS` from the content of `predictions.npz`; ValueError where it is damaged."""
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            kept = dict(file)
+        return {name: FROM_PREDICTIONS[name](kept) for name in names}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{PREDICTIONS} is damaged: {error}") from error
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes a bool among the keywords
-    return buffer.getvalue()
+def _tensors(arrays: Mapping[str, np.ndarray], *names: str) -> list[Tensor]:
+    return [torch.from_numpy(arrays[name]) for name in names]

@@ -1,4 +1,4 @@
-"""The machine that this process runs on; imports PyTorch only for its GPU."""
+"""The machine that this process runs on; imports PyTorch only where it is set up or its GPU asked for."""
 
 import contextlib
 import ctypes
@@ -61,6 +61,18 @@ def gpus() -> int:
     return len(glob.glob("/dev/nvidia[0-9]*")) or sum(
         bool(glob.glob(pattern)) for pattern in ("/dev/kfd", "/dev/dxg")
     )
+
+
+def settle(threads: int) -> None:
+    """Set what an earlier trial in this process may have changed: threads of PyTorch, precision."""
+    import torch
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def keep_freed_memory() -> bool:

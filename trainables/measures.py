@@ -3,19 +3,30 @@
 Shapes: N images, D dimensions of features, K classes. All results are plain numbers.
 """
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 NEIGHBOURS = 20
+"""Neighbours with one vote each."""
+WEIGHTED_NEIGHBOURS, TEMPERATURE = 200, 0.07
+"""Neighbours whose votes are weighted, at most, and how sharply (Wu et al. 2018)."""
 BINS = 15
 CHUNK = 500
 """Images whose neighbours are searched at once."""
 
 
+def share_equal(predicted: Tensor, other: Tensor) -> float:
+    """Share of images whose two classes, (N,) each, are the same."""
+    return (predicted == other).double().mean().item()
+
+
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of images whose class is predicted right; logits (N, K), labels (N,) int64."""
-    return (logits.argmax(1) == labels).double().mean().item()
+    return share_equal(logits.argmax(1), labels)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
@@ -36,31 +47,117 @@ def calibration_error(logits: Tensor, labels: Tensor, *, bins: int = BINS) -> fl
     return (surplus.abs().sum() / len(labels)).item()
 
 
-def knn_accuracy(
-    h: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, *, k: int = NEIGHBOURS
-) -> float:
-    """Share of images whose k nearest neighbours in the bank, by cosine, vote for the right class.
+def calibration_floor(confidence: Tensor, *, bins: int = BINS) -> float:
+    """The calibration error that a perfectly calibrated network has by chance, on as many images as these.
 
-    Every neighbour has one vote; of classes with equal votes the lowest wins.
+    In a bin of finitely many images even that network's accuracy differs from its mean confidence (Roelofs
+    et al. 2022). Where image n is right with probability pₙ, independently of the others, the number of
+    right ones in a bin is Poisson-binomial, and the bin adds E|number - Σ pₙ| / N. The expectation is exact.
 
     Args:
-        h: (N, D) features; `labels` (N,) int64.
-        bank: (M, D) features of training images, `bank_labels` (M,); where M < k, all of them vote.
-        k: number of neighbours.
+        confidence: (N,) probabilities pₙ of the predicted classes.
+        bins: as of `calibration_error`.
+    """
+    confidence = confidence.double()
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins)
+    return sum(_mean_deviation(confidence[bin_of == b]) for b in bin_of.unique()) / len(confidence)
+
+
+def _mean_deviation(p: Tensor) -> float:
+    """E|S - E S| of S, the number of successes in independent trials with probabilities p (n,) float64.
+
+    From the distribution of S modulo a period, by its characteristic function (Hong 2013). By Bernstein's
+    inequality less than 1e-15 of it lies outside one period around the mean.
+    """
+    mean, variance = p.sum().item(), (p * (1 - p)).sum().item()
+    reach = math.ceil(10 * math.sqrt(variance) + 30)
+    period, lowest = 2 * reach + 1, round(mean) - reach
+    angles = 2 * math.pi * torch.arange(reach + 1, dtype=torch.float64) / period
+    # Angle by angle: all at once would take n x reach complex numbers.
+    transform = torch.stack([(1 - p + p * torch.exp(1j * angle)).prod() for angle in angles])
+    shifted = transform * torch.exp(-1j * lowest * angles)
+    probability = torch.fft.irfft(shifted.conj(), n=period)
+    deviation = (lowest + torch.arange(period, dtype=torch.float64) - mean).abs()
+    return (probability * deviation).sum().item()
+
+
+class Neighbours(NamedTuple):
+    """The nearest images of a bank, the nearest first: cosines and labels, (N, k) each, on the CPU."""
+
+    cosine: Tensor
+    labels: Tensor
+
+
+def nearest(h: Tensor, bank: Tensor, bank_labels: Tensor, k: int) -> Neighbours:
+    """The k nearest neighbours in the bank of each image, by cosine.
+
+    Args:
+        h: (N, D) features.
+        bank: (M, D) features of training images, searched on their device; `bank_labels` (M,) int64.
+        k: where M < k, all M.
     """
     bank = F.normalize(bank, dim=1)
-    right = 0
-    for features, truth in zip(h.split(CHUNK), labels.split(CHUNK), strict=True):
-        similarity = F.normalize(features.to(bank.device), dim=1) @ bank.T
-        nearest = similarity.topk(min(k, len(bank)), dim=1).indices.cpu()
-        votes = F.one_hot(bank_labels[nearest]).sum(1)
-        right += int((votes.argmax(1) == truth).sum())  # the first of equal maxima: the lowest class
-    return right / len(labels)
+    found = [
+        (F.normalize(features.to(bank.device), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
+        for features in h.split(CHUNK)
+    ]
+    indices = torch.cat([some.indices.cpu() for some in found])
+    return Neighbours(torch.cat([some.values.cpu() for some in found]), bank_labels[indices])
+
+
+def knn_accuracy(near: Neighbours, labels: Tensor, *, k: int = NEIGHBOURS) -> float:
+    """Share of images (N,) whose k nearest neighbours, or all that `near` has, vote for the right class.
+
+    Every neighbour has one vote; of classes with equal votes the lowest wins.
+    """
+    return _vote(near.labels[:, :k], torch.ones_like(near.cosine[:, :k]), labels)
+
+
+def weighted_knn_accuracy(
+    near: Neighbours, labels: Tensor, *, k: int, temperature: float = TEMPERATURE
+) -> float:
+    """Share of images (N,) whose k nearest neighbours, or all that `near` has, vote for the right class.
+
+    A neighbour's vote weighs exp(cosine / temperature) (Wu et al. 2018); k is `weighted_neighbours`' for
+    the bank.
+    """
+    return _vote(near.labels[:, :k], (near.cosine[:, :k].double() / temperature).exp(), labels)
+
+
+def weighted_neighbours(bank_labels: Tensor) -> int:
+    """How many neighbours vote by weight: 200, or as many as the bank has images of its smallest class.
+
+    With more, images of other classes would outvote the right one however well the classes are apart.
+    """
+    return min(WEIGHTED_NEIGHBOURS, int(bank_labels.unique(return_counts=True)[1].min()))
+
+
+def _vote(voters: Tensor, weights: Tensor, labels: Tensor) -> float:
+    """Share of images (N,) whose class gets most votes of neighbours with labels and weights (N, k)."""
+    votes = weights.new_zeros(len(labels), int(voters.max()) + 1).scatter_add_(1, voters, weights)
+    return (votes.argmax(1) == labels).double().mean().item()  # the first of equal maxima: the lowest class
 
 
 def view_agreement(logits1: Tensor, logits2: Tensor) -> float:
     """Share of images that are predicted alike in two views, (N, K) each."""
-    return (logits1.argmax(1) == logits2.argmax(1)).double().mean().item()
+    return share_equal(logits1.argmax(1), logits2.argmax(1))
+
+
+def view_kappa(logits1: Tensor, logits2: Tensor) -> float:
+    """Agreement of the classes predicted in two views, (N, K) each, beyond chance: Cohen's kappa (1960).
+
+    (a - c) / (1 - c) of the agreement a and the agreement c of independent predictions with the same shares
+    of classes: 1 for full agreement, 0 for what chance gives, and where one class is all that is predicted.
+    """
+    one, other = (F.one_hot(logits.argmax(1), logits.shape[1]).double() for logits in (logits1, logits2))
+    agreement = (one * other).sum(1).mean().item()
+    chance = (one.mean(0) @ other.mean(0)).item()
+    return (agreement - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def view_both_right(logits1: Tensor, logits2: Tensor, labels: Tensor) -> float:
+    """Share of images whose class (N,) is predicted right in both of two views, (N, K) each."""
+    return ((logits1.argmax(1) == labels) & (logits2.argmax(1) == labels)).double().mean().item()
 
 
 def view_cosine(h1: Tensor, h2: Tensor) -> float:

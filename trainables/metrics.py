@@ -8,6 +8,13 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trainables.setting import ALWAYS, Rule
+
+WEIGHTS, PREDICTIONS = "weights.safetensors", "predictions.npz"
+"""Artifacts of a trial's run that metrics can be measured from again."""
+HELD_OUT = Rule("val_fraction > 0", lambda trial: trial.val_fraction > 0)
+WITH_EMBEDDING = Rule("γ > 0", lambda trial: trial.uses("embedding_dim"))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
@@ -19,6 +26,9 @@ class Metric:
         better: `higher` or `lower`; empty where neither is.
         table: `accuracy`, `diagnostics` or `cost`: the table of a report that shows it.
         objective: whether a search may optimise it: no test image has a part in it.
+        where: the trials that have it.
+        measured_from: artifacts each of which gives it again without training, the cheapest first (from
+            weights also the data are needed); empty: only training itself gives it.
     """
 
     title: str
@@ -26,6 +36,8 @@ class Metric:
     better: str = "higher"
     table: str = "diagnostics"
     objective: bool = False
+    where: Rule = ALWAYS
+    measured_from: tuple[str, ...] = (WEIGHTS,)
 
     @property
     def axis(self) -> str:
@@ -39,25 +51,39 @@ METRICS: Mapping[str, Metric] = types.MappingProxyType(
     {
         "train_aug_acc": Metric(title="Train (augmented)", table="accuracy"),
         "train_acc": Metric(title="Train (clean)", table="accuracy"),
-        "val_acc": Metric(title="Validation", table="accuracy", objective=True),
-        "test_acc": Metric(title="Test", table="accuracy"),
-        "test_aug_acc": Metric(title="Test (augmented)", table="accuracy"),
+        "val_acc": Metric(title="Validation", table="accuracy", objective=True, where=HELD_OUT),
+        "test_acc": Metric(title="Test", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)),
+        "test_aug_acc": Metric(
+            title="Test (augmented)", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)
+        ),
         "test_augcrop_acc": Metric(title="Test (augmented and cropped)", table="accuracy"),
         "test_augfull_acc": Metric(title="Test (all augmentations)", table="accuracy"),
         "test_acc_bnrecal": Metric(title="Test, batch norm re-estimated"),
-        "knn_acc": Metric(title="kNN on h"),
+        "linear_probe_acc": Metric(title="Linear probe on h"),
+        "z_linear_probe_acc": Metric(title="Linear probe on z", where=WITH_EMBEDDING),
+        "knn_weighted_acc": Metric(title="kNN on h, weighted votes"),
+        "knn_acc": Metric(title="kNN on h, 20 equal votes"),
         "test_ce": Metric(title="Test cross-entropy", unit="", better="lower"),
         "test_ece": Metric(title="Calibration error (ECE)", better="lower"),
-        "val_ece": Metric(title="Validation calibration error (ECE)", better="lower", objective=True),
-        "view_agreement": Metric(title="View agreement"),
-        "view_cosine": Metric(title="View cosine", unit=""),
+        "test_ece_floor": Metric(
+            title="ECE if perfectly calibrated", better="", measured_from=(PREDICTIONS, WEIGHTS)
+        ),
+        "val_ece": Metric(
+            title="Validation calibration error (ECE)", better="lower", objective=True, where=HELD_OUT
+        ),
+        "view_agreement": Metric(title="Agreement of two views"),
+        "view_kappa": Metric(title="Agreement beyond chance (kappa)", unit=""),
+        "view_both_right": Metric(title="Both views right"),
+        "view_cosine": Metric(title="Cosine of two views", unit=""),
         "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
-        "z_effective_rank": Metric(title="Effective rank of z", unit="", better=""),
+        "z_effective_rank": Metric(title="Effective rank of z", unit="", better="", where=WITH_EMBEDDING),
         "silhouette": Metric(title="Silhouette of h", unit=""),
         "train_seconds": Metric(
-            title="Training time", unit="s", better="lower", table="cost", objective=True
+            title="Training time", unit="s", better="lower", table="cost", objective=True, measured_from=()
         ),
-        "evaluate_seconds": Metric(title="Evaluation time", unit="s", better="lower", table="cost"),
+        "evaluate_seconds": Metric(
+            title="Evaluation time", unit="s", better="lower", table="cost", measured_from=()
+        ),
     }
 )
 """Every final metric by its name in the ledger (there with the prefix `final/`), in the order of tables."""

@@ -17,7 +17,8 @@ import torch
 
 from trainables import data
 from trainables.datasets.splits import stratified_choice, training_indices
-from trainables.evaluate import NO_FEATURES, Evaluator, evaluate
+from trainables.evaluate import evaluate
+from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.machine import device_name
 from trainables.models import build
 from trainables.train import EpochRow, train
@@ -81,7 +82,8 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
         test=data.Split(images=dataset.test.images[tested], labels=dataset.test.labels[tested]),
     )
     net = build(config, len(dataset.classes)).to(device)
-    evaluator = Evaluator(config=shorter, net=net, dataset=smaller, device=torch.device(device))
+    alone = shorter.replace(val_fraction=0)
+    evaluator = Evaluator(config=alone, net=net, dataset=smaller, device=torch.device(device))
     started = time.monotonic()
     evaluate(evaluator, whole[some], NO_FEATURES)
     return Probe(

@@ -15,18 +15,21 @@ from torch import Tensor
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
 from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
-from trainables.evaluate import NO_FEATURES, Evaluator, evaluate
+from trainables.evaluate import evaluate
+from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.fast.optimizer import SGD
 from trainables.losses import Loss, cross_entropy, siamese_loss
-from trainables.machine import keep_freed_memory
+from trainables.machine import settle
 from trainables.methods import term_of
 from trainables.methods.term import Term
+from trainables.metrics import WEIGHTS
 from trainables.models import SiameseNet, build
 from trainables.randomness import generator, stream_seed
 from trainables.storage.bundles import to_parquet
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.state import DamagedState, Saver, State, unpack
 from trainables.trial import TrialConfig, TrialResult
+from trainables.weights import pack
 
 EpochRow = dict[str, float]
 RESIDENT_BYTES = 2**31
@@ -47,6 +50,7 @@ def train(
     on_resume: Callable[[Sequence[Mapping[str, float]]], None] = lambda rows: None,
     on_epoch: Callable[[EpochRow], None] = lambda row: None,
     save_at: Container[int] = (),
+    keep_weights: bool = False,
 ) -> TrialResult:
     """Train and evaluate one trial.
 
@@ -62,6 +66,7 @@ def train(
         on_resume: called once, with the rows of the epochs that an earlier attempt trained.
         on_epoch: called after each epoch with its row of the history. If it raises, the state is saved first.
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
+        keep_weights: whether the final weights are an artifact.
 
     Raises:
         NonFiniteLoss: with epoch and term.
@@ -69,7 +74,7 @@ def train(
     """
     started = time.perf_counter()
     device = torch.device(device)
-    _settle_process(threads)
+    settle(threads)
     dataset = data.load(config.dataset, data_dir)
     choice = training_indices(config, dataset.train.labels)
     # Labelled and unlabelled images are shuffled together.
@@ -126,7 +131,10 @@ def train(
 
     saver.save(_reached(state, history, started))  # evaluating may take longer than many epochs
     train_seconds = state.seconds + time.perf_counter() - started
-    return _evaluated(evaluator, choice, history, train_seconds)
+    result = _evaluated(evaluator, choice, history, train_seconds)
+    if keep_weights:
+        return dataclasses.replace(result, artifacts={**result.artifacts, WEIGHTS: pack(config, net)})
+    return result
 
 
 def _evaluated(
@@ -185,16 +193,6 @@ def _reached(start: State, history: Sequence[EpochRow], started: float) -> State
     """The state after the epochs in `history`, in an attempt that resumed at `start`."""
     seconds = start.seconds + time.perf_counter() - started
     return dataclasses.replace(start, epoch=len(history), history=tuple(history), seconds=seconds)
-
-
-def _settle_process(threads: int) -> None:
-    """Set what an earlier trial in this process may have changed."""
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
 
 
 def _training_set(

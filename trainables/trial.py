@@ -28,6 +28,7 @@ from trainables.catalogue import (
     OTHER_BACKBONE,
     TARGETED,
     TERMS,
+    has_unlabelled,
 )
 from trainables.setting import Rule, Setting, nearest, one_of, setting
 
@@ -53,6 +54,11 @@ def with_term(*terms: str) -> Rule:
 
 
 WITH_TWO_VIEWS = Rule("two views", two_views)
+WITH_A_CHOICE = Rule(
+    "a part of the images",
+    # Fields of the cell alone decide, so that all arms of a cell have the same data_seed.
+    lambda trial: trial.train_size is not None or trial.val_fraction > 0 or has_unlabelled(trial.dataset),
+)
 WITH_DIFFERING_VIEWS = Rule(
     f"two views, with {' or '.join(TARGETED)}",
     lambda trial: two_views(trial) and not set(TARGETED).isdisjoint(trial.augmentations),
@@ -74,9 +80,11 @@ class TrialConfig:
     """One of `DATASETS`; `folder:NAME`: the images in `<data-dir>/NAME`, square and of one size;
     `folder:NAME@64`: the same, resized and cropped to 64 x 64 pixels."""
     train_size: int | None = setting(None, low=2)
-    """Labelled training images, class-balanced, a fixed choice after the validation split; None: all."""
+    """Labelled training images, class-balanced, chosen after the validation split; None: all."""
     val_fraction: float = setting(0.0, low=0.0, below=1.0)
-    """Share of the full training split held out for validation, stratified and fixed."""
+    """Share of the full training split held out for validation, stratified."""
+    data_seed: int | None = setting(None, low=0, used_by=WITH_A_CHOICE, as_before=None)
+    """None: these choices, and that of unlabelled images, are fixed. A number: drawn from it and `seed`."""
 
     backbone: str = setting(
         choices=BACKBONES, pattern=OTHER_BACKBONE, hint=" or a classification model of torchvision"
@@ -110,7 +118,7 @@ class TrialConfig:
     """`symmetric`: both views by the probabilities above. `asymmetric`: view 1 always applies those of
     `TARGETED` that the subset has, view 2 by the probabilities above."""
     unlabeled_size: int = setting(0, low=0, part="arm", used_by=WITH_TWO_VIEWS)
-    """Unlabelled images mixed into training, a fixed choice; they count in the consistency term only."""
+    """Unlabelled images mixed into training; they count in the consistency term only."""
     hidden_dim: int = setting(2048, low=1, part="arm", used_by=with_term())
     """Width of the projector's hidden layer."""
     embedding_dim: int = setting(128, low=1, part="arm", used_by=with_term())
@@ -146,8 +154,7 @@ class TrialConfig:
             about.check(name, getattr(self, name))
         if self.method == "siamese" and self.gamma is None:
             raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
-        images = DATASETS.get(self.dataset)  # None: a folder, which may have some
-        if self.unlabeled_size and images and not images.unlabelled:
+        if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
 
     def uses(self, name: str) -> bool:

@@ -53,6 +53,7 @@ def job(
     request: Mapping[str, float],
     node: Mapping[str, str] | None = None,
     save_at: Iterable[int] = (),
+    keep: Iterable[str] = (),
 ) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
@@ -65,6 +66,7 @@ def job(
         node: requirements of the node that runs it (`trainables.node`); None: none.
         save_at: epochs at which a scheduler may stop the trial. Its state is saved before they are reported,
             so that the scheduler can rely on it.
+        keep: what its run keeps besides what all do: `weights`.
     """
     return {
         "key": config.key,
@@ -75,6 +77,7 @@ def job(
         "request": dict(request),
         "node": node,
         "save_at": sorted(save_at),
+        "keep": sorted(keep),
     }
 
 
@@ -137,6 +140,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         on_resume=lambda rows: _report_resumed(rows, checkpoints.notes),
         on_epoch=lambda row: tune.report({"row": row}),
         save_at=job["save_at"],
+        keep_weights="weights" in job["keep"],
     )
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}

@@ -120,7 +120,7 @@ def _lines(arms: Sequence[str]) -> dict[str, list[str]]:
 
 
 def trade_offs(trials: pd.DataFrame) -> Figure | None:
-    """Test accuracy against invariance and against calibration, a point per trial; None without these."""
+    """Test accuracy against agreement of views and calibration, a point per trial; None without these."""
     done = finished(trials)
     metrics = [name for name in ("view_agreement", "test_ece") if name in done and done[name].notna().any()]
     if TESTED not in done or not metrics:

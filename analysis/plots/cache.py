@@ -102,8 +102,13 @@ def _content(*paths: Path) -> str:
 
 def digest_of(source: pd.DataFrame, caption: str = "") -> str:
     """Digest of all that a rendering depends on: the state of trials, or other numbers, and our code."""
-    state = source[["key", "status", "run_id", "changed"]] if "changed" in source else source
-    return hashlib.sha256((state.to_csv(index=False) + caption + _code()).encode()).hexdigest()
+    state, numbers = source, b""
+    if "changed" in source:
+        state = source[["key", "status", "run_id", "changed"]]
+        # A metric that was measured later changes no state of its run.
+        numbers = repr(list(source.columns)).encode() + source.select_dtypes("float").to_numpy().tobytes()
+    text = state.to_csv(index=False) + caption + _code()
+    return hashlib.sha256(text.encode() + numbers).hexdigest()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from analysis.stats.comparisons import TESTED
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, cells_of, finished
 from trainables.metrics import ACCURACIES, METRICS
+from trainables.setting import ALWAYS
 
 OPEN_CELLS = 2
 """Most cells whose details are unfolded at first."""
@@ -107,7 +108,8 @@ def entry(row: pd.Series, *, scale: float = 100.0, digits: int = 1) -> Entry:
 def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table | None:
     """What describes the networks of a cell beside their accuracy; None if nothing was recorded.
 
-    Entries as in `cell_table`; a dash where an arm does not have the metric.
+    Entries as in `cell_table`; a dash where an arm does not have the metric. A metric that every trial has
+    keeps its row even where these trials are older than it.
     """
     part = summary[(summary["cell"] == cell) & (summary["n"] > 0) & summary["metric"].isin(DIAGNOSTICS)]
     if part.empty:
@@ -116,9 +118,9 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
     rows = []
     for name in DIAGNOSTICS:
         by_arm = {row["arm_label"]: row for _, row in part[part["metric"] == name].iterrows()}
-        if by_arm:
+        if by_arm or METRICS[name].where is ALWAYS:
             percent = METRICS[name].unit == "%"
-            large = max(abs(row["mean"]) for row in by_arm.values()) >= 10
+            large = max((abs(row["mean"]) for row in by_arm.values()), default=0) >= 10
             scale, digits = 100.0 if percent else 1.0, 1 if percent or large else 3
             entries = tuple(
                 entry(by_arm[arm], scale=scale, digits=digits) if arm in by_arm else Entry(text=NO_VALUE)
@@ -133,10 +135,14 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
         columns=tuple(map(arm_title, arms)),
         rows=tuple(rows),
         caption=f"Measured after the last epoch, {_over_seeds(part)}. They describe the trained networks and"
-        " are not compared: no p-values. kNN: test images classified by their nearest training images in h."
-        " View agreement and cosine: equal predictions and similar features for two augmented views of a test"
-        " image. Effective rank: dimensions that the features fill."
-        f" {NO_VALUE}: not recorded for the arm (z is used where γ > 0).",
+        " are not compared: no p-values. Linear probe: logistic regression on the frozen features instead of"
+        " the network's own classifier. kNN: test images classified by their nearest training images in h,"
+        " with votes weighted by similarity, or 20 equal ones (too many where classes have few images)."
+        " ECE if perfectly calibrated: what chance gives with these confidences on so many test images;"
+        " an ECE that is no larger shows no miscalibration. Agreement and cosine of two views: equal"
+        " predictions, right or wrong, and similar features for two augmented views of a test image; kappa is"
+        " 0 where predictions agree by chance. Effective rank: dimensions that the features fill."
+        f" {NO_VALUE}: not recorded (z is used where γ > 0; earlier trials lack later metrics).",
     )
 
 

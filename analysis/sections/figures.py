@@ -198,9 +198,9 @@ def study_figures(results: Results, cache: FigureCache) -> list[RenderedFigure]:
         "trade-offs",
         trials,
         lambda: accuracy.trade_offs(trials),
-        "Test accuracy against the agreement of predictions on two views of the same image (invariance) and"
-        " against calibration error, a point per trial.",
-        "Test accuracy against view agreement and calibration error",
+        "Test accuracy against the share of test images predicted alike in two augmented views, right or"
+        " wrong, and against calibration error, a point per trial.",
+        "Test accuracy against agreement of two views and calibration error",
     )
     shown += cache.add(
         "cost",

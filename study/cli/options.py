@@ -53,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
         "--no-report", action="store_true", help="train only; analysis/report.py renders the report later"
     )
     options.add_argument(
+        "--keep",
+        choices=("weights",),
+        action="append",
+        default=[],
+        help="keep the final weights of each trial with its run, to measure it again without training",
+    )
+    options.add_argument(
         "--wait",
         action="store_true",
         help="where another driver works on the same output or experiment, wait until it has ended",

@@ -3,26 +3,22 @@
 One experiment, one run a trial, found by the tag `trial.key`.
 """
 
-import atexit
 import contextlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from study.ledger import sqlite_reader
-from study.ledger.records import DATA_TAG, FINAL_PREFIX, PRUNED_TAG, TrialRecord, without_mlflow_tags
-from study.ledger.store import Store
-from trainables.redact import first_line
+from study.ledger.artifacts import Artifacts
+from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.store import Store, record_of
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -40,11 +36,12 @@ class Ledger:
     experiment: str
     artifact_root: Path
     store: Store = field(init=False, repr=False)
-    _downloads: Path | None = field(default=None, init=False, repr=False)
+    artifacts: Artifacts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Name the store."""
         self.store = Store(self.uri, self.experiment)
+        self.artifacts = Artifacts(self.store)
 
     @property
     def client(self) -> "MlflowClient":
@@ -79,7 +76,8 @@ class Ledger:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
                 records = sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
                 return {record.key: record for record in records}
-        return {run.data.tags["trial.key"]: _record(run) for run in self.store.search("tags.kind = 'trial'")}
+        found = self.store.search("tags.kind = 'trial'")
+        return {record.key: record for record in map(record_of, found)}
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
@@ -171,12 +169,23 @@ class Ledger:
         `metrics` have no prefix; `timestamp` is that of the last epoch (ms since 1970), so that logging them
         again adds no second point.
         """
-        from mlflow.entities import Metric
+        from mlflow.entities import RunTag
 
-        points = [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
-        self.client.log_batch(run_id, metrics=points)
+        kept = RunTag(KEPT_TAG, " ".join(sorted(artifacts)))
+        self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=[kept])
         self.log_files(run_id, artifacts)
         self.client.set_terminated(run_id, "FINISHED")
+
+    def add_measured(self, run_id: str, metrics: Mapping[str, float], how: str, timestamp: int) -> None:
+        """Log final metrics that were measured after the trial had finished, with a tag that says how.
+
+        `metrics` have no prefix. The latest `timestamp` (ms since 1970) counts where there are two values.
+        """
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
+        with self.store.asking():
+            self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=tags)
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
@@ -263,25 +272,7 @@ class Ledger:
 
     def artifact(self, run_id: str, name: str) -> Path:
         """Local path of an artifact, downloaded once and deleted at exit; OSError where that fails."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            artifact_uri = self.client.get_run(run_id).info.artifact_uri
-            if urlsplit(artifact_uri).scheme in ("", "file"):
-                return Path(self.client.download_artifacts(run_id, name))
-            if self._downloads is None:
-                # MLflow itself would make a folder for each call, and remove none.
-                self._downloads = Path(tempfile.mkdtemp(prefix="study-artifacts-"))
-                atexit.register(shutil.rmtree, self._downloads, ignore_errors=True)
-            path = self._downloads / run_id / name
-            if not path.exists():
-                with tempfile.TemporaryDirectory(dir=self._downloads) as scratch:
-                    draft = self.client.download_artifacts(run_id, name, scratch)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(draft, path)
-            return path
-        except MlflowException as error:
-            raise OSError(f"run {run_id}: {first_line(error)}") from error
+        return self.artifacts.path(run_id, name)
 
     def _runs_of(self, key: str) -> list["Run"]:
         """Runs of a trial, oldest first."""
@@ -289,21 +280,11 @@ class Ledger:
         return sorted(runs, key=_age)
 
 
-def _record(run: "Run") -> TrialRecord:
-    info, data = run.info, run.data
-    return TrialRecord(
-        key=data.tags["trial.key"],
-        run_id=info.run_id,
-        status=info.status,
-        params=data.params,
-        tags=without_mlflow_tags(data.tags),
-        metrics={
-            name.removeprefix(FINAL_PREFIX): value
-            for name, value in data.metrics.items()
-            if name.startswith(FINAL_PREFIX)
-        },
-        changed=int(info.end_time or info.start_time or 0),
-    )
+def _points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
+    """Final metrics as MLflow logs them, at step 0."""
+    from mlflow.entities import Metric
+
+    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def _age(run: "Run") -> tuple[int, str]:

@@ -9,6 +9,12 @@ PRUNED_TAG = "pruned.epoch"
 """Tag of a searched trial that was stopped early; its value is the number of trained epochs."""
 DATA_TAG = "data.sha256"
 """Tag with the digest of the data that a trial was trained on."""
+KEPT_TAG = "artifacts"
+"""Tag of a finished trial with the names of its artifacts."""
+MEASURED_TAG = "measured."
+"""Beginning of the tag of a metric that was measured after the trial had finished; it says how."""
+FIRST_ARTIFACTS = "config.json embeddings.npz history.parquet predictions.npz"
+"""What every trial kept before runs had that tag."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +36,11 @@ class TrialRecord:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     changed: int
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Names of the artifacts that a finished trial's run has."""
+        return frozenset(self.tags.get(KEPT_TAG, FIRST_ARTIFACTS).split())
 
 
 def without_mlflow_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader, tracking_uri
+from study.ledger.records import FINAL_PREFIX, TrialRecord, without_mlflow_tags
 from study.ledger.tracking_uri import LedgerError
 from trainables.redact import first_line
 
@@ -128,6 +129,24 @@ class Store:
         except Exception as error:
             where = tracking_uri.redacted(self.uri)
             raise LedgerError(f"--tracking-uri: no ledger at {where}: {first_line(error)}") from error
+
+
+def record_of(run: "Run") -> TrialRecord:
+    """A trial's run as a record."""
+    info, data = run.info, run.data
+    return TrialRecord(
+        key=data.tags["trial.key"],
+        run_id=info.run_id,
+        status=info.status,
+        params=data.params,
+        tags=without_mlflow_tags(data.tags),
+        metrics={
+            name.removeprefix(FINAL_PREFIX): value
+            for name, value in data.metrics.items()
+            if name.startswith(FINAL_PREFIX)
+        },
+        changed=int(info.end_time or info.start_time or 0),
+    )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
-"""Which images of a dataset a trial uses: choices that depend on the data alone, never on a seed."""
+"""Which images of a dataset a trial uses: a choice that is fixed, unless the trial has a `data_seed`."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,9 @@ class Choice(NamedTuple):
 def training_indices(config: TrialConfig, labels: Labels) -> Choice:
     """Which images of the full training split are trained on, and which are held out for validation.
 
-    All choices depend on the data alone, never on the trial's seed, and those of labelled images are
-    stratified by class; a smaller `train_size` or `unlabeled_size` is a subset of a larger one.
+    Without a `data_seed` all choices depend on the data alone; with one they are drawn anew for each seed,
+    alike for all arms. Those of labelled images are stratified by class. A smaller `train_size` or
+    `unlabeled_size` is a subset of a larger one, of the same draw.
 
     Args:
         config: its `val_fraction` is taken first, its `train_size` from the rest.
@@ -37,7 +39,7 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
             fewer than one batch in all.
     """
     labels, unlabelled = labels[labels != UNLABELLED], np.flatnonzero(labels == UNLABELLED)
-    order = fixed_order(len(labels))
+    order = _order(config, len(labels))
     by_class = [order[labels[order] == c] for c in np.unique(labels)]
     held_out = [round(config.val_fraction * len(indices)) for indices in by_class]
     rest = [indices[n:] for indices, n in zip(by_class, held_out, strict=True)]
@@ -62,7 +64,7 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
         validation=np.sort(
             np.concatenate([indices[:n] for indices, n in zip(by_class, held_out, strict=True)])
         ),
-        unlabelled=np.sort(unlabelled[fixed_order(len(unlabelled))[: config.unlabeled_size]]),
+        unlabelled=np.sort(unlabelled[_order(config, len(unlabelled))[: config.unlabeled_size]]),
     )
     total = len(choice.train) + len(choice.unlabelled)
     if total < config.batch_size:
@@ -100,6 +102,16 @@ def _balanced(config: TrialConfig, available: list[int]) -> list[int]:
             f" beside val_fraction={config.val_fraction}"
         )
     return sizes
+
+
+def _order(config: TrialConfig, count: int) -> Indices:
+    """0 … `count` - 1 in the order in which a trial takes images."""
+    if config.data_seed is None:
+        return fixed_order(count)
+    # A digest, so that no two pairs give related streams; not the trial's own seed alone, so that another
+    # data_seed gives other subsets with the same initial weights.
+    digest = hashlib.sha256(f"{config.data_seed}/{config.seed}/choice of images".encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4")).permutation(count)
 
 
 def fixed_order(count: int) -> Indices:
