@@ -138,8 +138,8 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
         " are not compared: no p-values. Linear probe: logistic regression on the frozen features instead of"
         " the network's own classifier. kNN: test images classified by their nearest training images in h,"
         " with votes weighted by similarity, or 20 equal ones (too many where classes have few images)."
-        " ECE if perfectly calibrated: what chance gives with these confidences on so many test images;"
-        " an ECE that is no larger shows no miscalibration. Agreement and cosine of two views: equal"
+        " ECE if perfectly calibrated: what chance gives with these confidences on so many test images; an"
+        " ECE that is no larger shows no miscalibration. Agreement and cosine of two views: equal"
         " predictions, right or wrong, and similar features for two augmented views of a test image; kappa is"
         " 0 where predictions agree by chance. Effective rank: dimensions that the features fill."
         f" {NO_VALUE}: not recorded (z is used where γ > 0; earlier trials lack later metrics).",
