@@ -25,7 +25,7 @@ from rich.console import Console
 
 from search_spaces import SEARCHES, SPACES
 from search_spaces.seeds import SeedPlan
-from study import search_session, session
+from study import search_session, session, study_plan
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
@@ -147,18 +147,18 @@ def _complete_selection(
         _check_margin(invocation, adopt_seed_plans(invocation.ledger, invocation.selection, records))
     if schedule := _schedule(invocation, declare=True):
         invocation = replace(invocation, selection=schedule.selection)
-    study_plan = session.plan_study(invocation, refresh=state is None)
-    for line in (*study_plan.lines, *(session.range_lines(whole, study_plan) if schedule else ())):
+    preview = study_plan.plan_study(invocation, refresh=state is None)
+    for line in (*preview.lines, *(study_plan.range_lines(whole, preview) if schedule else ())):
         invocation.say(line)
-    plan, stop = study_plan.state, None
+    plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
-    if to_run := study_plan.to_run:
+    if to_run := preview.to_run:
         invocation.ledger.check()
-        expected = study_plan.wall_seconds(invocation.allocation.slots)
+        expected = preview.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
         run = session.StudyRun(
             invocation,
-            study_plan,
+            preview,
             trials=len(to_run),
             epochs=sum(trial.epochs for trial in to_run),
             deadline=deadline,
@@ -220,9 +220,9 @@ def _plan_lines(invocation: Invocation) -> list[str]:
     """What `--plan` prints."""
     schedule = _schedule(invocation, declare=False)
     wanted = replace(invocation, selection=schedule.selection) if schedule else invocation
-    plan = session.plan_study(wanted, measure=invocation.args.probe)
+    plan = study_plan.plan_study(wanted, measure=invocation.args.probe)
     if schedule:  # verdicts decide how many seeds there are
-        return [*plan.lines, *session.range_lines(invocation, plan)]
+        return [*plan.lines, *study_plan.range_lines(invocation, plan)]
     from analysis.sections.planned_power import power_lines
 
     cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from study import session
+from study import study_plan
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast, weights
-from study.session import StudyPlan, StudyRun
+from study.session import StudyRun
+from study.study_plan import StudyPlan
 from trainables import data
 from trainables.trial import TrialConfig
 
@@ -36,21 +37,21 @@ def finalists_ready(state: SearchState, exhausted: Collection[str] = ()) -> bool
 
 
 def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[SearchState]:
-    """Compare the search with the ledger; `refresh` as in `session.plan_study`."""
+    """Compare the search with the ledger; `refresh` as in `study_plan.plan_study`."""
     assert invocation.search is not None  # noqa: S101  # for the type checker: the caller has checked
     records = invocation.ledger.trials()
-    digests = session.source_digests(invocation, refresh=refresh)
+    digests = study_plan.source_digests(invocation, refresh=refresh)
     state = load_search_state(invocation.search, records, digests)
     retry = invocation.args.retry_failed
     again = ("half-done", "failed") if retry else ("half-done",)
-    to_run = session.trained_epochs(
+    to_run = study_plan.trained_epochs(
         invocation, [member.config for member in state.all if member.state in again]
     )
     # Earlier invocations may have suggested configurations that this one has not drawn.
     sizes = {**invocation.sizes, **data.check(list(to_run), invocation.data_dir)}
     expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
     likely = _likely_trials(state, to_run)
-    lines = session.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
+    lines = study_plan.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
     finished = [records[member.config.key] for member in state.all if member.state == "finished"]
@@ -91,7 +92,7 @@ def plan_lines(invocation: Invocation) -> list[str]:
         number = search.finalists * len(search.methods) * search.seeds
         finals = f"then: the best {search.finalists} of each method x {search.seeds} fresh seeds,"
         return [*plan.lines, f"{finals} {number} trials at most"]
-    return [*plan.lines, *session.plan_study(with_finalists(invocation, state)).lines]
+    return [*plan.lines, *study_plan.plan_study(with_finalists(invocation, state)).lines]
 
 
 def run_search(

@@ -33,8 +33,8 @@ ORDER = {
         92,
     ),
     "study": (
-        *("ledger", "recording", "cluster", "search", "planning", "cli", "session", "search_session"),
-        *("clean", "measure", "run"),
+        *("ledger", "recording", "cluster", "search", "planning", "cli", "study_plan", "session"),
+        *("search_session", "clean", "measure", "run"),
         40,
     ),
     "analysis": (

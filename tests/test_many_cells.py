@@ -231,7 +231,7 @@ def test_one_by_one_for_people() -> None:
         f"One by one: in all, {claims} of 16 comparisons allow a claim, in 4 families that are each adjusted"
         " by themselves. If no arm truly differed, one of them would do so with a probability of up to 20 %."
     )
-    assert set(results.frames) == {"summary.csv", "paired.csv", "pooled.csv", "one_by_one.csv"}
+    assert {"pooled.csv", "one_by_one.csv"} <= set(results.frames)
 
 
 def test_each_added_to_none() -> None:

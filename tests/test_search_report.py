@@ -21,6 +21,7 @@ from search_spaces import SPACES, Search
 from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
 from study.ledger.records import PRUNED_TAG, TrialRecord
 from study.ledger.search_state import SearchState, SearchTrial, load_search_state
+from study.ledger.tracking_uri import LedgerError
 from trainables.trial import TrialConfig
 
 FIXED = {
@@ -149,6 +150,7 @@ def test_a_missing_seed_is_left_out_and_said() -> None:
 
 def family(**columns: Any) -> pd.DataFrame:
     about = {"metric": "test_acc", "baseline": "CE 1", "baseline_label": "CE 1", "delta": 0.05}
+    about["verdict"] = "undecided"
     return pd.DataFrame({**columns, **{name: columns.get(name, value) for name, value in about.items()}})
 
 
@@ -219,6 +221,15 @@ class Reader:
 
     def trials(self) -> dict[str, TrialRecord]:
         return self._records
+
+    def exists(self) -> bool:
+        return False
+
+    def study_tags(self, space: str) -> dict[str, str]:
+        return {}
+
+    def tag_study(self, space: str, tags: dict[str, str]) -> None:
+        raise LedgerError("it cannot be written")
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         return {12: 0.25}

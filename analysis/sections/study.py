@@ -88,7 +88,7 @@ def _note(trials: pd.DataFrame) -> str:
         " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
         " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds, trained"
         " and tested on these same images. A Holm-adjusted interval excludes zero exactly where the adjusted"
-        " p is at most 0.05: it says which arms differ, and is not one of several intervals that hold at once."
+        " p is at most 0.05: it says which arms differ, not that several intervals hold at once."
     )
 
 

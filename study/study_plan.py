@@ -1,0 +1,108 @@
+"""What an invocation would run: its selection compared with the ledger, and how long that would take."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from study.cli.invocation import Invocation
+from study.ledger.records import TrialRecord
+from study.ledger.search_state import SearchState
+from study.planning import forecast, weights
+from study.planning.forecast import Forecast, format_duration, wall_seconds
+from study.planning.plan import Plan, describe, make_plan
+from study.planning.probe import probe
+from trainables import data
+from trainables.trial import TrialConfig
+
+State = TypeVar("State", Plan, SearchState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan(Generic[State]):
+    """What would run, and how long it would take.
+
+    Attributes:
+        state: the selection or the search compared with the ledger.
+        to_run: trials with the number of epochs that are trained already; of a search, the half-done ones.
+        forecast: of these trials; of a search, also of those that it may suggest.
+        records: all trials of the ledger, by key.
+        lines: for people.
+    """
+
+    state: State
+    to_run: Mapping[TrialConfig, int]
+    forecast: Forecast
+    records: Mapping[str, TrialRecord]
+    lines: Sequence[str]
+
+    def wall_seconds(self, slots: int | None) -> float | None:
+        """Seconds until all trials have run, `slots` at once; None where something is not known."""
+        expected = [self.forecast.seconds(trial, done) for trial, done in self.to_run.items()]
+        known = [seconds for seconds in expected if seconds is not None]
+        return wall_seconds(known, slots) if slots and len(known) == len(expected) else None
+
+
+def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool = False) -> StudyPlan[Plan]:
+    """Compare the selection with the ledger.
+
+    `refresh` prepares datasets again whose images have changed; `measure` probes trials without a forecast.
+    """
+    records = invocation.ledger.trials()
+    plan = make_plan(invocation.selection, records, source_digests(invocation, refresh=refresh))
+    to_run = trained_epochs(invocation, plan.to_run(**invocation.rerun))
+    expected = forecast.from_records(
+        invocation.sizes, records.values(), invocation.allocation, invocation.data_dir
+    )
+    lines = describe(plan, **invocation.rerun)
+    lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    finished = [plan.records[trial.key] for trial in plan.done]
+    lines += weights.describe(invocation.args, list(to_run), finished, invocation.data_dir)
+    return StudyPlan(state=plan, to_run=to_run, forecast=expected, records=records, lines=lines)
+
+
+def forecast_lines(
+    invocation: Invocation, expected: Forecast, trials: Sequence[tuple[TrialConfig, int]], *, measure: bool
+) -> list[str]:
+    """The forecast of trials, each with its trained epochs, in lines for people; see `plan_study`."""
+    lines = []
+    if measure:
+        configs = [trial for trial, _ in trials]
+        lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
+    return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
+
+
+def range_lines(invocation: Invocation, plan: StudyPlan[Plan]) -> list[str]:
+    """How many trials a range of seeds takes at least and at most, and how long, in a line for people."""
+    done = {trial for group in (plan.state.done, plan.state.failed, plan.state.stale) for trial in group}
+    most = [trial for trial in invocation.selection.trials if trial not in done]
+    line = f"--until decided: {len(plan.to_run)} trials at least, {len(most)} at most"
+    whole = replace(plan, to_run={trial: plan.to_run.get(trial, 0) for trial in most})
+    times = [each.wall_seconds(invocation.allocation.slots) for each in (plan, whole)]
+    if most and times[0] is not None and times[1] is not None:
+        line += f": {format_duration(times[0])} to {format_duration(times[1])}"
+    return [line]
+
+
+def trained_epochs(invocation: Invocation, trials: Iterable[TrialConfig]) -> dict[TrialConfig, int]:
+    """Unfinished trials with the number of epochs in their newest saved state."""
+    from trainables.storage.checkpoints import checkpoint_keys, saved_epoch
+
+    storage = invocation.storage
+    saved = set(checkpoint_keys(storage))
+    return {
+        trial: min(saved_epoch(storage, trial.key), trial.epochs) if trial.key in saved else 0
+        for trial in trials
+    }
+
+
+def source_digests(invocation: Invocation, *, refresh: bool) -> dict[str, str | None]:
+    """SHA-256 of each dataset; None where it is not prepared, or its images have changed since.
+
+    With `refresh`, changed ones are prepared again.
+    """
+    digests = {}
+    for name in invocation.datasets:
+        digests[name] = data.fingerprint(name, invocation.data_dir, look_at_source=True)
+        if digests[name] is None and refresh and data.fingerprint(name, invocation.data_dir) is not None:
+            digests[name] = data.prepare(name, invocation.data_dir, look_at_source=True, progress=True)
+    return digests
