@@ -23,6 +23,7 @@ from analysis.render.markdown import to_text
 from analysis.render.page import to_page
 from analysis.render.section import Report
 from analysis.render.table import Ui
+from analysis.sections.generality import over_images
 from analysis.sections.search import search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
@@ -58,7 +59,7 @@ def render(
     numbers = published or read_published()
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
-        results = Results(trials)
+        results = Results(trials, over_images(trials, ledger, cache))
         report = study_report(results, selection, numbers, ledger, cache)
         written = files.write_tables(results.frames, report.tables, folder / "tables")
         write(trials, folder / FRAME)
@@ -120,12 +121,13 @@ def _publish(
     if not force and page.exists() and stamp.get("state") == state:
         return files.Rendered(path=page)
     folder.mkdir(parents=True, exist_ok=True)
-    cache = FigureCache(folder / "figures", known=dict(stamp.get("figures", {})))
+    known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
+    cache = FigureCache(folder / "figures", known=known, measured=measured)
     report, written = build(cache)
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))
     cache.prune()
-    files.write_stamp(folder, {"state": state, "figures": cache.known})
+    files.write_stamp(folder, {"state": state, "figures": cache.known, "measured": cache.measured})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
     return files.Rendered(path=page, files=(page, text, *written, *drawn))
 

@@ -16,8 +16,10 @@ from analysis.cli import add_published_argument, parse_command_line
 from analysis.render.files import write_tables
 from analysis.render.table import to_terminal
 from analysis.sections.cells import cell_tables
+from analysis.sections.generality import generality_tables, over_images
 from analysis.sections.overview import overview
 from analysis.sections.published import published_tables
+from analysis.sections.seeds_needed import seeds_section
 from analysis.stats.published import match_published, read_published
 from analysis.stats.results import Results
 from analysis.trials import cell_labels
@@ -32,10 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         extend=add_published_argument,
         check=lambda args: read_published(args.published),
     )
-    results, trials, published = Results(inputs.trials), inputs.trials, read_published(inputs.args.published)
+    trials, published = inputs.trials, read_published(inputs.args.published)
+    results = Results(trials, over_images(trials, inputs.ledger))
     tables = overview(results)
-    for cell in cell_labels(trials):
-        tables += cell_tables(results, cell)
+    for cell, label in cell_labels(trials).items():
+        tables += [*cell_tables(results, cell), *generality_tables(results, cell, label)]
+    tables += seeds_section(results).tables
     tables += published_tables(match_published(results.summary, trials, published), trials, published)
     console = Console()
     for table in tables:

@@ -111,7 +111,7 @@ def power(cells: int) -> None:
         "3..30 until decided, margin 1 SD": SeedPlan(low=3, high=MOST, margin=1.0),
         **{f"fixed n = {n}": SeedPlan(low=n, high=n, margin=1.0) for n in (5, 10, 30)},
     }
-    print("| true difference (SD) | design | trials | claimed | of these, wrong sign or false | < 1 SD |")
+    print("| true difference (SD) | design | trials | claimed | wrong | < 1 SD |")
     print("| --- | --- | --- | --- | --- | --- |")
     for effect in (0.0, 0.5, 1.0, 2.0, 3.0):
         for design, plan in designs.items():

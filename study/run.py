@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.seed_plans import adopt_seed_plans, declare_seed_plans, plans_at_look, read_seed_plans
 from study.ledger.tracking_uri import LedgerError
-from study.planning.forecast import compare
+from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, make_plan
 from study.recording.locks import LockHeld, driver_locks
 from trainables.datasets.sources import DataError
@@ -220,7 +221,12 @@ def _plan_lines(invocation: Invocation) -> list[str]:
     schedule = _schedule(invocation, declare=False)
     wanted = replace(invocation, selection=schedule.selection) if schedule else invocation
     plan = session.plan_study(wanted, measure=invocation.args.probe)
-    return [*plan.lines, *(session.range_lines(invocation, plan) if schedule else ())]
+    if schedule:  # verdicts decide how many seeds there are
+        return [*plan.lines, *session.range_lines(invocation, plan)]
+    from analysis.sections.planned_power import power_lines
+
+    cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)
+    return [*plan.lines, *power_lines(invocation.selection.trials, plan.records.values(), cost)]
 
 
 def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:

@@ -57,7 +57,11 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     to_keep = [trial for trial, _ in likely]
     lines += weights.describe(invocation.args, to_keep, finished, invocation.data_dir)
     return StudyPlan(
-        state=state, to_run=to_run, forecast=expected, lines=[*describe(state, retry_failed=retry), *lines]
+        state=state,
+        to_run=to_run,
+        forecast=expected,
+        records=records,
+        lines=[*describe(state, retry_failed=retry), *lines],
     )
 
 

@@ -14,6 +14,7 @@ from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
+from study.ledger.records import TrialRecord
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG, SearchState
 from study.planning import forecast, weights
 from study.planning.forecast import Forecast, format_duration, wall_seconds
@@ -52,12 +53,14 @@ class StudyPlan(Generic[State]):
         state: the selection or the search compared with the ledger.
         to_run: trials with the number of epochs that are trained already; of a search, the half-done ones.
         forecast: of these trials; of a search, also of those that it may suggest.
+        records: all trials of the ledger, by key.
         lines: for people.
     """
 
     state: State
     to_run: Mapping[TrialConfig, int]
     forecast: Forecast
+    records: Mapping[str, TrialRecord]
     lines: Sequence[str]
 
     def wall_seconds(self, slots: int | None) -> float | None:
@@ -80,9 +83,8 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     )
     lines = describe(plan, **invocation.rerun)
     lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
-    finished = [plan.records[trial.key] for trial in plan.done]
-    lines += weights.describe(invocation.args, list(to_run), finished, invocation.data_dir)
-    return StudyPlan(state=plan, to_run=to_run, forecast=expected, lines=lines)
+    lines += weights.describe(invocation.args, list(to_run), plan.finished, invocation.data_dir)
+    return StudyPlan(state=plan, to_run=to_run, forecast=expected, records=records, lines=lines)
 
 
 def forecast_lines(
@@ -91,8 +93,7 @@ def forecast_lines(
     """The forecast of trials, each with its trained epochs, in lines for people; see `plan_study`."""
     lines = []
     if measure:
-        configs = [trial for trial, _ in trials]
-        lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
+        lines += probe(expected, [trial for trial, _ in trials], invocation.allocation, invocation.data_dir)
     return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
 
 

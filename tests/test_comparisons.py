@@ -12,9 +12,11 @@ from scipy import stats
 from synthetic import config, frame
 
 from analysis.render.table import Table
+from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings, findings
-from analysis.stats.comparisons import arm_configs, claimed, comparisons, pooled_comparisons, values_of
+from analysis.stats.comparisons import arm_configs, claimed, comparisons, values_of
+from analysis.stats.pooling import pooled_comparisons
 from analysis.stats.results import Results
 from search_spaces.families import families
 from trainables.trial import TrialConfig
@@ -98,18 +100,21 @@ def test_differences_for_people() -> None:
     assert list(found) == ["γ = 0 − CE", "γ = 10⁻² − CE", "γ = 10⁻² − γ = 0"]
     row = found["γ = 10⁻² − CE"]
     assert (row["Difference"], row["Wins"], row["p (sign flips)"]) == ("−1.3", "0 of 3", "0.250")
+    # Of none of three, Clopper and Pearson's interval ends at 1 - 0.025^(1/3).
+    assert row["P(higher)"] == "0.00 (0.00 to 0.71)"
     assert row["95 % interval"].startswith("−2.8 to +0.1")  # -1.333 ± 4.303 x 0.577 / sqrt(3)
     assert table.caption == (
-        "Arm minus baseline, paired by seed, n = 3; t-test and its 95 % interval, adjusted after Holm for all"
-        " comparisons with one baseline (2 against CE and 1 against γ = 0). Exact sign-flip p-values are not"
-        " adjusted; with 3 seeds they are 0.25 at least, 0.5 after Holm over 2."
+        "Arm minus baseline, paired by seed, n = 3. Paired t-tests, which hold for a single look: no"
+        " number of planned seeds is recorded. Adjusted after Holm for all comparisons with one baseline (2 against CE and 1 against γ = 0). P(higher): share of seeds in"
+        " which the arm is higher, and its 95 % interval. Exact sign-flip p-values are joint for these"
+        " comparisons (step-down max-T); with 3 seeds they are 0.25 at least, however many arms are compared."
     )
 
 
 def test_one_seed_claims_nothing() -> None:
     trials = study({"ce": [0.5], "0.01": [0.75]})
     row = rows(table_of(trials))["γ = 10⁻² − CE"]
-    assert list(row.values()) == ["+25.0", "–", "–", "1 of 1", "–", "–", "1.000"]
+    assert list(row.values()) == ["+25.0", "–", "–", "1 of 1", "1.00 (0.03 to 1.00)", "–", "–", "1.000"]
     assert findings(Results(trials)) == ["Against CE nothing can be shown with 1 seed; it takes 3."]
 
 
@@ -354,12 +359,14 @@ def test_sentences_of_one_cell() -> None:
     """By hand: 10 ± 6.205 x 1/√3 (the quantile for 0.05 / 2 over two arms), 10 ± 4.303 x 10.54/√3."""
     trials = study({"ce": [0.50, 0.61, 0.70], "0": [0.60, 0.70, 0.81], "0.01": [0.61, 0.60, 0.90]})
     assert findings(Results(trials)) == [
-        "γ = 0 has a higher test accuracy than CE: +10.0 points (adjusted 95 % interval +6.4 to +13.6,"
+        "γ = 0 has a higher test accuracy than CE: +10.0 points (Holm-adjusted interval +6.4 to +13.6,"
         " n = 3).",
         "Against CE no difference in test accuracy is shown for γ = 10⁻²: differences from −16.2 to +36.2"
-        " points remain possible (adjusted 95 % intervals, n = 3); that is no evidence of equality.",
+        " points remain possible (Holm-adjusted intervals, n = 3); that is no evidence of equality.",
         "Against γ = 0 no difference in test accuracy is shown for γ = 10⁻²: differences from −23.7 to +23.7"
-        " points remain possible (adjusted 95 % intervals, n = 3); that is no evidence of equality.",
+        " points remain possible (Holm-adjusted intervals, n = 3); that is no evidence of equality.",
+        "In all, 1 of 3 comparisons allow a claim, in 2 families that are each adjusted by themselves. If no"
+        " arm truly differed, one of them would do so with a probability of up to 10 %.",
     ]
 
 
@@ -385,7 +392,7 @@ def test_no_sentence_claims_more_than_its_interval() -> None:
         for sentence in cell_findings(compared):
             claim = re.fullmatch(
                 r"(.+) has a (higher|lower) test accuracy than (.+): ([+−][\d.]+) points"
-                r" \(adjusted 95 % interval ([+−][\d.]+) to ([+−][\d.]+), n = (\d+)\)\.",
+                r" \(Holm-adjusted interval ([+−][\d.]+) to ([+−][\d.]+), n = (\d+)\)\.",
                 sentence,
             )
             if claim:
@@ -418,3 +425,26 @@ def test_sentences_of_many_cells_count_and_name_chance() -> None:
         " These are adjusted within each cell only: of 4 cells without any true difference 0.2 would show one"
         " on average."
     )
+    assert sentences[2] == (
+        "In all, 2 of 4 comparisons of single cells allow a claim, in 4 families that are each adjusted by"
+        " themselves. If no arm truly differed, one of them would do so with a probability of up to 20 %."
+    )
+
+
+def test_claims_are_counted_over_all_families_and_beside_chance() -> None:
+    """Families with too few seeds cannot claim anything; of many, the expected number says more."""
+    row = {"n": 5, "p_holm": 0.01, "delta_low_holm": 0.01, "delta_high_holm": 0.02}
+    none = {**row, "p_holm": 0.5, "delta_low_holm": -0.01}
+    one = pd.DataFrame([{**row, "baseline": "ce"}, {**none, "baseline": "ce"}])
+    assert claims_line(one, ("baseline",)) == [
+        "In all, 1 of 2 comparisons allow a claim. If no arm truly differed, one would do so with a"
+        " probability of up to 5 %."
+    ]
+    assert claims_line(one.assign(n=2), ("baseline",)) == []
+    many = pd.DataFrame(
+        [{**row, "cell": c, "baseline": b, "n": 5 - 3 * (c == 7)} for c in range(8) for b in "ab"]
+    )
+    assert claims_line(many, ("cell", "baseline")) == [
+        "In all, 14 of 14 comparisons allow a claim, in 14 families that are each adjusted by themselves. If"
+        " no arm truly differed, up to 0.7 of these families would have one on average."
+    ]

@@ -15,8 +15,9 @@ from test_overview import model, powerset_study
 
 from analysis.plots import accuracy, effects, style
 from analysis.plots.cache import digest_of
-from analysis.stats.comparisons import comparisons, pooled_comparisons, values_of
+from analysis.stats.comparisons import comparisons, values_of
 from analysis.stats.factors import effects_of
+from analysis.stats.pooling import pooled_comparisons
 from analysis.trials import cell_labels
 
 ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}

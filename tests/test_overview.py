@@ -208,51 +208,5 @@ def test_one_cell_has_no_overview() -> None:
     assert tables(frame({config("ce", 0): 0.5, config("0.01", 0): 0.6})) == {}
 
 
-def test_gamma_is_chosen_by_validation_images_of_the_other_seeds() -> None:
-    validation = {"0.001": [0.9, 0.1, 0.8], "0.01": [0.5, 0.6, 0.5]}
-    test = {"0.001": [0.1, 0.2, 0.3], "0.01": [0.4, 0.5, 0.6]}
-    trials = frame(
-        {
-            config(arm, seed, val_fraction=0.1): {
-                "val_acc": validation[arm][seed],
-                "test_acc": test[arm][seed],
-            }
-            for arm in test
-            for seed in range(3)
-        }
-    )
-    table = tables(trials)["selected"]
-    # Without seed 0: 0.45 and 0.55, so 0.01; without 1: 0.85 and 0.5, so 0.001; without 2: 0.5 and 0.55.
-    (entries,) = [entries for _, entries in table.rows]
-    chosen = 100 * np.array([0.4, 0.2, 0.6])
-    assert entries[0].text == f"{chosen.mean():.1f} ± {chosen.std(ddof=1):.1f}"
-    assert entries[2].text == "10⁻² (2 of 3), 10⁻³ (1 of 3)"
-    assert entries[1].text == "3"
-    assert (entries[3].text, entries[4].text) == ("50.0", "10⁻²")
-    assert "Left out" not in table.caption
-
-
-def test_gamma_is_chosen_among_arms_that_differ_in_nothing_else() -> None:
-    """Two γ with and without unlabelled images: two choices, and the seed that one arm lacks is named."""
-    made = {
-        config(arm, seed, dataset="stl10", val_fraction=0.1, unlabeled_size=size): {
-            "val_acc": 0.5 + 0.01 * seed + (arm == "0.01") * 0.1,
-            "test_acc": 0.6 + 0.01 * seed + size / 100_000,
-        }
-        for size in (0, 5000)
-        for arm in ("0.001", "0.01")
-        for seed in range(3)
-    }
-    lacking = next(t for t in made if (t.unlabeled_size, t.seed, t.gamma) == (0, 1, 0.001))
-    table = tables(frame({**made, lacking: None}))["selected"]
-    read = {title: [entry.text for entry in entries[:3]] for title, entries in table.rows}
-    cell = "stl10 · convnet · rrc+hflip"
-    assert read == {
-        f"{cell} (unlabeled_size=0)": ["60.0 / 62.0", "2", "10⁻² (2 of 2)"],
-        f"{cell} (unlabeled_size=5000)": ["66.0 ± 1.0", "3", "10⁻² (3 of 3)"],
-    }
-    assert table.caption.endswith("Left out where an arm lacks them: seed 1.")
-
-
 def test_without_a_validation_split_nothing_is_selected(trials: pd.DataFrame) -> None:
     assert "selected" not in tables(trials)

@@ -57,7 +57,8 @@ def test_the_space_thesis_has_a_trial_for_every_published_number_and_its_setting
     trials = {(t.dataset, t.backbone, format_value(t.augmentations), t.arm): t for t in SPACES["thesis"]()}
     for row in published.rows.to_dict("records"):
         trial = trials[row["dataset"], row["backbone"], row["augmentations"], row["arm"]]
-        there = trial.replace(**{name: parse_value(name, row[name]) for name in published.settings})
+        told = {name: parse_value(name, row[name]) for name in published.settings if row[name]}
+        there = trial.replace(**told)
         assert there.replace(seed=trial.seed) == trial
 
 
@@ -92,11 +93,13 @@ def test_a_table_by_hand(single: Published) -> None:
     assert found["Test, γ = 10⁻²"][-1] == "no"
     # How many runs there were is not known: the difference only.
     assert found["Train (augmented), γ = 10⁻²"] == ["99.0 ± 0.5", "–", "0 of 3", "–", "–", "–"]
-    assert "5 % of them lie outside even if nothing differs" in table.caption
+    assert "if it is a single run: 5 % of them lie outside even if nothing differs" in table.caption
+    assert "If it is a mean of several runs, the range is too wide for it." in table.caption
     assert "How many runs were published is not known" in table.caption
     assert sentences(trials, single) == [
-        "Of 2 published single-run accuracies (other), 1 lie where one more run of ours would lie with 95 %."
-        " They share training runs, so this count has no p-value."
+        "If they are single runs, 1 of 2 published accuracies (other) lie where one more run of ours would"
+        " lie with 95 %; if they are means of several, that range is too wide for them. They share training"
+        " runs, so this count has no p-value."
     ]
 
 
@@ -125,6 +128,20 @@ def test_what_differs_from_the_published_setting_is_said(tmp_path: Path) -> None
         "Ours differs from what was published in epochs (12, published 1000), train_size (200, published"
         " all), val_fraction (0.1, published 0)."
     )
+
+
+def test_what_the_source_does_not_say_is_named_where_ours_is_not_the_default(tmp_path: Path) -> None:
+    """The thesis names no precision: bf16 is a difference, fp32 is none."""
+    path = write(
+        tmp_path / "other.csv",
+        "1,digits,convnet,rrc+hflip,ce,test_acc,84.0,,1,1000,",
+        head=f"{HEAD},epochs,precision",
+    )
+    (table,) = tables(frame(ours(precision="bf16")), read_published(path))
+    assert table.caption.endswith("what was published in precision (bf16, published unknown).")
+    (table,) = tables(frame(ours()), read_published(path))
+    assert "Ours differs" not in table.caption
+    assert set(read_published().rows["precision"]) == {""}
 
 
 def test_each_variant_of_an_arm_is_compared(tmp_path: Path) -> None:
@@ -158,11 +175,12 @@ def test_a_published_number_counts_once_however_many_of_ours_it_is_held_against(
     trials = frame({**far, **near})
     assert len(tables(trials, read_published(path))) == 2
     told = (
-        "Of 1 published single-run accuracies (other), {} lie where one more run of ours would lie with 95 %."
-        " They share training runs, so this count has no p-value."
+        "If they are single runs, {} of 1 published accuracies (other) lie where one more run of ours would"
+        " lie with 95 %; if they are means of several, that range is too wide for them. They share training"
+        " runs, so this count has no p-value."
     )
     assert sentences(trials, read_published(path)) == [told.format(1)]
-    otherwise = " Ours was trained differently from 1 of them: the tables say how."
+    otherwise = " Ours was trained differently from 1 of them, or may have been: the tables say how."
     assert sentences(frame(far), read_published(path)) == [told.format(0) + otherwise]
 
 

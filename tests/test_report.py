@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import statsmodels.formula.api as smf
 from mlflow import MlflowClient
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from synthetic import Made, config, fill, results
 
 from analysis.render.files import invalidate
@@ -154,24 +155,41 @@ def family(values: pd.DataFrame, baseline: str) -> dict[str, dict[str, str]]:
     arms = [arm for arm in values if arm != baseline and not (baseline == "siamese-0" and arm == "ce")]
     tests = [stats.ttest_rel(values[arm], values[baseline]) for arm in arms]
     adjusted = multipletests([test.pvalue for test in tests], method="holm")[1]
+    differences = {arm: (values[arm] - values[baseline]).to_numpy() for arm in arms}
+    flips = joint_flips(np.column_stack([*differences.values()]))
     found = {}
-    for arm, test, p in zip(arms, tests, adjusted, strict=True):
-        d = (values[arm] - values[baseline]).to_numpy()
+    for arm, test, p, flip in zip(arms, tests, adjusted, flips, strict=True):
+        d = differences[arm]
         plain = test.confidence_interval(0.95)
         wider = test.confidence_interval(1 - 0.05 * test.pvalue / p)
-        flips = stats.permutation_test(
-            (d,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
-        )
+        wins = int((d > 0).sum())
         found[f"{ARMS[arm]} − {ARMS[baseline]}"] = {
             "Difference": signed(d.mean()),
             "95 % interval": between(*plain),
             "Holm-adjusted": between(*wider),
-            "Wins": f"{(d > 0).sum()} of {len(d)}",
+            "Wins": f"{wins} of {len(d)}",
+            "P(higher)": share(wins / len(d), *proportion_confint(wins, len(d), method="beta")),
             "p (t)": probability(test.pvalue),
             "p (Holm)": probability(p),
-            "p (sign flips)": probability(flips.pvalue),
+            "p (sign flips)": probability(flip),
         }
     return found
+
+
+def joint_flips(d: np.ndarray) -> list[float]:
+    """Step-down max-T: the |t| of every pattern, by scipy, for an arm and those with a smaller one."""
+    observed = np.abs(stats.ttest_1samp(d, 0).statistic)
+    patterns = np.array(list(product((1, -1), repeat=len(d))))
+    t = np.abs(stats.ttest_1samp(patterns[:, :, None] * d, 0, axis=1).statistic)
+    p = {}
+    for arm in np.argsort(-observed):
+        largest = t[:, observed <= observed[arm]].max(axis=1)
+        p[arm] = max([np.mean(largest >= observed[arm] - 1e-9), *p.values()])
+    return [p[arm] for arm in range(len(observed))]
+
+
+def share(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def both_families(values: pd.DataFrame) -> dict[str, dict[str, str]]:
@@ -179,12 +197,9 @@ def both_families(values: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 
 def in_bold(values: pd.DataFrame) -> set[str]:
-    """The best arm and those that all-pairs Holm does not tell from it."""
-    pairs = list(combinations(values, 2))
-    p = [stats.ttest_rel(values[a], values[b]).pvalue for a, b in pairs]
-    kept = dict(zip(pairs, multipletests(p, method="holm")[1] > 0.05, strict=True))
-    first = values.mean().idxmax()
-    return {first} | {a if b == first else b for (a, b), alike in kept.items() if alike and first in (a, b)}
+    """The highest mean, and any that is printed as the same."""
+    printed = {arm: f"{100 * mean:.1f}" for arm, mean in values.mean().items()}
+    return {arm for arm, text in printed.items() if text == printed[values.mean().idxmax()]}
 
 
 def test_every_cell(tables: Tables, runs: pd.DataFrame) -> None:
@@ -229,13 +244,35 @@ def test_subsets_by_arm(tables: Tables, runs: pd.DataFrame) -> None:
 
 
 def test_pooled(tables: Tables, runs: pd.DataFrame) -> None:
-    """Mean over cells within each seed, then seeds are the replicates."""
+    """Mean over cells within each seed, then seeds are the replicates; beside it cells in general."""
     for title, group in [
         *((f"cifar10 · {b}: 16 subsets together", runs[runs["backbone"] == b]) for b in BACKBONES),
         ("32 cells together", runs),
     ]:
         by_seed = group.groupby(["seed", "arm"])["test_acc"].mean().unstack()[list(ARMS)]  # noqa: PD010
-        assert tables[title].to_dict("index") == both_families(by_seed)
+        expected = both_families(by_seed)
+        values = group.set_index(["arm", "cell", "seed"])["test_acc"]
+        for baseline, arm in [("ce", a) for a in list(ARMS)[1:]] + [("siamese-0", a) for a in list(ARMS)[2:]]:
+            d = (values[arm] - values[baseline]).unstack()  # noqa: PD010
+            row, name = expected[f"{ARMS[arm]} − {ARMS[baseline]}"], f"{ARMS[arm]} − {ARMS[baseline]}"
+            higher = (d > 0).mean()
+            p, n = higher.mean(), d.shape[1]
+            effective = p * (1 - p) / (higher.var() / n)
+            effective *= (stats.t.ppf(0.975, d.size - 1) / stats.t.ppf(0.975, n - 1)) ** 2
+            effective = min(effective, d.size)
+            row["P(higher)"] = share(p, *proportion_confint(p * effective, effective, method="beta"))
+            of_cells, of_rest = n * d.mean(axis=1).var(), two_way(d)
+            shown = tables[f"{title}: cells in general"].loc[name]
+            assert shown["Difference"] == row["Difference"]
+            assert shown["τ"] == f"{100 * np.sqrt(max(of_cells - of_rest, 0) / n):.1f}"
+            assert shown["I²"] == f"{100 * max(1 - of_rest / of_cells, 0):.0f} %"
+        assert tables[title].to_dict("index") == expected
+
+
+def two_way(d: pd.DataFrame) -> float:
+    """Mean square of what is left when rows and columns are centred."""
+    rest = d.sub(d.mean(axis=1), axis=0) - d.mean(axis=0) + d.to_numpy().mean()
+    return float((rest**2).to_numpy().sum() / ((d.shape[0] - 1) * (d.shape[1] - 1)))
 
 
 def test_groups(tables: Tables, runs: pd.DataFrame) -> None:
@@ -254,7 +291,7 @@ def test_groups(tables: Tables, runs: pd.DataFrame) -> None:
 
 
 def test_effects(tables: Tables, runs: pd.DataFrame) -> None:
-    """By the formula of a linear model with sum coding, whose coefficients are half and a quarter of ours."""
+    """By the formula of a linear model with sum coding within each seed; half and a quarter of ours."""
     names = ["rrc", "hflip", "grayscale", "solarize"]
     terms = [*names, *(f"{a}:{b}" for a, b in combinations(names, 2))]
     for backbone, group in runs.groupby("backbone"):
@@ -267,29 +304,40 @@ def test_effects(tables: Tables, runs: pd.DataFrame) -> None:
             data = column.rename("y").reset_index()
             for name in names:
                 data[name] = [1.0 if name in text.split("+") else -1.0 for text in data["augmentations"]]
-            fit = smf.ols(f"y ~ C(seed) + ({' + '.join(names)})**2", data).fit()
-            adjusted = multipletests(fit.pvalues[terms], method="holm")[1]
-            for term, p in zip(terms, adjusted, strict=True):
+            fits = [smf.ols(f"y ~ ({' + '.join(names)})**2", part).fit() for _, part in data.groupby("seed")]
+            coefficients = pd.DataFrame([fit.params[terms] for fit in fits])
+            tests = {term: stats.ttest_1samp(coefficients[term], 0) for term in terms}
+            adjusted = multipletests([test.pvalue for test in tests.values()], method="holm")[1]
+            for (term, test), p in zip(tests.items(), adjusted, strict=True):
                 scale = 4 if ":" in term else 2
-                low, high = scale * fit.conf_int().loc[term]
+                interval = between(*(scale * end for end in test.confidence_interval(0.95)))
                 claim = "*" if p <= 0.05 else ""
-                expected = f"{signed(scale * fit.params[term])} ({between(low, high)}){claim}"
+                expected = f"{signed(scale * coefficients[term].mean())} ({interval}){claim}"
                 assert table.loc[term.replace(":", " × "), title] == expected, (backbone, title, term)
 
 
 def test_selected(tables: Tables, runs: pd.DataFrame) -> None:
-    candidates = ["siamese-0.001", "siamese-0.01"]
+    """γ = 0 is a candidate; the interval is that of the jackknife over the whole choice."""
+    candidates = ["siamese-0", "siamese-0.001", "siamese-0.01"]
+
+    def worth(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[list[str], float]:
+        chosen = [validation[validation.index != seed].mean().idxmax() for seed in validation.index]
+        return chosen, float(np.mean([test.loc[s, arm] for s, arm in zip(test.index, chosen, strict=True)]))
+
     for (backbone, augmentations), cell in runs.groupby(["backbone", "augmentations"]):
         validation, test = wide(cell, "val_acc")[candidates], wide(cell)[candidates]
-        chosen = [validation[validation.index != seed].mean().idxmax() for seed in validation.index]
-        values = pd.Series([test.loc[seed, arm] for seed, arm in zip(test.index, chosen, strict=True)])
-        row = tables["What a choice of γ > 0 is worth"].loc[f"cifar10 · {backbone} · {label(augmentations)}"]
-        assert row.iloc[0] == spread(values)
+        chosen, mean = worth(validation, test)
+        without = [worth(validation.drop(index=s), test.drop(index=s))[1] for s in test.index]
+        half = stats.t.ppf(0.975, 6) * np.sqrt(6 * np.var(without))
+        row = tables["What a choice of γ is worth"].loc[f"cifar10 · {backbone} · {label(augmentations)}"]
+        assert row["Selected"] == f"{100 * mean:.1f}"
+        assert row["95 % interval"] == f"{100 * (mean - half):.1f} to {100 * (mean + half):.1f}"
         for arm in set(chosen):
-            assert f"{ARMS[arm].removeprefix('γ = ')} ({chosen.count(arm)} of 7)" in row.iloc[2]
-        assert row.iloc[1] == "7"
-        assert row.iloc[3] == f"{100 * test.mean().max():.1f}"
-        assert row.iloc[4] == ARMS[test.mean().idxmax()].removeprefix("γ = ")
+            assert f"{ARMS[arm].removeprefix('γ = ')} ({chosen.count(arm)} of 7)" in row["γ (seeds)"]
+        assert (row["n"], row["CE"]) == ("7", f"{100 * wide(cell)['ce'].mean():.1f}")
+        assert row["γ = 0"] == f"{100 * test['siamese-0'].mean():.1f}"
+        assert row["Best on test (optimistic)"] == f"{100 * test.mean().max():.1f}"
+        assert row["γ (best)"] == ARMS[test.mean().idxmax()].removeprefix("γ = ")
 
 
 def test_published(tables: Tables, runs: pd.DataFrame) -> None:
@@ -338,7 +386,11 @@ def test_the_files_have_full_precision(folder: Path, runs: pd.DataFrame) -> None
         assert row["run_ids"].split() == list(part["run"])
     paired = pd.read_csv(folder / "out/tables/paired.csv")
     assert len(paired) == 32 * (3 + 2) * len(METRICS)
-    assert paired.loc[paired["metric"] != "test_acc", ["p_t", "p_holm", "p_sign_flip"]].isna().all(axis=None)
+    assert (
+        paired.loc[paired["metric"] != "test_acc", ["p_t", "p_holm", "p_sign_flip_joint"]]
+        .isna()
+        .all(axis=None)
+    )
     assert (paired.loc[paired["metric"] == "test_acc", "p_floor"] == 2 / 2**7).all()
 
 

@@ -20,7 +20,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from studies import ARMS, ROOT, TINY, ledger, records, run, slowed_down, start
+from studies import (
+    ARMS,
+    ROOT,
+    TINY,
+    at_start,
+    held,
+    kill_tree,
+    ledger,
+    records,
+    run,
+    slowed_down,
+    start,
+    wait_for,
+)
 
 from search_spaces import SEARCHES, SPACES
 from study import measure
@@ -294,15 +307,30 @@ def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
     assert "to run: 0" in out
 
 
-def test_more_seeds_and_a_failing_arm_run_only_the_difference(study: Path, empty_store: Path) -> None:
-    """One more seed of two arms; then a trial that diverges stops no other and is not run again unasked."""
+def test_more_seeds_and_a_failing_arm_run_only_the_difference(
+    study: Path, empty_store: Path, tmp_path: Path
+) -> None:
+    """Seeds until decided, killed on the way; a trial that diverges is not run again unasked."""
     before = {name: r.changed for name, r in records(study).items()}
-    more = run(study, *TINY, *ARMS, "--seeds", "3", "--no-report")
-    assert more.returncode == 0
-    assert "4 done, 0 half-done, 0 failed, 2 new; to run: 2" in more.stdout
+    more = [*TINY, *ARMS, "--seeds", "3..4", "--until", "decided"]
+    process = start(study, *more, environment=at_start(tmp_path, held(tmp_path / "held", finishing="after")))
+    wait_for((tmp_path / "held").exists, process)
+    kill_tree(process)
+    plan = run(study, *more, "--plan")
+    assert "6 planned: 5 done" in plan.stdout
+    assert re.search(r"--until decided: 1 trials at least, 3 at most: [\d.]+ s to [\d.]+ s\n", plan.stdout)
+    done = run(study, *more)
+    assert done.returncode == 0, done.stderr
+    assert "2 seeds were planned" in done.stdout
+    assert "this is another look, at 4" in done.stdout
+    assert "complete: 8 trials, 1 of 1 cells undecided after 4, the most that were declared\n" in done.stdout
     after = {name: r.changed for name, r in records(study).items()}
-    assert after.keys() - before.keys() == {"ce/s2", "siamese-0.01/s2"}
+    assert after.keys() - before.keys() == {
+        f"{arm}/s{seed}" for arm in ("ce", "siamese-0.01") for seed in (2, 3)
+    }
     assert {name: after[name] for name in before} == before
+    runs = ledger(study).client.search_runs([ledger(study).experiment_id], "tags.kind = 'trial'")
+    assert len(runs) == 8
 
     (study / "failing").mkdir()
     shutil.copy(empty_store, study / "failing/mlflow.db")
@@ -482,6 +510,7 @@ def test_plan_creates_nothing(tmp_path: Path) -> None:
     assert "12 planned: 0 done, 0 half-done, 0 failed, 12 new; to run: 12" in done.stdout
     # Four bytes for each of 165,098 weights and statistics, in half of the arms 328,320 more of a projector.
     assert "weights:  to be kept of 12 trials: 15.8 MB, 660 kB to 2.0 MB each\n" in done.stdout
+    assert "power: not known before two arms of a cell have 3 seeds in common" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

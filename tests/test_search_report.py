@@ -132,7 +132,7 @@ def test_the_baseline_is_chosen_by_validation_and_compared_on_test_images() -> N
     assert row["p_t"] == pytest.approx(expected.pvalue)
     assert [row["delta_low"], row["delta_high"]] == pytest.approx(list(expected.confidence_interval(0.95)))
     (sentence, *_) = search_findings(found)
-    assert sentence.startswith("Siamese 1 has a higher test accuracy than CE 2: +8.0 points (adjusted 95 %")
+    assert sentence.startswith("Siamese 1 has a higher test accuracy than CE 2: +8.0 points (Holm-adjusted")
     assert "n = 3 fresh seeds" in sentence
 
 
@@ -159,7 +159,7 @@ def test_no_difference_is_never_equal() -> None:
     (sentence,) = cell_findings(values, seed="fresh seed")
     assert sentence == (
         "Against CE 1 no difference in test accuracy is shown for Siamese 1: differences from −10.0 to +10.0"
-        " points remain possible (adjusted 95 % intervals, n = 3 fresh seeds); that is no evidence of"
+        " points remain possible (Holm-adjusted intervals, n = 3 fresh seeds); that is no evidence of"
         " equality."
     )
 

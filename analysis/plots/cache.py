@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -30,12 +31,14 @@ class FigureCache:
     """Draws figures into a folder if they are missing or have changed.
 
     `known` has a digest of what each figure there was drawn from and of its files; `drawn`, all figures of
-    this report.
+    this report. `measured` has numbers that take the artifacts of many trials, with such a digest.
     """
 
     folder: Path
     known: dict[str, str] = field(default_factory=dict)
     drawn: list[RenderedFigure] = field(default_factory=list)
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
 
     def add(
         self,
@@ -65,8 +68,24 @@ class FigureCache:
         self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, width=width))
         return self.drawn[-1:]
 
+    def numbers(
+        self, name: str, source: pd.DataFrame, compute: Callable[[], tuple[list[dict[str, Any]], bool]]
+    ) -> list[dict[str, Any]]:
+        """Rows of numbers that are computed from these trials, unless they are known already.
+
+        `compute` returns them, and whether they are whole: others are computed again by the next report.
+        """
+        self._asked.add(name)
+        digest = digest_of(source)
+        known = self.measured.get(name, {})
+        if known.get("digest") != digest:
+            rows, whole = compute()
+            known = self.measured[name] = {"digest": digest if whole else "", "rows": rows}
+        return list(known["rows"])
+
     def prune(self) -> None:
-        """Remove figures of an earlier report that this one does not have."""
+        """Remove figures of an earlier report that this one does not have, and forget such numbers."""
+        self.measured = {name: known for name, known in self.measured.items() if name in self._asked}
         names = {figure.png.stem for figure in self.drawn}
         for name in filter(is_plain, self.known.keys() - names):  # others could write the list
             for ending in ("png", "pdf"):

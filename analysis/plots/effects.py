@@ -12,7 +12,6 @@ from analysis.plots.style import arm_colours, legend_below
 from analysis.render.text import MINUS, difference_title, format_points
 from analysis.stats.factors import Column
 from analysis.stats.paired import Vector
-from search_spaces.families import LEVEL
 
 
 def forest(
@@ -114,7 +113,7 @@ def _interactions(
         if ":" in str(term):
             j, i = (factors.index(name) for name in str(term).split(":"))
             matrix[i, j] = 100 * row["effect"]
-            weight = "bold" if row["p_holm"] <= LEVEL else "normal"
+            weight = "bold" if row["claimed"] else "normal"
             axes.text(
                 j, i, format_points(row["effect"]), ha="center", va="center", fontsize=8, fontweight=weight
             )

@@ -26,6 +26,7 @@ _LATEX = {
     "γ": r"$\gamma$",
     "λ": r"$\lambda$",
     "α": r"$\alpha$",
+    "τ": r"$\tau$",
     "√": r"$\surd$",
     "→": r"$\to$",
     "≥": r"$\ge$",

@@ -7,10 +7,10 @@ import pandas as pd
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Entry, Table
 from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spread_text
+from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
 from analysis.stats.comparisons import TESTED
-from analysis.stats.paired import SMALLEST_FOR_BOLD
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, cells_of, finished
 from trainables.metrics import ACCURACIES, METRICS
@@ -37,7 +37,7 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
                 title=cell["cell_label"].iloc[0],
                 folded=None if single else len(cells) > OPEN_CELLS,
                 extent=f"{len(finished(cell))} of {len(cell)} trials",
-                findings=() if single else tuple(cell_findings(compared)),
+                findings=() if single else (*cell_findings(compared), *_claims(compared)),
                 tables=tuple(filter(None, accuracies)),
                 headed=False,
                 parts=folds,
@@ -45,6 +45,10 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
             )
         )
     return sections
+
+
+def _claims(compared: pd.DataFrame) -> list[str]:
+    return claims_line(compared[compared["metric"] == TESTED], ("baseline",))
 
 
 def cell_tables(results: Results, cell: int) -> list[Table]:
@@ -66,8 +70,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
     """The accuracies of one cell in per cent.
 
     Entries are `mean ± SD` over n >= 3 seeds, both values for two, the value for one. If fewer seeds have a
-    value than are planned, the entry says how many. In the row of test accuracy the best arm is bold, with
-    those that are not distinguishable from it if there are enough seeds.
+    value than are planned, the entry says how many. In the row of test accuracy the highest mean is bold.
     """
     part = summary[(summary["cell"] == cell) & summary["metric"].isin(list(ACCURACIES))]
     planned = trials[trials["cell"] == cell]
@@ -164,14 +167,10 @@ def bold_caption(tested: pd.DataFrame) -> list[str]:
     shared = set(tested.loc[tested["best"], "shared"])
     if not shared:
         return []
-    few = f"n < {SMALLEST_FOR_BOLD} is too few to tell arms apart"
     over = " over the seeds that every arm has" if (tested["n"] > tested["shared"]).any() else ""
-    if max(shared) < SMALLEST_FOR_BOLD:
-        return [f"Bold: the highest mean test accuracy{over}, no more; {few}."]
-    but = f" ({few}: there it is the highest mean alone)" if min(shared) < SMALLEST_FOR_BOLD else ""
     return [
-        f"Bold: the highest mean test accuracy{over} and the arms not distinguishable from it (paired t-tests"
-        f" of all pairs, Holm); that is not to say that they are equal{but}."
+        f"Bold: the highest mean test accuracy{over}, and every mean that reads the same to one decimal. It"
+        " does not say which arms differ: their differences do."
     ]
 
 

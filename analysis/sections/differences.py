@@ -1,8 +1,11 @@
 """Tables of paired differences."""
 
+import math
+from collections.abc import Iterable
+
 import pandas as pd
 
-from analysis.render.table import Table, entries
+from analysis.render.table import Entry, Table, entries
 from analysis.render.text import (
     NO_VALUE,
     arm_title,
@@ -30,47 +33,70 @@ def difference_table(compared: pd.DataFrame, name: str, title: str, note: str = 
     shown = compared[compared["n"] > 0]
     if shown.empty:
         return None
-    heading = p_title(shown)
-    rows = [
-        {
-            "Difference": format_points(row["delta"]),
-            "95 % interval": interval(row["delta_low"], row["delta_high"]),
-            "Holm-adjusted": interval(row["delta_low_holm"], row["delta_high_holm"]),
-            "Wins": f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
-            heading: p_value(row["p"]),
-            "p (Holm)": p_value(row["p_holm"]),
-            "p (sign flips)": p_value(row["p_sign_flip"]),
-        }
-        for row in compared.to_dict("records")
-    ]
     titles = map(difference_title, compared["arm_label"], compared["baseline_label"])
     return Table(
         name=name,
         title=title,
         corner="Test accuracy (points)",
-        columns=tuple(rows[0]),
-        rows=tuple((title, entries(*row.values())) for title, row in zip(titles, rows, strict=True)),
+        columns=difference_columns(shown),
+        rows=difference_rows(titles, compared),
         caption=_difference_caption(compared, shown) + note,
     )
 
 
+def difference_columns(compared: pd.DataFrame) -> tuple[str, ...]:
+    """The titles of what `difference_rows` shows."""
+    titles = ("Difference", "95 % interval", "Holm-adjusted", "Wins", "P(higher)")
+    return (*titles, p_title(compared), "p (Holm)", "p (sign flips)")
+
+
+def difference_rows(
+    titles: Iterable[str], compared: pd.DataFrame
+) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
+    """A row of `difference_columns` for each row of comparisons, with its title."""
+    rows = (
+        entries(
+            format_points(row["delta"]),
+            interval(row["delta_low"], row["delta_high"]),
+            interval(row["delta_low_holm"], row["delta_high_holm"]),
+            f"{row['wins']} of {row['n']}" if row["n"] else NO_VALUE,
+            _share(row["improvement"], row["improvement_low"], row["improvement_high"]),
+            *(p_value(row[name]) for name in ("p", "p_holm", "p_sign_flip_joint")),
+        )
+        for row in compared.to_dict("records")
+    )
+    return tuple(zip(titles, rows, strict=True))
+
+
+def _share(share: float, low: float, high: float) -> str:
+    """`0.80 (0.28 to 0.99)`."""
+    return NO_VALUE if math.isnan(share) else f"{share:.2f} ({low:.2f} to {high:.2f})"
+
+
 def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
-    n, floor = int(shown["n"].max()), float(shown["p_floor"].min())
     sizes = compared["baseline"].value_counts(sort=False)
     named = join_and([f"{size} against {arm_title(str(name))}" for name, size in sizes.items()])
-    lowest = max(int(size) for size in sizes) * floor
-    adjusted = f", {min(lowest, 1):.2g} after Holm over {max(sizes)}" if max(sizes) > 1 else ""
-    patterns = "Exact sign-flip" if n <= EXACT else f"Sign-flip (of {RANDOM_PATTERNS:,} random patterns)"
+    pooled = "cells" in compared
     text = (
         f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}. {' '.join(rule_sentences(shown))}"
-        f" Adjusted after Holm for all comparisons with one baseline ({named}). {patterns}"
-        f" p-values are not adjusted; with {number_of(n, 'seed')} they are {floor:.2g} at"
-        f" least{adjusted}."
+        f" Adjusted after Holm for all comparisons with one baseline ({named})."
+        f" P(higher): share of {'cells and ' if pooled else ''}seeds in which the arm is higher,"
+        f" and its 95 % interval. {sign_flip_note(shown)}"
     )
-    if "cells" in compared:
+    if pooled:
         cells = join_and([str(count) for count in dict.fromkeys(compared["cells"])])
         text += f" Mean over {cells} cells within each seed: this holds for these cells only."
     return text + _left_out(shown)
+
+
+def sign_flip_note(shown: pd.DataFrame) -> str:
+    """What the p-values of sign flips are, in these rows of comparisons, and how small they can be."""
+    n, floor = int(shown["n"].max()), float(shown["p_floor"].min())
+    patterns = "Exact sign-flip" if n <= EXACT else f"Sign-flip (of {RANDOM_PATTERNS:,} random patterns)"
+    return (
+        f"{patterns} p-values are joint for these comparisons (step-down max-T); with {number_of(n, 'seed')}"
+        f" they are {floor:.2g} at least, however many arms are compared."
+    )
 
 
 def _left_out(shown: pd.DataFrame) -> str:

@@ -33,7 +33,7 @@ def omitted(cells: int) -> tuple[str, ...]:
     if cells <= CELLS_WITH_EMBEDDINGS:
         return ()
     if cells > CELLS_WITH_FIGURES:
-        what = f"figures of single cells (up to {CELLS_WITH_FIGURES} cells)"
+        what = f"figures of single cells and intervals over test images (up to {CELLS_WITH_FIGURES} cells)"
     else:
         what = f"t-SNE of single cells (up to {CELLS_WITH_EMBEDDINGS} cells; PCA up to {PANELS} panels)"
     return (

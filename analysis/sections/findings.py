@@ -7,6 +7,9 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 import pandas as pd
 
 from analysis.render.text import arm_title, format_points, interval, join_and, number_of
+from analysis.sections.claims import claims_line
+from analysis.sections.one_by_one import one_by_one_findings
+from analysis.sections.rules import small_sentences
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
 from analysis.stats.results import Results
@@ -17,9 +20,11 @@ def findings(results: Results) -> list[str]:
     compared = results.compared
     tested = compared[compared["metric"] == TESTED]
     if tested.empty or not (tested["n"] > 0).any():
-        return ["No arm has results for the same seeds as a baseline: nothing is compared."]
+        nothing = "No arm has results for the same seeds as a baseline: nothing is compared"
+        beside = _one_by_one(results)
+        return [f"{nothing} within cells.", *beside] if beside else [f"{nothing}."]
     if len(set(results.trials["cell"])) == 1:
-        return cell_findings(tested)
+        return cell_findings(tested) + claims_line(tested, ("baseline",))
     sentences = []
     for pooled in results.pooled:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
@@ -32,8 +37,19 @@ def findings(results: Results) -> list[str]:
                     " such a comparison in all of them."
                 )
             sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(part)]
-    return sentences + [
+    sentences += [
         _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
+    ]
+    sentences += claims_line(tested, ("cell", "baseline"), "comparisons of single cells")
+    return sentences + _one_by_one(results)
+
+
+def _one_by_one(results: Results) -> list[str]:
+    labels = dict(zip(results.trials["group"], results.trials["group_label"], strict=True))
+    return [
+        sentence
+        for number, compared in results.one_by_one.items()
+        for sentence in one_by_one_findings(compared, labels[number] if len(labels) > 1 else "")
     ]
 
 
@@ -66,7 +82,7 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
     sure, alike = claimed(family), family["delta_low_holm"].isna()
     sentences = [
         f"{arm_title(row['arm_label'])} has a {'higher' if row['delta'] > 0 else 'lower'} test accuracy than"
-        f" {baseline}: {format_points(row['delta'])} points (adjusted 95 % interval"
+        f" {baseline}: {format_points(row['delta'])} points (Holm-adjusted interval"
         f" {interval(row['delta_low_holm'], row['delta_high_holm'])}, {_n(row['n'], seed)})."
         for row in family[sure].to_dict("records")
     ]
@@ -75,12 +91,13 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
         f" test accuracy in all {row['n']} seeds: without any spread there is no test."
         for row in family[alike].to_dict("records")
     ]
-    unclear = family[~sure & ~alike]
+    sentences += small_sentences(family, baseline)
+    unclear = family[~sure & ~alike & (family["verdict"] != "small")]
     if len(unclear):
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
             f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}: differences"
-            f" from {interval(low, high)} points remain possible (adjusted 95 % intervals, {_n(n, seed)});"
+            f" from {interval(low, high)} points remain possible (Holm-adjusted intervals, {_n(n, seed)});"
             " that is no evidence of equality."
         )
     return sentences

@@ -1,8 +1,7 @@
 """Tables over the cells of a study: by augmentations, by dataset and backbone, effects, and choice of γ."""
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,15 +24,15 @@ from analysis.render.text import (
     spread_text,
 )
 from analysis.sections.cells import bold_caption, entry, settings_note, settings_text
-from analysis.sections.differences import difference_table
-from analysis.stats.comparisons import TESTED, arm_configs, claimed, pooled_values, values_of
+from analysis.sections.many_cells import many_cells
+from analysis.sections.one_by_one import one_by_one_tables
+from analysis.sections.selected import selected_tables
+from analysis.stats.comparisons import TESTED, claimed, pooled_values
 from analysis.stats.factors import Effects
-from analysis.stats.paired import FEWEST, Selected, best, select
+from analysis.stats.paired import FEWEST, best
 from analysis.stats.results import Results
 from analysis.trials import cells_of, groups_of
 from search_spaces.families import LEVEL
-from trainables.arms import Arm, weight_text
-from trainables.trial import TrialConfig
 
 
 def overview(results: Results) -> list[Table]:
@@ -45,13 +44,16 @@ def overview(results: Results) -> list[Table]:
             title = f"{group['group_label'].iloc[0]}: {{}} subsets together"
             tables.append(_by_subset(group, number, results.summary))
             tables += _differences_by_subset(group, number, results.compared)
-            tables += _pooled(results.pooled_by_group[number], f"pooled-{number}", title)
+            tables += many_cells(results.pooled_by_group[number], f"pooled-{number}", title)
             if results.effects[number]:
                 tables.append(_effects(group, number, results.effects[number]))
+            if number in results.one_by_one:
+                label = str(group["group_label"].iloc[0])
+                tables += one_by_one_tables(results.one_by_one[number], number, label)
     if len(groups) > 1:
         tables.append(_by_group(results.trials))
-        tables += _pooled(results.pooled, "pooled-all", "{} cells together")
-    return tables + _selected(results.trials)
+        tables += many_cells(results.pooled, "pooled-all", "{} cells together")
+    return tables + selected_tables(results.trials)
 
 
 def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table:
@@ -120,7 +122,7 @@ def _effects(group: pd.DataFrame, number: int, effects: Effects) -> Table:
     for term in next(iter(effects.values()))[0].index:
         texts = [
             f"{format_points(row['effect'])} ({interval(row['low'], row['high'])})"
-            + (CLAIMED if row["p_holm"] <= LEVEL else "")
+            + (CLAIMED if row["claimed"] else "")
             for row in (table.loc[term] for table, _ in effects.values())
         ]
         rows.append((term.replace(":", f" {TIMES} "), entries(*texts)))
@@ -131,11 +133,12 @@ def _effects(group: pd.DataFrame, number: int, effects: Effects) -> Table:
         corner="Term",
         columns=tuple(difference_title(*column) for column in effects),
         rows=tuple(rows),
-        caption="Effects on test accuracy in points with 95 % intervals, from least squares with a block"
-        " for each seed. Main effect: mean change when the augmentation is switched on, over all settings"
+        caption="Effects on test accuracy in points with 95 % intervals: one contrast a seed, and t over the"
+        f" seeds, n = {span({int(table['n'].iloc[0]) for table, _ in effects.values()})}, which may react"
+        " differently. Main effect: mean change when the augmentation is switched on, over all settings"
         f" of the others; a {TIMES} b: how much larger that of a is with b than without. Columns with"
         f" {MINUS}: effects on the paired difference. {CLAIMED}: p <= {LEVEL} after Holm over the {len(rows)}"
-        " terms of its column; intervals are not adjusted."
+        f" terms of its column, and n >= {FEWEST}; intervals are not adjusted."
         + left_out(", as a trial of them is missing", dropped),
     )
 
@@ -152,14 +155,12 @@ def _by_group(trials: pd.DataFrame) -> Table:
         lost |= set(dropped)
         # An arm that some subsets lack, or label differently, may be better than all others.
         whole = len(values.columns) > 1 and set(values) == set(group["arm_label"])
-        first, others = best(values) if whole else (None, [])
-        if first:
+        bold = best(values) if whole else []
+        if bold:
             counts.append(len(values))
         used = group[group["seed"].isin(values.index)].dropna(subset="run_id").groupby("arm_label")["run_id"]
         shown = {
-            arm: Entry(
-                text=spread_text(list(column)), bold=arm in (first, *others), runs=tuple(used.get_group(arm))
-            )
+            arm: Entry(text=spread_text(list(column)), bold=arm in bold, runs=tuple(used.get_group(arm)))
             for arm, column in values.items()
         }
         row = [shown.get(arm, Entry(text=NO_VALUE)) for arm in arms]
@@ -182,61 +183,3 @@ def _by_group(trials: pd.DataFrame) -> Table:
 
 def _planned(group: pd.DataFrame) -> str:
     return number_of(group["seed"].nunique(), "seed")
-
-
-def _pooled(pooled: Sequence[pd.DataFrame], name: str, title: str) -> list[Table]:
-    """Differences pooled over cells, a table per set of arms; `title` has a place for the number of cells."""
-    tables = []
-    for number, compared in enumerate(pooled):
-        kind = f" ({compared['kind'].iloc[0]})" if compared["kind"].iloc[0] else ""
-        own_name = f"{name}-arms-{number}" if number else name
-        tables.append(difference_table(compared, own_name, title.format(compared["cells"].max()) + kind))
-    return [table for table in tables if table]
-
-
-def _choices(trials: pd.DataFrame) -> Iterator[tuple[str, Selected, list[int]]]:
-    """For each set of arms in a cell that differ in γ > 0 alone: label, result of choosing, dropped seeds."""
-    if "val_acc" not in trials or TESTED not in trials:
-        return
-    for label, cell in trials.groupby("cell_label", sort=False):
-        validation, test = (values_of(cell, metric) for metric in ("val_acc", TESTED))
-        kinds: dict[TrialConfig, list[str]] = {}
-        for arm, trial in arm_configs(cell[cell["gamma"] > 0]).items():
-            if validation[arm].notna().any() and test[arm].notna().any():
-                kinds.setdefault(trial.replace(gamma=1.0, seed=0), []).append(arm)
-        for arms in kinds.values():
-            whole = (validation[arms].notna() & test[arms].notna()).all(axis=1)
-            if len(arms) > 1 and whole.sum() > 1:
-                setting = Arm.parse(arms[0]).setting
-                title = f"{label} ({setting})" if setting else str(label)
-                result = select(validation.loc[whole, arms], test.loc[whole, arms])
-                yield title, result, [int(seed) for seed in whole.index[~whole]]
-
-
-def _selected(trials: pd.DataFrame) -> list[Table]:
-    rows, lost = [], set()
-    for label, selected, dropped in _choices(trials):
-        n = len(selected.test)
-        chosen = ", ".join(
-            f"{_gamma(arm)} ({count} of {n})" for arm, count in Counter(selected.chosen).most_common()
-        )
-        optimistic = f"{100 * selected.optimistic:.1f}", _gamma(selected.optimistic_arm)
-        rows.append((label, entries(spread_text(selected.test.tolist()), f"{n}", chosen, *optimistic)))
-        lost |= set(dropped)
-    table = Table(
-        name="selected",
-        title="What a choice of γ > 0 is worth",
-        corner="Cell",
-        columns=("Selected", "n", "γ (seeds)", "Best on test (optimistic)", "γ"),
-        rows=tuple(rows),
-        caption="Test accuracy in %. Selected: for each seed the γ > 0 with the highest mean validation"
-        " accuracy over the other seeds, mean ± standard deviation over n seeds (of two: the values). Best on"
-        " test: the highest mean; chosen with the images that it is measured on, it is too high: of five γ"
-        " without any effect, the best lies half a standard deviation above their mean at n = 5."
-        + left_out(" where an arm lacks them", lost),
-    )
-    return [table] if rows else []
-
-
-def _gamma(arm: str) -> str:
-    return weight_text(Arm.parse(arm).gamma or 0.0)

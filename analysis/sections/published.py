@@ -58,8 +58,9 @@ def _caption(comparisons: Sequence[PublishedComparison], cell: pd.DataFrame) -> 
     text = "Difference: ours minus published, in points."
     if any(one.predicted for one in comparisons):
         text += (
-            " One more run: where the accuracy of one more seed of ours would lie with 95 %, for published"
-            " single runs and n >= 3; 5 % of them lie outside even if nothing differs."
+            " One more run: where the accuracy of one more seed of ours would lie with 95 %, n >= 3. This"
+            " is held against a published number if it is a single run: 5 % of them lie outside even if"
+            " nothing differs. If it is a mean of several runs, the range is too wide for it."
         )
     if any(np.isnan(one.published["runs"]) for one in comparisons):
         text += " How many runs were published is not known: the difference only."
@@ -85,17 +86,18 @@ def _differences(comparisons: Sequence[PublishedComparison]) -> list[str]:
 
 
 def published_findings(comparisons: Sequence[PublishedComparison], published: Published) -> list[str]:
-    """How many published single-run numbers lie where one more run of ours would; empty without any."""
+    """How many published numbers lie where one more run of ours would, if they are single runs."""
     nearest = nearest_predictions(comparisons)
     if not nearest:
         return []
     inside = sum(one.inside for one in nearest)
     differing = sum(bool(one.differing) for one in nearest)
     return [
-        f"Of {len(nearest)} published single-run accuracies ({published.name}), {inside} lie where one more"
-        " run of ours would lie with 95 %. They share training runs, so this count has no p-value."
+        f"If they are single runs, {inside} of {len(nearest)} published accuracies ({published.name}) lie"
+        " where one more run of ours would lie with 95 %; if they are means of several, that range is too"
+        " wide for them. They share training runs, so this count has no p-value."
         + (
-            f" Ours was trained differently from {differing} of them: the tables say how."
+            f" Ours was trained differently from {differing} of them, or may have been: the tables say how."
             if differing
             else ""
         )

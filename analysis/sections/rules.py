@@ -73,6 +73,6 @@ def small_sentences(family: pd.DataFrame, baseline: str) -> list[str]:
     names = join_and([arm_title(arm) for arm in small["arm_label"]])
     return [
         f"{names} {'differs' if len(small) == 1 else 'differ'} from {baseline} by less than the declared"
-        f" margin of {small['margin'].iloc[0]:g} points of test accuracy (adjusted intervals from"
+        f" margin of {small['margin'].iloc[0]:g} points of test accuracy (Holm-adjusted intervals from"
         f" {interval(low, high)}, n = {span(set(small['n']))})."
     ]

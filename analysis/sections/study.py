@@ -11,12 +11,14 @@ from analysis.sections.caveats import fixed_section, open_section, provenance_se
 from analysis.sections.cells import cell_sections
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
+from analysis.sections.generality import generality_tables
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
 from analysis.sections.rules import rule_sentences
+from analysis.sections.seeds_needed import seeds_section
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
-from analysis.trials import cells_of, finished, groups_of
+from analysis.trials import cell_labels, cells_of, finished, groups_of
 from search_spaces import Selection
 from study.ledger.ledger import Ledger
 from trainables.catalogue import TERMS
@@ -31,7 +33,12 @@ def study_report(
     tables = tuple(published_tables(matched, trials, published))
     by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
-    cells = cell_sections(results, figures)
+    cells = [
+        replace(section, tables=section.tables + generality_tables(results, number, label))
+        for section, (number, label) in zip(
+            cell_sections(results, figures), cell_labels(trials).items(), strict=True
+        )
+    ]
     whole = tuple(study_figures(results, cache))
     sections = [
         _overview(results, whole if len(cells) > 1 else (), ledger, cache),
@@ -42,6 +49,7 @@ def study_report(
         replace(cells[0], id="cells", short_title="Results", figures=cells[0].figures + whole)
         if len(cells) == 1
         else Section(id="cells", title="Cells", parts=tuple(cells)),
+        seeds_section(results),
         open_section(trials),
         fixed_section(selection.trials, "Every trial"),
         provenance_section(selection, trials, ledger.experiment),
@@ -78,8 +86,9 @@ def _note(trials: pd.DataFrame) -> str:
     return (
         f"CE: one view, cross-entropy alone. γ: weight of the {terms} term beside the cross-entropies of two"
         " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
-        " replicates: arms are compared seed by seed. An interval adjusted after Holm excludes zero exactly"
-        " where the adjusted p is at most 0.05."
+        " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds, trained"
+        " and tested on these same images. A Holm-adjusted interval excludes zero exactly where the adjusted"
+        " p is at most 0.05: it says which arms differ, and is not one of several intervals that hold at once."
     )
 
 

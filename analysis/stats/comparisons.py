@@ -1,33 +1,28 @@
-"""The paired comparisons of a study: by cell, family of baselines and metric, and pooled over cells."""
+"""The paired comparisons of a study, by cell, family of baselines and metric."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.stats.paired import (
-    COLUMNS,
-    FEWEST,
-    LEVEL,
-    Vector,
-    compare,
-    describe_differences,
-    pool,
-    verdicts,
-)
+from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, describe_differences, pool, verdicts
 from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
 from search_spaces.seeds import SeedPlan
 from trainables import metrics
-from trainables.arms import CE, Arm
+from trainables.arms import CE
 from trainables.metrics import ACCURACIES
-from trainables.trial import ARM_FIELDS, TrialConfig, format_value, two_views
+from trainables.trial import TrialConfig, format_value, two_views
 
 TESTED = metrics.TESTED
 """The only metric with p-values; the others are descriptive."""
-_ADJUSTED = ("p_t", "p", "p_holm", "p_sign_flip", "p_floor", "delta_low_holm", "delta_high_holm")
+_ADJUSTED = (
+    *("p_t", "p", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
+    *("delta_low_holm", "delta_high_holm"),
+)
 """Columns of the tested metric alone."""
 _PLANNED = ("planned", "planned_on", "margin")
 _ABOUT = ("dataset", "backbone", "augmentations", "arm", "gamma")
@@ -160,19 +155,28 @@ def comparisons(trials: pd.DataFrame, groups: Iterable[ComparedArms] | None = No
                             "baseline_label": against,
                             "dropped": dropped,
                             "seeds": group.seeds,
-                            **_planned(plan),
+                            **planned_columns(plan),
                             "verdict": judged[i],
                         }
                     )
     return pd.DataFrame(rows, columns=[*_COLUMNS, *COLUMNS, "dropped", "seeds", *_PLANNED, "verdict"])
 
 
-def _planned(plan: SeedPlan | None) -> dict[str, object]:
+def planned_columns(plan: SeedPlan | None) -> dict[str, Any]:
     """What was planned, as columns: `3` or `3..12` seeds, declared on which day, with which margin."""
     if plan is None:
         return dict.fromkeys(_PLANNED)
     day = f"{plan.date} (adopted)" if plan.adopted else plan.date
     return dict(zip(_PLANNED, (str(plan), day, plan.margin), strict=True))
+
+
+def shared_rule(groups: Sequence[ComparedArms]) -> tuple[Rule, SeedPlan | None, int]:
+    """What holds for several cells together: the rule, their plan if they have the same, and fewest seeds."""
+    plans, seeds = {group.plan for group in groups}, min(group.seeds for group in groups)
+    if len(plans) > 1:
+        return Rule(name="anytime"), None, seeds
+    (plan,) = plans
+    return rule_for(plan, seeds), plan, seeds
 
 
 def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, Vector, str]]:
@@ -193,96 +197,3 @@ def claimed(compared: pd.DataFrame) -> pd.Series:
     """Which comparisons allow a claim: the adjusted interval excludes zero, and n is large enough."""
     beyond = (compared["delta_low_holm"] > 0) | (compared["delta_high_holm"] < 0)
     return beyond & (compared["p_holm"] <= LEVEL) & (compared["n"] >= FEWEST)
-
-
-def pooled_comparisons(trials: pd.DataFrame, among: Collection[int] | None = None) -> list[pd.DataFrame]:
-    """Compare arms with their baselines over all cells that have the same arms, in test accuracy.
-
-    Arms are the same if all their fields are, whatever their labels in their cells. If the numbers of cells
-    are given (`among`), only these are pooled; controls elsewhere may be in others.
-
-    Returns:
-        For each set of arms that at least two cells have, one row per arm × baseline: `arm_label, baseline,
-        baseline_label, cells` (how many), `kind` (what distinguishes these cells from those of the other
-        sets; empty for a single set), the columns of `analysis.stats.paired.compare` and `dropped`.
-    """
-    if TESTED not in trials:
-        return []
-    sources = [group for group in compared_arms(trials) if among is None or group.cell in among]
-    same = _same_arms(sources)
-    sets: dict[object, dict[str, list[ComparedArms]]] = {}
-    for group in sources:
-        for baseline in group.families:
-            sets.setdefault(same[group.cell], {}).setdefault(baseline, []).append(group)
-    pooled: list[tuple[pd.DataFrame, list[ComparedArms]]] = []
-    for by_baseline in sets.values():
-        tables = [_pooled(members, baseline) for baseline, members in by_baseline.items() if len(members) > 1]
-        if tables:
-            members = [group for groups in by_baseline.values() for group in groups]
-            pooled.append((pd.concat(tables, ignore_index=True), members))
-    kinds = _kinds([members for _, members in pooled])
-    return [table.assign(kind=kind) for (table, _), kind in zip(pooled, kinds, strict=True)]
-
-
-def _kinds(sets: Sequence[Sequence[ComparedArms]]) -> list[str]:
-    """What distinguishes sets of cells: `unlabeled_size 5000`, else their arms, else the cells themselves."""
-    if len(sets) < 2:
-        return [""] * len(sets)
-    used = [_used_values(members) for members in sets]
-    differing = [name for name in ARM_FIELDS if len({values.get(name) for values in used}) > 1]
-    texts = [", ".join(f"{name} {values[name]}" for name in differing if name in values) for values in used]
-    arms = [f"arms {', '.join(Arm.parse(arm).title for arm in members[0].configs)}" for members in sets]
-    texts = [text if texts.count(text) == 1 and text else arms[i] for i, text in enumerate(texts)]
-    cells = [dict.fromkeys(group.trials["cell_label"].iloc[0] for group in members) for members in sets]
-    return [text if texts.count(text) == 1 else ", ".join(cells[i]) for i, text in enumerate(texts)]
-
-
-def _used_values(members: Sequence[ComparedArms]) -> dict[str, str]:
-    """The values of each field in the arms of these cells that use it, as text; not method and γ."""
-    values: dict[str, set[str]] = {}
-    for trial in (trial for group in members for trial in group.configs.values()):
-        for name in ARM_FIELDS:
-            if name not in ("method", "gamma") and trial.uses(name):
-                values.setdefault(name, set()).add(format_value(getattr(trial, name)))
-    return {name: "/".join(sorted(texts)) for name, texts in values.items()}
-
-
-def _pooled(members: Sequence[ComparedArms], baseline: str) -> pd.DataFrame:
-    """One family over several cells."""
-    pairs = members[0].families[baseline]
-    values, dropped = pool([values_of(group.trials, TESTED) for group in members])
-    plans = {group.plan for group in members}
-    seeds, plan = min(group.seeds for group in members), members[0].plan
-    rule = rule_for(plan, seeds) if len(plans) == 1 else Rule(name="anytime")
-    table = compare(values, pairs, rule).rename_axis("arm_label").reset_index()
-    planned = pd.DataFrame([_planned(plan if len(plans) == 1 else None)] * len(table))
-    table = pd.concat([table, planned], axis="columns")
-    columns = {str(name): column.to_numpy() for name, column in table.items()}
-    return table.assign(
-        seeds=seeds,
-        verdict=verdicts(columns, plan.margin if plan and len(plans) == 1 else None),
-        baseline=baseline,
-        baseline_label=list(pairs.values()),
-        cells=len(members),
-        dropped=" ".join(map(str, dropped)),
-    )
-
-
-def _same_arms(sources: Sequence[ComparedArms]) -> dict[int, object]:
-    """For each cell a value that is equal for cells with the same arms.
-
-    Where no arm uses `views`, its value means nothing: such a cell belongs to the others, unless these have
-    several kinds of views themselves.
-    """
-    others = [name for name in ARM_FIELDS if name != "views"]
-    kinds: dict[int, tuple[Hashable, Hashable]] = {}
-    for group in sources:
-        if group.cell not in kinds:  # the first has the cell's own arms
-            configs = [group.configs[arm] for arm in sorted(group.configs)]
-            arms = tuple((trial.arm, *(getattr(trial, name) for name in others)) for trial in configs)
-            differing = any(trial.uses("views") for trial in configs)
-            kinds[group.cell] = arms, tuple(trial.views for trial in configs) if differing else None
-    views_of: dict[Hashable, set[Hashable]] = {}
-    for own, views in kinds.values():
-        views_of.setdefault(own, set()).update([views] if views else [])
-    return {cell: (own, views if len(views_of[own]) > 1 else None) for cell, (own, views) in kinds.items()}

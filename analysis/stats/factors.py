@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from analysis.stats.comparisons import TESTED, arm_configs, values_of
-from analysis.stats.paired import holm
+from analysis.stats.comparisons import TESTED, arm_configs, compared_arms, shared_rule, values_of
+from analysis.stats.paired import FEWEST, describe_differences
+from analysis.stats.sequential import FIXED, Rule
 from search_spaces.families import LEVEL, families
 from trainables.arms import CONTROL
 from trainables.catalogue import AUGMENTATIONS
@@ -18,42 +20,57 @@ Effects = dict[Column, tuple[pd.DataFrame, list[int]]]
 """Effects of the augmentations by column, with the seeds that are left out."""
 
 
-def effects(values: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
-    """Main effects of switches and their interactions, with a block per seed.
+def effects(values: pd.DataFrame, factors: Sequence[str], rule: Rule = FIXED) -> pd.DataFrame:
+    """Main effects of switches and their interactions: one contrast a seed, and a t-test over seeds.
 
-    Least squares of `value ~ seed + (all factors)**2`, each switch coded ∓ ½: a main effect is the mean
-    change when it is switched on; an interaction, how much larger that change is with the other on than off.
+    A main effect is the mean change when a switch is turned on, over all settings of the others; an
+    interaction, how much larger that change is with the other switch on than off. In each seed it is the
+    coefficient of the least squares of `value ~ (all factors)**2`, each switch coded ∓ ½. Seeds are the
+    replicates: mean ± t(n - 1) · SD / √n over their contrasts (or by another `rule`),
+    which holds where seeds react differently to a factor. One
+    residual variance for all trials would not, as it takes such reactions to be the same.
+
     `values` has a row per trial: `seed`, `value`, and a bool column for each of the `factors`; every
     combination of switches for every seed.
 
     Returns:
-        One row per term (`rrc`, `rrc:hflip`), with `effect`, `low`, `high` (95 %), `p`, `p_holm` over all
-        terms.
+        One row per term (`rrc`, `rrc:hflip`), with `n` seeds, `effect`, `low`, `high` (95 %), `p`, `p_holm`
+        over all terms, and `claimed`: p_holm is at most 0.05, with at least three seeds. NaN without spread.
 
     Raises:
-        ValueError: combinations are missing or duplicated: the effects would depend on each other.
+        ValueError: combinations are missing or duplicated: the effects would depend on each other; or there
+            are fewer than two seeds.
     """
-    import statsmodels.api as sm
-
     cells = values.groupby(["seed", *factors])["value"].count()
-    expected = values["seed"].nunique() * 2 ** len(factors)
+    n = values["seed"].nunique()
+    expected = n * 2 ** len(factors)
     if len(cells) != expected or (cells != 1).any() or values["value"].isna().any():
         raise ValueError(
             f"effects take every combination of {', '.join(factors)} once for every seed: {expected} trials,"
             f" got {int(values['value'].notna().sum())}"
         )
-    switches = values[list(factors)].astype(float) - 0.5
-    terms = [(name,) for name in factors] + list(itertools.combinations(factors, 2))
-    design = pd.DataFrame({":".join(term): switches[list(term)].prod(axis="columns") for term in terms})
-    blocks = pd.get_dummies(values["seed"], prefix="seed", dtype=float)
-    names = list(design.columns)
-    if len(values) <= len(names) + blocks.shape[1]:
-        raise ValueError(f"{len(values)} trials are too few for {len(names)} terms: take more seeds")
-    fit = sm.OLS(values["value"], design.join(blocks)).fit()
-    bounds = fit.conf_int(alpha=LEVEL)
-    table = pd.DataFrame({"effect": fit.params, "low": bounds[0], "high": bounds[1], "p": fit.pvalues})
-    table = table.loc[names]
-    return table.assign(p_holm=holm(table["p"].to_numpy(float))).rename_axis("term")
+    if n < 2:
+        raise ValueError(f"effects take at least two seeds, got {n}: seeds are the replicates")
+    ordered = values.sort_values(["seed", *factors])
+    switches = ordered[list(factors)].head(2 ** len(factors)).to_numpy(float) - 0.5
+    terms = [(i,) for i in range(len(factors))] + list(itertools.combinations(range(len(factors)), 2))
+    design = np.column_stack([switches[:, list(term)].prod(axis=1) for term in terms])
+    # The columns of a complete design are orthogonal: least squares is a projection onto each.
+    contrasts = ordered["value"].to_numpy(float).reshape(n, -1) @ design / (design**2).sum(axis=0)
+    found = describe_differences(contrasts, rule)
+    names = [":".join(factors[i] for i in term) for term in terms]
+    table = pd.DataFrame(
+        {
+            "n": n,
+            "effect": found["delta"],
+            "low": found["delta_low"],
+            "high": found["delta_high"],
+            "p": found["p"],
+            "p_holm": found["p_holm"],
+        },
+        index=pd.Index(names, name="term"),
+    )
+    return table.assign(claimed=(table["p_holm"] <= LEVEL) & (n >= FEWEST))
 
 
 def effects_of(group: pd.DataFrame) -> Effects:
@@ -63,14 +80,32 @@ def effects_of(group: pd.DataFrame) -> Effects:
         For each arm, and for each γ > 0 minus its control: the table of `effects`, and the seeds that are
         left out because one of their trials is missing. Empty if combinations were not planned.
     """
-    subsets = [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
+    subsets = subsets_of(group)
     used = frozenset().union(*subsets)
     factors = [name for name in AUGMENTATIONS if name in used]
-    if len(factors) < 2 or len(subsets) != 2 ** len(factors) or TESTED not in group:
+    if len(factors) < 2 or len(subsets) != 2 ** len(factors):
+        return {}
+    rule, _, _ = shared_rule(list(compared_arms(group)))
+    columns = accuracies_by_subset(group)
+    return {
+        column: fitted
+        for column, by_subset in columns.items()
+        if len(by_subset) == len(subsets) and (fitted := _fit(by_subset, factors, rule))
+    }
+
+
+def subsets_of(group: pd.DataFrame) -> list[frozenset[str]]:
+    """The subsets of augmentations of the cells of a group, one each, in their order."""
+    return [frozenset(text.split("+")) - {"none"} for text in dict.fromkeys(group["augmentations"])]
+
+
+def accuracies_by_subset(group: pd.DataFrame) -> dict[Column, dict[frozenset[str], pd.Series]]:
+    """Test accuracy by seed, for each arm and each γ > 0 minus its control, and each subset that has them."""
+    if TESTED not in group:
         return {}
     values = {
         subset: values_of(cell, TESTED)
-        for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets, strict=True)
+        for (_, cell), subset in zip(group.groupby("cell", sort=False), subsets_of(group), strict=True)
     }
     about = _arms_of_one_kind(group)
     columns: dict[Column, dict[frozenset[str], pd.Series]] = {
@@ -79,11 +114,7 @@ def effects_of(group: pd.DataFrame) -> Effects:
     for arm, control in families(about).get(CONTROL, {}).items():
         both = {s: v[arm] - v[control] for s, v in values.items() if arm in v and control in v}
         columns[arm, control] = both
-    return {
-        column: fitted
-        for column, by_subset in columns.items()
-        if len(by_subset) == len(subsets) and (fitted := _fit(by_subset, factors))
-    }
+    return columns
 
 
 def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
@@ -98,16 +129,15 @@ def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
 
 
 def _fit(
-    by_subset: dict[frozenset[str], pd.Series], factors: list[str]
+    by_subset: dict[frozenset[str], pd.Series], factors: list[str], rule: Rule
 ) -> tuple[pd.DataFrame, list[int]] | None:
     wide = pd.DataFrame(by_subset)
     whole = wide.dropna()
-    terms = len(factors) + len(list(itertools.combinations(factors, 2)))
-    if len(whole) < 2 or len(whole) * (wide.shape[1] - 1) <= terms:
-        return None  # too few trials for so many terms
+    if len(whole) < 2:
+        return None
     tables = [
         pd.DataFrame({"seed": whole.index, "value": column, **{name: name in subset for name in factors}})
         for subset, column in zip(by_subset, whole.to_numpy().T, strict=True)
     ]
     dropped = [int(seed) for seed in wide.index if seed not in whole.index]
-    return effects(pd.concat(tables, ignore_index=True), factors), dropped
+    return effects(pd.concat(tables, ignore_index=True), factors, rule), dropped

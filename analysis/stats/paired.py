@@ -1,4 +1,4 @@
-"""Comparing arms that are paired by seed: tests, intervals, and what a choice of γ is worth.
+"""Comparing arms that are paired by seed: tests and intervals.
 
 Values are a frame of one metric in one cell: a row per seed, a column per arm, NaN where a trial has no
 result. A difference is always arm minus baseline, seed by seed; its unit is the metric's. With differences d
@@ -6,8 +6,8 @@ of n seeds:
 
 - paired t: mean(d) ± t(n - 1) · SD(d) / √n with ddof = 1 (Student 1908), two-sided, where the number of
   seeds is the planned one; else a rule that allows for several looks (`analysis.stats.sequential`);
-- sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, which needs no
-  normal distribution but cannot be smaller than 2 / 2ⁿ (above 16 seeds: of 99,999 random patterns);
+- sign-flip: the share of all 2ⁿ patterns of signs under which |mean(d)| is at least as large, of each arm by
+  itself and of all arms of a family jointly (`analysis.stats.sign_flips`);
 - Holm (1979) over the m arms of a cell that are compared with one baseline, planned ones whose trials are
   missing included: the family does not shrink because trials fail. An adjusted interval has the level
   1 - α · p / p_holm, so that it excludes zero exactly where p_holm <= α.
@@ -15,23 +15,19 @@ of n seeds:
 Differences without any spread (possible with few test images) have no t and no interval.
 """
 
-import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
 
+from analysis.stats.improvement import improvement
 from analysis.stats.sequential import FIXED, Rule, t_p
-from search_spaces.families import EXACT, LEVEL, RANDOM_PATTERNS, smallest_p
+from analysis.stats.sign_flips import sign_flips
+from search_spaces.families import LEVEL, smallest_p
 from search_spaces.seeds import FEWEST
-
-SMALLEST_FOR_BOLD = 6
-"""Fewest seeds with which arms that are not distinguishable from the best one are marked like it."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -55,9 +51,10 @@ def compare(values: pd.DataFrame, baseline: str | Mapping[str, str], rule: Rule 
     Returns:
         One row an arm, in the order of `values` or of the mapping: `n`, `delta` (mean difference),
         `delta_low`, `delta_high`, `delta_low_holm`, `delta_high_holm`, `wins` (seeds in which the arm is
-        higher), `p_t` (of a t-test at this n alone), `rule`, `p` and `p_holm` (by that rule, as the
-        intervals), `p_sign_flip`, `p_floor` (the smallest possible `p_sign_flip`). NaN where n is too small
-        or there is no spread.
+        higher), `improvement`, `improvement_low`, `improvement_high` (`analysis.stats.improvement`), `p_t`
+        (of a t-test at this n alone), `rule`, `p` and `p_holm` (by that rule, as the intervals),
+        `p_sign_flip`, `p_sign_flip_joint` (over the arms of the family), `p_floor` (the smallest possible p
+        of sign flips, also jointly). NaN where n is too small or there is no spread.
     """
     if isinstance(baseline, str):
         baseline = {arm: baseline for arm in values.columns if arm != baseline}
@@ -85,6 +82,8 @@ def describe_differences(differences: Vector, rule: Rule = FIXED) -> dict[str, V
     for name, column in _tests(differences[:, present], rule).items():
         columns[name][present] = column
     columns |= adjust(differences, rule)
+    # Missing arms keep their share of the level: the family does not shrink because trials fail.
+    columns["p_sign_flip_joint"] = np.minimum(columns["p_sign_flip_joint"] * count / max(present.sum(), 1), 1)
     columns |= {name: np.nan_to_num(columns[name]).astype(int) for name in ("n", "wins")}
     return {**{name: columns[name] for name in COLUMNS}, "rule": np.full(count, rule.name, object)}
 
@@ -109,7 +108,8 @@ def adjust(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
 
 COLUMNS = (
     *("n", "delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm", "wins"),
-    *("p_t", "rule", "p", "p_holm", "p_sign_flip", "p_floor"),
+    *("improvement", "improvement_low", "improvement_high"),
+    *("p_t", "rule", "p", "p_holm", "p_sign_flip", "p_sign_flip_joint", "p_floor"),
 )
 
 
@@ -139,33 +139,6 @@ def holm(p: Vector) -> Vector:
     return adjusted
 
 
-def sign_flip(differences: Vector) -> Vector:
-    """Two-sided p-values (m,) of the means of paired differences (n, m) under random signs; NaN for n = 0.
-
-    Exact up to n = 16: all 2ⁿ patterns; above, 99,999 random ones with a fixed seed and the observed one.
-    """
-    n, m = differences.shape
-    if n == 0:
-        return np.full(m, np.nan)
-    # Not scipy's permutation_test: it draws new random patterns for every column.
-    signs = _signs(n)
-    p = np.empty(m)
-    for some in range(0, m, 16):  # 100,000 sums each
-        d = differences[:, some : some + 16]
-        # Sums of the same numbers in another order differ in the last bits.
-        p[some : some + 16] = np.mean(np.abs(signs @ d) >= np.abs(d.sum(axis=0)) * (1 - 1e-12), axis=0)
-    return p
-
-
-@functools.lru_cache(maxsize=4)
-def _signs(n: int) -> Vector:
-    """Patterns of n signs, one a row: all 2ⁿ, or for more than `EXACT` the observed one and random ones."""
-    if n <= EXACT:
-        return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-    drawn = np.random.default_rng(0).choice((1.0, -1.0), (RANDOM_PATTERNS, n))
-    return np.vstack([np.ones(n), drawn])
-
-
 def _tests(d: Vector, rule: Rule) -> dict[str, Vector]:
     """Statistics of paired differences (n, m), column by column: (m,) each."""
     n, m = d.shape
@@ -176,8 +149,9 @@ def _tests(d: Vector, rule: Rule) -> dict[str, Vector]:
         "delta_low": low,
         "delta_high": high,
         "wins": (d > 0).sum(axis=0),
+        **improvement(d),
         "p_t": t_p(d),
-        "p_sign_flip": sign_flip(d),
+        **sign_flips(d),
         "p_floor": np.full(m, smallest_p(n) if n else np.nan),
     }
 
@@ -203,66 +177,14 @@ def pool(cells: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[int]]:
     return mean.loc[whole.index].assign(**dict.fromkeys(empty, np.nan))[arms], dropped
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selected:
-    """The chosen arm and its test value, by seed; and the highest mean test value of an arm.
+def best(values: pd.DataFrame) -> list[str]:
+    """The arm with the highest mean, then those whose mean is the same as printed: one decimal of a per cent.
 
-    That arm is chosen on the test images: its value is too high.
+    `values` (seeds × arms) are fractions, without seeds that only some arms have. An arm without any value
+    is never among the best. Which arms differ is not said here: that takes `compare`.
     """
-
-    chosen: pd.Series
-    test: pd.Series
-    optimistic: float
-    optimistic_arm: str
-
-
-def select(validation: pd.DataFrame, test: pd.DataFrame) -> Selected:
-    """Choose an arm for each seed by mean validation value over the *other* seeds.
-
-    Neither the test images nor the seed's own validation images influence what is reported for it. Ties go
-    to the first arm. Both frames are seeds × candidate arms.
-
-    Raises:
-        ValueError: fewer than two seeds, or a value is missing.
-    """
-    if len(validation) < 2:
-        raise ValueError(f"choosing by the other seeds takes at least two seeds, got {len(validation)}")
-    test = test.loc[validation.index, validation.columns]
-    if validation.isna().to_numpy().any() or test.isna().to_numpy().any():
-        raise ValueError("an arm has no result for a seed")
-    chosen = pd.Series({seed: validation.drop(index=seed).mean().idxmax() for seed in validation.index})
-    reported = pd.Series(
-        [test[arm].loc[seed] for seed, arm in zip(test.index, chosen, strict=True)], test.index
-    )
-    means = test.mean()
-    return Selected(
-        chosen=chosen, test=reported, optimistic=float(means.max()), optimistic_arm=str(means.idxmax())
-    )
-
-
-def best(values: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The arm with the highest mean, and those that are not distinguishable from it, which is not "equal".
-
-    `values` are seeds × arms, without seeds that only some arms have.
-
-    Returns:
-        The best arm (None without any value), and the others whose paired difference to it is not significant
-        after Holm over all pairs of arms; below six seeds, too few to distinguish arms, none.
-    """
-    arms = [arm for arm in values.columns if values[arm].notna().any()]
-    if not arms:
-        return None, []
-    first = str(values[arms].mean().idxmax())
-    pairs = list(itertools.combinations(arms, 2))
-    if len(values.dropna(subset=arms)) < SMALLEST_FOR_BOLD or not pairs:
-        return first, []
-    whole = values[arms].dropna()
-    d = np.column_stack([whole[a] - whole[b] for a, b in pairs])
-    adjusted = dict(zip(pairs, holm(t_p(d)), strict=True))
-    alike = [
-        a if b == first else b for (a, b), value in adjusted.items() if first in (a, b) and not value <= LEVEL
-    ]
-    return first, alike
+    means = values.mean().dropna().sort_values(ascending=False, kind="stable")
+    return [str(arm) for arm, mean in means.items() if f"{100 * mean:.1f}" == f"{100 * means.iloc[0]:.1f}"]
 
 
 def prediction_interval(values: Vector) -> tuple[float, float]:

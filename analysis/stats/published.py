@@ -27,7 +27,7 @@ class Published:
     """Numbers from elsewhere, under the name of their file.
 
     The rows have the columns `REQUIRED` (accuracies in per cent; `runs` NaN if unknown), and fields of
-    `TrialConfig` as text, with the published settings.
+    `TrialConfig` as text, with the published settings, empty where the source does not say.
     """
 
     name: str
@@ -92,7 +92,9 @@ class PublishedComparison:
     """A published number (a row of its file) beside one of ours (a row of `summarise`).
 
     One more run of ours lies in `predicted` with 95 % probability, in per cent; None unless the published
-    number is a single run's and there are enough seeds. `differing` fields: `epochs` -> `10, published 1000`.
+    number counts as a single run's and there are enough seeds. `differing` fields: `epochs` -> `10, published
+    1000`; where the source does not say, those that are not our default: `precision` -> `bf16, published
+    unknown`.
     """
 
     published: Mapping[Hashable, Any]
@@ -119,7 +121,7 @@ def match_published(
             published=row,
             ours=place,
             predicted=_predict(row, place),
-            differing=_differing(fields.loc[(place["cell"], place["arm_label"])], _config(row), settings),
+            differing=_differing(fields.loc[(place["cell"], place["arm_label"])], row, settings),
         )
         for row in published.rows.to_dict("records")
         if (matches := ours.get(tuple(row[name] for name in (*cell, "arm", "metric")))) is not None
@@ -128,9 +130,15 @@ def match_published(
 
 
 def _config(row: Mapping[Hashable, Any]) -> TrialConfig:
-    """What was trained, with fields that do not matter for the arm at their defaults."""
-    fields = {str(name): parse_value(str(name), row[name]) for name in row if name in FIELDS}
+    """What was trained; fields that do not matter for the arm, or are not told, at their defaults."""
+    told = [str(name) for name in row if name in FIELDS and name not in _unsaid(row)]
+    fields = {name: parse_value(name, row[name]) for name in told}
     return TrialConfig(**{**fields, **Arm.parse(row["arm"]).fields, "seed": 0})
+
+
+def _unsaid(row: Mapping[Hashable, Any]) -> set[str]:
+    """The settings that the source does not tell."""
+    return {str(name) for name, text in row.items() if name not in REQUIRED and text == ""}
 
 
 def _predict(row: Mapping[Hashable, Any], place: pd.Series) -> tuple[float, float] | None:
@@ -138,12 +146,14 @@ def _predict(row: Mapping[Hashable, Any], place: pd.Series) -> tuple[float, floa
     return prediction_interval(values) if row["runs"] == 1 and len(values) >= FEWEST else None
 
 
-def _differing(here: pd.Series, there: TrialConfig, settings: Sequence[str]) -> dict[str, str]:
+def _differing(here: pd.Series, row: Mapping[Hashable, Any], settings: Sequence[str]) -> dict[str, str]:
+    there, unsaid = _config(row), _unsaid(row)
     differing = {}
     for name in settings:
         ours, published = None if pd.isna(here[name]) else here[name], getattr(there, name)
         if ours != published:
-            differing[name] = f"{_value_text(ours)}, published {_value_text(published)}"
+            text = "unknown" if name in unsaid else _value_text(published)
+            differing[name] = f"{_value_text(ours)}, published {text}"
     return differing
 
 
@@ -152,7 +162,7 @@ def _value_text(value: object) -> str:
 
 
 def nearest_predictions(comparisons: Sequence[PublishedComparison]) -> list[PublishedComparison]:
-    """One comparison for each published single-run number.
+    """One comparison for each published number that counts as a single run's.
 
     If several of ours match, the one with the fewest differing fields, and of these the first.
     """

@@ -18,8 +18,8 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
         One row per `cell`, arm (`arm`, `arm_label`) and `metric`, with `dataset`, `backbone`,
         `augmentations`, `gamma`; `mean` and `std` (ddof = 1, NaN for one seed) are fractions; `n` values, of
         `finished` and of `planned` trials; `values` by seed and `run_ids` as text with spaces between.
-        `best`, in rows of test accuracy: whether the arm has the highest mean over the `shared` seeds that
-        all arms of the cell have, or is not distinguishable from that arm.
+        `best`, in rows of test accuracy: whether the arm has the highest mean, as printed, over the `shared`
+        seeds that all arms of the cell have.
     """
     metrics = [*ACCURACIES, *(name for name in metric_names(trials) if name not in ACCURACIES)]
     trials = trials.reindex(columns=[*trials.columns, *(name for name in ACCURACIES if name not in trials)])
@@ -60,5 +60,4 @@ def best_arms(cell: pd.DataFrame) -> tuple[list[str], int]:
     values, _ = common_seeds(values_of(cell, TESTED))
     if values.notna().any().sum() < 2:
         return [], len(values)  # there is nothing to be better than
-    first, alike = best(values)
-    return ([] if first is None else [first, *alike]), len(values)
+    return best(values), len(values)

@@ -157,6 +157,16 @@ def describe(
     return lines
 
 
+def describe_time(forecast: Forecast, trials: Sequence[TrialConfig], *, slots: int | None) -> str:
+    """`1 h 02 min, 2 trials at once`; empty where something is not known."""
+    expected = [forecast.seconds(trial) for trial in trials]
+    known = [seconds for seconds in expected if seconds is not None]
+    if not slots or len(known) < len(expected):
+        return ""
+    side_by_side = f"{slots} trials at once" if slots > 1 else "one trial at a time"
+    return f"{format_duration(wall_seconds(known, slots))}, {side_by_side}"
+
+
 def wall_seconds(seconds: Iterable[float], slots: int) -> float:
     """How long trials take together: each begins, in this order, as soon as a slot is free."""
     free = [0.0] * slots

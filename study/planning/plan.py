@@ -9,7 +9,7 @@ from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, s
 from search_spaces.names import arm_labels, arm_settings, varying_fields
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.arms import CE
-from trainables.trial import TrialConfig, format_value, two_views
+from trainables.trial import TrialConfig, format_value
 
 MAX_LISTED_SUBSETS = 8
 """A line of the plan lists up to so many subsets of augmentations."""
@@ -41,6 +41,11 @@ class Plan:
         """The trials that a run would train, in the selection's order, half-done ones first."""
         wanted = {*self.new, *(self.failed if retry_failed else ()), *(self.stale if rerun_stale else ())}
         return self.half_done + tuple(trial for trial in self.selection.trials if trial in wanted)
+
+    @property
+    def finished(self) -> list[TrialRecord]:
+        """The records of the trials that are done."""
+        return [self.records[trial.key] for trial in self.done]
 
     @property
     def complete(self) -> bool:
@@ -123,10 +128,10 @@ def _cells(plan: Plan, to_run: tuple[TrialConfig, ...]) -> list[str]:
 
 
 def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
-    """The smallest p-value that the seeds allow in the largest family, and how many seeds allow 0.05.
+    """The smallest p-value that the seeds of every family allow, and how many seeds allow 0.05.
 
-    In the sign-flip test n paired differences have 2**n sign patterns, so two-sided p >= 2 / 2**n, and m
-    times that after Holm's correction for the m comparisons of a family.
+    In the joint sign-flip test n paired differences have 2**n patterns of signs, so two-sided p >= 2 / 2**n,
+    whatever the number of arms.
     """
     labels = arm_labels(trials)
     cells: dict[tuple[object, ...], dict[str, list[TrialConfig]]] = {}
@@ -134,25 +139,22 @@ def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
         cells.setdefault(trial.cell, {}).setdefault(labels[trial], []).append(trial)
     examples = {cell: {label: members[0] for label, members in arms.items()} for cell, arms in cells.items()}
     elsewhere = controls_elsewhere(examples)
-    sizes: list[tuple[int, int]] = []  # comparisons and seeds of each family
+    counts: list[int] = []  # seeds of each family
     for cell, arms in cells.items():
         # Only seeds that every arm has are compared.
         seeds = set.intersection(*({t.seed for t in members} for members in arms.values()))
-        sizes += [(len(compared), len(seeds)) for compared in families(examples[cell]).values()]
-        with_two_views = sum(map(two_views, examples[cell].values()))
+        counts += [len(seeds)] * len(families(examples[cell]))
         for other in elsewhere.get(cell, {}).values():
-            sizes.append((with_two_views, len(seeds & {trial.seed for trial in cells[other][CE]})))
-    sizes = [(m, n) for m, n in sizes if n]
-    if not sizes:
+            counts.append(len(seeds & {trial.seed for trial in cells[other][CE]}))
+    counts = [n for n in counts if n]
+    if not counts:
         return []
-    m, n = max(sizes, key=lambda size: (size[0], -size[1]))  # of equally large ones that with fewest seeds
-    enough = next((count for count in range(1, EXACT + 1) if m * smallest_p(count) <= LEVEL), EXACT + 1)
-    floor = f"{min(1, m * smallest_p(n)):.2g}"
+    n = min(counts)
+    enough = next(count for count in range(1, EXACT + 1) if smallest_p(count) <= LEVEL)
     exact = "an exact" if n <= EXACT else "a"
-    holm = f" after Holm over {m} comparisons" if m > 1 else ""
     needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
     allow = "1 seed allows" if n == 1 else f"{n} seeds allow"
-    return [f"{allow} {exact} sign-flip p of {floor} at best{holm}{needed}"]
+    return [f"{allow} {exact} sign-flip p of {smallest_p(n):.2g} at best, for any number of arms{needed}"]
 
 
 def _subsets(texts: Sequence[str]) -> str:
