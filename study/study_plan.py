@@ -55,8 +55,7 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     )
     lines = describe(plan, **invocation.rerun)
     lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
-    finished = [plan.records[trial.key] for trial in plan.done]
-    lines += weights.describe(invocation.args, list(to_run), finished, invocation.data_dir)
+    lines += weights.describe(invocation.args, list(to_run), plan.finished, invocation.data_dir)
     return StudyPlan(state=plan, to_run=to_run, forecast=expected, records=records, lines=lines)
 
 

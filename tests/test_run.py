@@ -514,9 +514,9 @@ def test_plan_creates_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "--space", "quickstart", "--plan", "--keep", "weights")
     assert done.returncode == 0
     assert "12 planned: 0 done, 0 half-done, 0 failed, 12 new; to run: 12" in done.stdout
-    assert "power: not known before two arms of a cell have 3 seeds in common" in done.stdout
     # Four bytes for each of 165,098 weights and statistics, in half of the arms 328,320 more of a projector.
     assert "weights:  to be kept of 12 trials: 15.8 MB, 660 kB to 2.0 MB each\n" in done.stdout
+    assert "power: not known before two arms of a cell have 3 seeds in common" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -43,6 +43,11 @@ class Plan:
         return self.half_done + tuple(trial for trial in self.selection.trials if trial in wanted)
 
     @property
+    def finished(self) -> list[TrialRecord]:
+        """The records of the trials that are done."""
+        return [self.records[trial.key] for trial in self.done]
+
+    @property
     def complete(self) -> bool:
         """Whether every trial is finished."""
         return len(self.done) == len(self.selection.trials)
