@@ -25,7 +25,7 @@ from rich.console import Console
 
 from search_spaces import SEARCHES, SPACES
 from search_spaces.seeds import SeedPlan
-from study import search_session, session, study_plan
+from study import search_session
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
@@ -41,6 +41,8 @@ from study.ledger.tracking_uri import LedgerError
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, make_plan
 from study.recording.locks import LockHeld, driver_locks
+from study.session import study_plan
+from study.session.study_run import StudyRun
 from trainables.datasets.sources import DataError
 from trainables.redact import masked, plain
 
@@ -156,7 +158,7 @@ def _complete_selection(
         invocation.ledger.check()
         expected = preview.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
-        run = session.StudyRun(
+        run = StudyRun(
             invocation,
             preview,
             trials=len(to_run),

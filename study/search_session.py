@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from study import study_plan
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast, weights
-from study.session import StudyRun
-from study.study_plan import StudyPlan
+from study.session import study_plan
+from study.session.study_plan import StudyPlan
+from study.session.study_run import StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
 

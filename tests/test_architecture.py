@@ -33,7 +33,7 @@ ORDER = {
         92,
     ),
     "study": (
-        *("ledger", "recording", "cluster", "search", "planning", "cli", "study_plan", "session"),
+        *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),
         *("search_session", "clean", "measure", "run"),
         40,
     ),

@@ -15,7 +15,7 @@ from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
-from study.study_plan import StudyPlan
+from study.session.study_plan import StudyPlan
 from trainables import data
 from trainables.trial import TrialConfig
 
