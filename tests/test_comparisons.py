@@ -382,10 +382,10 @@ def test_differences_without_spread_are_told_and_not_tested() -> None:
 
 
 def test_no_sentence_claims_more_than_its_interval() -> None:
-    """300 random cells, half of them with effects: every claim has its adjusted interval beyond zero."""
+    """150 random cells, half of them with effects: every claim has its adjusted interval beyond zero."""
     random = np.random.default_rng(1)
     claims = 0
-    for effect in (0.0, 0.05) * 150:
+    for effect in (0.0, 0.05) * 75:
         n = int(random.integers(2, 9))
         luck, noise = random.normal(0.6, 0.03, n), random.normal(scale=0.02, size=(3, n))
         trials = study({arm: list(luck + noise[i] + effect * i) for i, arm in enumerate(("ce", "0", "0.01"))})
@@ -406,7 +406,7 @@ def test_no_sentence_claims_more_than_its_interval() -> None:
         sure = compared[claimed(compared)]
         assert ((sure["delta_low_holm"] > 0) | (sure["delta_high_holm"] < 0)).all()
         assert (sure["p_holm"] <= 0.05).all()
-    assert claims > 100  # not vacuous
+    assert claims > 50  # not vacuous
 
 
 def test_sentences_of_many_cells_count_and_name_chance() -> None:

@@ -20,7 +20,6 @@ from studies import (
     descendants,
     held,
     kill_tree,
-    ledger,
     read_until,
     records,
     run,
@@ -60,11 +59,6 @@ def test_killed_at_the_worst_moments(tmp_path: Path, undisturbed: Path) -> None:
     assert {r.status for r in records(tmp_path).values()} == {"RUNNING"}
     assert list(bundles.glob("*.zip"))
     assert saved_states(tmp_path)
-
-    # It is, and its bundle and states are still there.
-    killed(held(note, finishing="after"), *HALF_STUDY)
-    (key,) = (key for key, r in ledger(tmp_path).trials().items() if r.status == "FINISHED")
-    assert (bundles / f"{key}.zip").exists()
 
     killed(held(note, renaming=["reports/"]), *with_report)
     assert {r.status for r in records(tmp_path).values()} == {"FINISHED"}

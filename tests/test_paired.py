@@ -23,6 +23,11 @@ def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.Dat
     return pd.DataFrame(luck + noise, columns=["ce", *(f"siamese-{i}" for i in range(arms))])
 
 
+def described(values: pd.DataFrame) -> dict[str, np.ndarray]:
+    """As `compare` with `ce`, without a frame: three times as fast."""
+    return describe_differences(values.to_numpy()[:, 1:] - values.to_numpy()[:, :1])
+
+
 def test_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, SD 1, standard error 1/√3, t = 2√3 with two degrees of freedom."""
     values = pd.DataFrame({"ce": [0.0, 0.0, 0.0], "a": [1.0, 2.0, 3.0]})
@@ -263,7 +268,7 @@ def test_prediction_interval() -> None:
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_null_cells(n: int) -> None:
     """1,400 cells without an effect each: claims in 7 % of them at most; 95 % intervals cover 93 to 97 %."""
-    tables = [compare(cell(n, seed=seed), "ce") for seed in range(1400)]
+    tables = [described(cell(n, seed=seed)) for seed in range(1400)]
     claims = np.mean([(table["p_holm"] <= 0.05).any() for table in tables])
     covered = np.mean([((table["delta_low"] <= 0) & (table["delta_high"] >= 0)).mean() for table in tables])
     assert claims <= 0.07
@@ -274,5 +279,5 @@ def test_null_cells(n: int) -> None:
 
 def test_true_effects_are_found() -> None:
     """Two standard deviations of a difference at n = 5: a claim in 60 % of the cells at least."""
-    tables = [compare(cell(5, seed=seed, effect=2.0), "ce") for seed in range(500)]
+    tables = [described(cell(5, seed=seed, effect=2.0)) for seed in range(500)]
     assert np.mean([(table["p_holm"] <= 0.05).any() for table in tables]) >= 0.6

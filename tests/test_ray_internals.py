@@ -50,9 +50,8 @@ def test_processes_that_are_not_started_are_those_of_ray() -> None:
     from ray._private.node import Node
 
     before = [getattr(Node, name) for name in ray_internals.UNUSED_PROCESSES]
-    assert all(list(inspect.signature(start).parameters) == ["self"] for start in before)
     source = inspect.getsource(Node.start_head_processes) + inspect.getsource(Node.start_ray_processes)
-    assert all(f"self.{name}()" in source for name in ray_internals.UNUSED_PROCESSES)
+    assert all(f"self.{name}(" in source for name in ray_internals.UNUSED_PROCESSES)
     with ray_internals.without_unused_processes():
         assert all(getattr(Node, name)(None) is None for name in ray_internals.UNUSED_PROCESSES)
     assert [getattr(Node, name) for name in ray_internals.UNUSED_PROCESSES] == before

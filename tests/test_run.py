@@ -160,7 +160,7 @@ def test_analysis_scripts_answer_alone(study: Path) -> None:
         assert "wrote again/" in done.stdout
     assert (study / "again/tables.tex").read_text().count(
         r"\toprule"
-    ) == 3  # accuracies, differences, diagnostics
+    ) == 4  # accuracies, differences, diagnostics, over seeds and test images
 
 
 MEASURED = ("linear_probe_acc", "z_effective_rank", "test_acc")
@@ -321,7 +321,9 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(
     more = [*TINY, *ARMS, "--seeds", "3..4", "--until", "decided"]
     process = start(study, *more, environment=at_start(tmp_path, held(tmp_path / "held", finishing="after")))
     wait_for((tmp_path / "held").exists, process)
-    kill_tree(process)
+    kill_tree(process)  # one step after a trial's run is FINISHED: its bundle is still there
+    ended = {key for key, r in ledger(study).trials().items() if r.status == "FINISHED"}
+    assert [path.stem in ended for path in (study / "runs/results").glob("*.zip")].count(True) == 1
     plan = run(study, *more, "--plan")
     assert "6 planned: 5 done" in plan.stdout
     assert re.search(r"--until decided: 1 trials at least, 3 at most: [\d.]+ s to [\d.]+ s\n", plan.stdout)

@@ -31,6 +31,7 @@ SET = {
     "train_size": "200",
     "unlabeled_size": "100",
     "val_fraction": "0.2",
+    "data_seed": "7",
     "backbone": "resnet34",
     "feature_dim": "512",
     "hidden_dim": "512",

@@ -54,6 +54,7 @@ def job(
     node: Mapping[str, str] | None = None,
     save_at: Iterable[int] = (),
     keep: Iterable[str] = (),
+    verdict: bool = False,
 ) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
@@ -67,6 +68,7 @@ def job(
         save_at: epochs at which a scheduler may stop the trial. Its state is saved before they are reported,
             so that the scheduler can rely on it.
         keep: what its run keeps besides what all do: `weights`.
+        verdict: whether it reports its test accuracy, by which verdicts decide about more seeds.
     """
     return {
         "key": config.key,
@@ -78,6 +80,7 @@ def job(
         "node": node,
         "save_at": sorted(save_at),
         "keep": sorted(keep),
+        "verdict": verdict,
     }
 
 
@@ -144,7 +147,8 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}
-    return {"bundle": config.key, "objectives": objectives, "tested": result.metrics[TESTED]}
+    verdict = {"tested": result.metrics[TESTED]} if job["verdict"] else {}
+    return {"bundle": config.key, "objectives": objectives, **verdict}
 
 
 def _kind(error: BaseException) -> str:

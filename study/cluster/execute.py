@@ -165,7 +165,7 @@ class TuneCallback(tune.Callback):
             if result.get("done"):  # the scheduler has already decided
                 self._end(events.Pruned(config, result["row"]))
         elif "bundle" in result:
-            self._end(events.Succeeded(config, result["objectives"], result["tested"]))
+            self._end(events.Succeeded(config, result["objectives"], result.get("tested")))
         elif "late" in result:
             self._queue.postpone(trial.config)
         elif "unfit" in result:

@@ -39,7 +39,7 @@ class EpochDone:
 class Succeeded:
     """The trial's result bundle is on storage.
 
-    `objectives` is all that a search may know of it, `tested` its test accuracy, by which verdicts are made.
+    `objectives` is all that a search may know of it. `tested` is its test accuracy, where verdicts need it.
     """
 
     config: TrialConfig

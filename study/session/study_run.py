@@ -143,6 +143,7 @@ class StudyRun:
         extra: Mapping[str, str],
         save_at: Iterable[int] = (),
         *,
+        verdict: bool = False,
         request: Mapping[str, float],
         node: Mapping[str, str] | None,
         code: Mapping[str, str],
@@ -161,6 +162,7 @@ class StudyRun:
             node=node,
             save_at=save_at,
             keep=invocation.args.keep,
+            verdict=verdict,
         )
 
     def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":
@@ -192,9 +194,10 @@ class StudyRun:
         def queue(make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":
             from study.cluster.trial_queue import GrowingQueue
 
-            jobs = [(trial, make_job(trial, {})) for trial in self._epochs_done]
+            job = partial(make_job, extra={}, verdict=True)
+            jobs = [(trial, job(trial)) for trial in self._epochs_done]
             limit = self.invocation.resources.max_concurrent or sys.maxsize
-            return GrowingQueue(jobs, lambda trial: make_job(trial, {}), more, self.budget, lambda: limit)
+            return GrowingQueue(jobs, job, more, self.budget, lambda: limit)
 
         return queue
 
