@@ -30,7 +30,6 @@ def test_built_in_backbones_need_no_trial(
 
 
 def test_all_that_cannot_run_are_named_at_once(tiny: Tiny, tmp_path: Path) -> None:
-    backbones.check([tiny(backbone="resnet34")], tmp_path)
     names = ("resnet18", "resnet_18", "alexnet", "resnet34")
     with pytest.raises(ValueError, match=r"^backbone: got 'resnet_18'") as error:
         backbones.check(
@@ -40,6 +39,7 @@ def test_all_that_cannot_run_are_named_at_once(tiny: Tiny, tmp_path: Path) -> No
     first, second = str(error.value).split("; backbone: ")
     assert first.startswith("backbone: got 'resnet_18' (did you mean 'resnet18'?); allowed: convnet, ")
     assert second.startswith("alexnet cannot run on images of 32 x 32 pixels (")
+    assert "resnet34" not in second
 
 
 def test_a_pytorch_that_does_not_start_is_one_line(
@@ -56,7 +56,7 @@ def test_images_may_be_too_small_for_a_built_in_one(tiny: Tiny, tmp_path: Path) 
             path = tmp_path / f"small/{split}/{name}/0.png"
             path.parent.mkdir(parents=True)
             Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(path)
-    backbones.check([tiny(dataset="folder:small", backbone="resnet18")], tmp_path)
-    with pytest.raises(ValueError, match=r"^backbone: vgg16 cannot run on images of 16 x 16 pixels"):
-        backbones.check([tiny(dataset="folder:small", backbone="vgg16")], tmp_path)
-    backbones.check([tiny(dataset="folder:small@32", backbone="vgg16")], tmp_path)
+    tried = [("small", "resnet18"), ("small", "vgg16"), ("small@32", "vgg16")]
+    with pytest.raises(ValueError, match=r"^backbone: vgg16 cannot run on images of 16 x 16 pixels") as error:
+        backbones.check([tiny(dataset=f"folder:{name}", backbone=one) for name, one in tried], tmp_path)
+    assert "backbone: " not in str(error.value).removeprefix("backbone: ")  # no other is named

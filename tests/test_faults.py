@@ -59,7 +59,7 @@ def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SHARES", str(tmp_path / "shares"))
     gpus = cluster({"num_cpus": 2, "num_gpus": 1})
-    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--gpus-per-trial", "0.25"]
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--gpus-per-trial", "0.25", "--no-report"]
     done = run(tmp_path, *arguments, "--address", gpus.address)
     assert done.returncode == 1, done.stderr
     record = records(tmp_path)["ce/s0"]

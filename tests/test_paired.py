@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis.stats import paired
 from analysis.stats.factors import effects
-from analysis.stats.paired import best, common_seeds, compare, holm, pool
+from analysis.stats.paired import best, common_seeds, compare, describe_differences, holm, pool
 
 
 def cell(n: int, arms: int = 4, *, seed: int = 0, effect: float = 0.0) -> pd.DataFrame:

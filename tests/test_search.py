@@ -40,7 +40,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         kill_tree(process)
         note.unlink()
         assert [record.tags["stage"] for record in ledger(folder).trials().values()].count(stage) >= 1
-    done = run(folder, *SEARCH)
+    done = run(folder, *SEARCH, "--max-concurrent", "1")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "complete: 10 configurations searched, 4 trials of finalists. More: python " in done.stdout
