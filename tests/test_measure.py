@@ -121,8 +121,8 @@ def test_data_are_asked_for_only_where_weights_are_to_be_measured(study: tuple) 
     ("text", "message"),
     [
         (
-            "linear_probe",
-            "--metric: got 'linear_probe' (did you mean 'linear_probe_acc'?); allowed: train_aug_",
+            "linear_prob",
+            "--metric: got 'linear_prob' (did you mean 'linear_probe_acc'?); allowed: train_aug_",
         ),
         ("knn_acc,", "--metric: got ''; allowed: train_aug_acc, "),
         ("train_seconds", "--metric: got 'train_seconds' (did you mean 'train_acc'?); allowed: "),
@@ -135,6 +135,7 @@ def test_a_metric_that_cannot_be_measured_is_refused(text: str, message: str) ->
 
 def test_metrics_are_named_once() -> None:
     assert parse_metrics("knn_acc,test_acc,knn_acc") == ("knn_acc", "test_acc")
+    assert parse_metrics("linear_probe") == ("linear_probe_acc",)
 
 
 def test_trials_from_before_the_tag_keep_what_all_did(tiny: Tiny) -> None:

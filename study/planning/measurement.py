@@ -50,13 +50,17 @@ class Measurement:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """The metrics in `NAME[,NAME]`; ValueError for one that does not exist or that only training gives."""
+    """The metrics in `NAME[,NAME]`; `linear_probe` stands for `linear_probe_acc`, like other accuracies.
+
+    ValueError for one that does not exist or that only training gives.
+    """
     allowed = [name for name, metric in METRICS.items() if metric.measured_from]
-    for name in text.split(","):
+    names = [f"{name}_acc" if f"{name}_acc" in allowed else name for name in text.split(",")]
+    for name in names:
         if name not in allowed:
             hint = nearest(name, allowed)
             raise ValueError(f"--metric: got {name!r}{hint}; allowed: {', '.join(allowed)}")
-    return tuple(dict.fromkeys(text.split(",")))
+    return tuple(dict.fromkeys(names))
 
 
 def make_measurement(
