@@ -19,7 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
+from scipy import stats
+from statsmodels.stats.power import TTestPower
 from studies import (
     ARMS,
     ROOT,
@@ -313,6 +316,52 @@ def test_a_second_driver_waits_if_asked_to(study: Path) -> None:
     assert "to run: 0" in out
 
 
+def check_numbers_from_the_client(study: Path) -> None:
+    """What the report of the extended study says of its one comparison, from MLflow's client and scipy."""
+    client = MlflowClient(f"sqlite:///{study}/runs/mlflow.db")
+    runs = client.search_runs([ledger(study).experiment_id], "tags.kind = 'trial'")
+    arms: dict[str, list[tuple[float, np.ndarray]]] = {"ce": [], "siamese": []}
+    for run_ in sorted(runs, key=lambda found: int(found.data.params["seed"])):
+        kept = np.load(client.download_artifacts(run_.info.run_id, "predictions.npz"))
+        right = (kept["predicted"] == kept["labels"]).astype(float)
+        arms[run_.data.params["method"]].append((run_.data.metrics["final/test_acc"], right))
+    d = np.array([ours[0] - theirs[0] for ours, theirs in zip(arms["siamese"], arms["ce"], strict=True)])
+    tables = study / "reports/quickstart/tables"
+
+    def row(name: str) -> pd.Series:
+        table = pd.read_csv(tables / f"{name}.csv")
+        return table[table["metric"] == "test_acc"].iloc[0] if "metric" in table else table.iloc[0]
+
+    mixed = [1.0]  # likelihood ratios of t after 2, 3, 4 seeds, over effects of N(0, 1 / 0.1)
+    for k in (2, 3, 4):
+        t = d[:k].mean() / (d[:k].std(ddof=1) / np.sqrt(k))
+        effects = np.linspace(-16, 16, 6401)
+        ratio = stats.nct.pdf(t, k - 1, effects * np.sqrt(k)) / stats.t.pdf(t, k - 1)
+        weights = stats.norm.pdf(effects, 0, 0.1**-0.5)
+        mixed.append(float(np.trapezoid(np.nan_to_num(ratio) * weights, effects)))
+    paired = row("paired")
+    assert (paired["rule"], paired["planned"], paired["seeds"]) == ("anytime", 2, 4)
+    assert paired["p"] == pytest.approx(min(1.0, 10 / max(mixed)), rel=1e-3)
+    assert paired["p_t"] == pytest.approx(stats.ttest_1samp(d, 0).pvalue, rel=1e-9)
+
+    needed = row("seeds_needed")
+    assert needed["sd"] == pytest.approx(d.std(ddof=1), rel=1e-12)
+    effect = TTestPower().solve_power(nobs=4, alpha=0.05, power=0.8)
+    assert needed["detectable"] == pytest.approx(effect * d.std(ddof=1), rel=1e-4)
+
+    x = np.array([ours[1] - theirs[1] for ours, theirs in zip(arms["siamese"], arms["ce"], strict=True)])
+    seeds, images = x.shape
+    by_seed, by_image = x.mean(axis=1, keepdims=True), x.mean(axis=0, keepdims=True)
+    seed = images * by_seed.var(ddof=1)
+    image = seeds * by_image.var(ddof=1)
+    rest = ((x - by_seed - by_image + x.mean()) ** 2).sum() / ((seeds - 1) * (images - 1))
+    variance = (max(seed - rest, 0) + max(image - rest, 0) + rest) / x.size
+    over_images = row("images")
+    assert over_images["delta"] == pytest.approx(d.mean(), rel=1e-9)
+    assert over_images["error"] == pytest.approx(np.sqrt(variance), rel=1e-9)
+    assert over_images["error_seeds"] == pytest.approx(stats.sem(d), rel=1e-9)
+
+
 def test_more_seeds_and_a_failing_arm_run_only_the_difference(
     study: Path, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -339,6 +388,8 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(
     assert {name: after[name] for name in before} == before
     runs = ledger(study).client.search_runs([ledger(study).experiment_id], "tags.kind = 'trial'")
     assert len(runs) == 8
+
+    check_numbers_from_the_client(study)
 
     (study / "failing").mkdir()
     shutil.copy(empty_store, study / "failing/mlflow.db")
