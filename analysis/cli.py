@@ -15,7 +15,7 @@ from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import add_ledger_arguments, ledger_from
 from study.ledger.search_state import SearchState, load_search_state
-from study.ledger.seed_plans import plans_at_look
+from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
 from trainables.redact import masked, plain
 
 
@@ -78,6 +78,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     tracking_uri.check_writable("--out", folder)
     records = ledger.trials()
     if search is None:
+        check_margin(selection, read_seed_plans(ledger, selection.space))
         plans = plans_at_look(ledger, selection, records)
         selection = decided_selection(selection, records, plans)
         trials = load(selection, records, plans)

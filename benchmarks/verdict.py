@@ -2,6 +2,7 @@
 
 `python benchmarks/verdict.py null` simulates cells without any true difference (a baseline and four arms) for
 each policy of looking and each kind of noise, and prints the share of cells with a false claim at some look.
+The first two policies repeat a t-test with Holm at each look, as if it were the only one.
 `python benchmarks/verdict.py power` simulates one comparison for several true differences, and prints the
 expected number of trials, and how often a design comes to which verdict. Both use the report's statistics.
 """
@@ -62,9 +63,12 @@ NOISES: dict[str, Noise] = {
 """Values (seeds, baseline and arms) of one cell without a true difference."""
 
 
-def first_false_claim(differences: npt.NDArray[np.float64], plan: SeedPlan, looks: Sequence[int]) -> bool:
+def first_false_claim(
+    differences: npt.NDArray[np.float64], plan: SeedPlan | None, looks: Sequence[int]
+) -> bool:
     """Whether a study that looks after so many seeds claims something at some look."""
-    return any("claimed" in verdicts(adjust(differences[:n], rule_for(plan, n)), plan.margin) for n in looks)
+    margin = plan.margin if plan else None
+    return any("claimed" in verdicts(adjust(differences[:n], rule_for(plan, n)), margin) for n in looks)
 
 
 def until_decided(differences: npt.NDArray[np.float64], plan: SeedPlan) -> tuple[int, list[str]]:
@@ -76,14 +80,16 @@ def until_decided(differences: npt.NDArray[np.float64], plan: SeedPlan) -> tuple
     return n, found
 
 
-POLICIES: dict[str, tuple[SeedPlan, tuple[int, ...] | None]] = {
+POLICIES: dict[str, tuple[SeedPlan | None, tuple[int, ...] | None]] = {
+    "t-test at each of 3, 6, 12": (None, (3, 6, 12)),
+    "t-test at every n from 3 to 30": (None, tuple(range(3, MOST + 1))),
     **{f"fixed n = {n}": (SeedPlan(low=n, high=n), (n,)) for n in (3, 5, 10)},
     "planned 3, looks at 3, 6, 12": (SeedPlan(low=3, high=3), (3, 6, 12)),
     "planned 3, looks at every n from 3 to 30": (SeedPlan(low=3, high=3), tuple(range(3, MOST + 1))),
     "declared 3..30, looks at every n": (SeedPlan(low=3, high=30), tuple(range(3, MOST + 1))),
     "declared 3..12, until decided, margin 1 SD": (SeedPlan(low=3, high=12, margin=2**0.5), None),
 }
-"""What is planned, and after how many seeds one looks; None: until decided."""
+"""What is planned (None: nothing is recorded), and after how many seeds one looks (None: until decided)."""
 
 
 def null(cells: int) -> None:
@@ -96,10 +102,10 @@ def null(cells: int) -> None:
             for _ in range(cells):
                 values = noise(chance)
                 differences = (values[:, 1:] - values[:, :1]) / 100  # in points, with an SD of about √2
-                if looks is None:
+                if plan and looks is None:
                     false += "claimed" in until_decided(differences, plan)[1]
                 else:
-                    false += first_false_claim(differences, plan, looks)
+                    false += first_false_claim(differences, plan, looks or ())
             shares.append(f"{false / cells:.1%}")
         print(f"| {policy} | {' | '.join(shares)} |", flush=True)
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 from rich.console import Console
 
 from search_spaces import SEARCHES, SPACES
-from search_spaces.seeds import SeedPlan
 from study import search_session
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
@@ -36,7 +35,13 @@ from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
-from study.ledger.seed_plans import adopt_seed_plans, declare_seed_plans, plans_at_look, read_seed_plans
+from study.ledger.seed_plans import (
+    adopt_seed_plans,
+    check_margin,
+    declare_seed_plans,
+    plans_at_look,
+    read_seed_plans,
+)
 from study.ledger.tracking_uri import LedgerError
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, make_plan
@@ -145,12 +150,16 @@ def _complete_selection(
     """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
     whole = invocation
     if state is None:
-        records = _records_in_use(invocation)
-        _check_margin(invocation, adopt_seed_plans(invocation.ledger, invocation.selection, records))
+        read_records = partial(_records_in_use, invocation)
+        plans = adopt_seed_plans(invocation.ledger, invocation.selection, read_records)
+        check_margin(invocation.selection, plans)
     if schedule := _schedule(invocation, declare=True):
         invocation = replace(invocation, selection=schedule.selection)
     preview = study_plan.plan_study(invocation, refresh=state is None)
-    for line in (*preview.lines, *(study_plan.range_lines(whole, preview) if schedule else ())):
+    for line in (
+        *preview.lines,
+        *(study_plan.range_lines(invocation, preview, schedule.most) if schedule else ()),
+    ):
         invocation.say(line)
     plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
@@ -181,19 +190,6 @@ def _complete_selection(
     return print_summary(invocation, plan, stop, state, schedule.outcome if schedule else None)
 
 
-def _check_margin(invocation: Invocation, plans: Mapping[str, SeedPlan]) -> None:
-    """Raise LedgerError for a margin that was not declared before the first look."""
-    given = invocation.selection.margin
-    for cell in invocation.selection.seed_plans:
-        if given is not None and cell in plans and plans[cell].margin != given:
-            plan = plans[cell]
-            declared = "no margin" if plan.margin is None else f"{plan.margin:g}"
-            raise LedgerError(
-                f"--margin: got {given:g}, but {declared} was declared on {plan.date}, before the first look;"
-                " allowed: what was declared, or another --experiment"
-            )
-
-
 def _records_in_use(invocation: Invocation) -> dict[str, TrialRecord]:
     """The ledger's records without trials on other data, which no statistic counts."""
     plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
@@ -220,11 +216,13 @@ def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None"
 
 def _plan_lines(invocation: Invocation) -> list[str]:
     """What `--plan` prints."""
+    check_margin(invocation.selection, read_seed_plans(invocation.ledger, invocation.selection.space))
     schedule = _schedule(invocation, declare=False)
     wanted = replace(invocation, selection=schedule.selection) if schedule else invocation
     plan = study_plan.plan_study(wanted, measure=invocation.args.probe)
     if schedule:  # verdicts decide how many seeds there are
-        return [*plan.lines, *study_plan.range_lines(invocation, plan)]
+        outcome = [] if plan.to_run else [schedule.outcome]
+        return [*plan.lines, *study_plan.range_lines(invocation, plan, schedule.most), *outcome]
     from analysis.sections.planned_power import power_lines
 
     cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)

@@ -71,6 +71,9 @@ def test_a_clear_difference_takes_the_fewest_seeds() -> None:
     selection = selected()
     found = run_all(selection, apart)
     assert len(found) == 12
+    decided = SeedSchedule(selection, found, selection.seed_plans)
+    assert decided.most.trials == decided.selection.trials
+    assert SeedSchedule(selection, {}, selection.seed_plans).most.trials == selection.trials
     assert decided_selection(selection, found, selection.seed_plans).trials == selection.trials[:12]
 
 
@@ -130,6 +133,7 @@ def test_a_failed_trial_has_ended() -> None:
     assert len(schedule.selection.trials) == 12
     assert {trial.seed for trial in schedule.take(lost, "FAILED", None)} == {3}
     assert schedule.outcome == "1 of 1 cells not finished"
+    assert schedule.most.trials == selection.trials  # a fourth seed is the last
 
 
 def test_steps_fill_the_slots() -> None:
@@ -188,9 +192,9 @@ def test_the_first_plan_of_a_cell_stays(store: Ledger, monkeypatch: pytest.Monke
 def test_what_an_earlier_study_has_counts_as_its_plan(store: Ledger) -> None:
     asked = select("quickstart", seeds=6)
     records = {t.key: record(t, 0.5) for t in asked.trials if t.seed < 3}
-    assert adopt_seed_plans(store, asked, records) == {}  # nobody has looked
+    assert adopt_seed_plans(store, asked, lambda: records) == {}  # nobody has looked
     store.log_study("quickstart", {"report.html": b""})
-    (plan,) = adopt_seed_plans(store, asked, records).values()
+    (plan,) = adopt_seed_plans(store, asked, lambda: records).values()
     assert (plan.low, plan.high, plan.adopted) == (3, 3, True)
     assert declare_seed_plans(store, asked, records) == read_seed_plans(store, "quickstart")
 

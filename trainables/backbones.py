@@ -17,7 +17,7 @@ from trainables.redact import first_line
 from trainables.trial import TrialConfig, nearest
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 ROOT = Path(__file__).resolve().parents[1]
 SAFE_SIZE = 32
@@ -57,6 +57,8 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
     import torch
     import torchvision
 
+    from trainables.models import backbone, without_storage
+
     known = sorted({*BACKBONES, *torchvision.models.list_models(module=torchvision.models)})
     if name not in known:
         return (
@@ -66,24 +68,13 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how weights will be drawn in later versions
-            h = _without_weights(name, feature_dim).train()(torch.empty(2, 3, size, size, device="meta"))
+            net = without_storage(lambda: backbone(name, feature_dim))
+            h = net.train()(torch.empty(2, 3, size, size, device="meta"))
     except Exception as error:  # a network raises anything for images that it is not made for
         return f"backbone: {name} cannot run on images of {size} x {size} pixels ({first_line(error)})"
     if not isinstance(h, torch.Tensor) or h.shape != (2, feature_dim):
         return f"backbone: {name} gives more than one vector of features an image in training"
     return None
-
-
-def _without_weights(name: str, feature_dim: int) -> "nn.Module":
-    import torch
-
-    from trainables.models import backbone
-
-    try:
-        with torch.device("meta"):
-            return backbone(name, feature_dim)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        return backbone(name, feature_dim).to("meta")
 
 
 def main(argv: Sequence[str]) -> int:

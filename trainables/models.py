@@ -104,6 +104,15 @@ def _pair(both: Tensor | None) -> Pair | None:
     return None if both is None else (both[: len(both) // 2], both[len(both) // 2 :])
 
 
+def without_storage(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `make` returns on PyTorch's meta device: shapes alone, no memory for weights."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        return make().to("meta")
+
+
 def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     """The network of a trial, with its initial weights.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.metrics import WEIGHTS
-from trainables.models import SiameseNet, build
+from trainables.models import SiameseNet, build, without_storage
 from trainables.redact import first_line
 from trainables.trial import TrialConfig
 
@@ -56,11 +56,7 @@ def load(file: Path, config: TrialConfig, num_classes: int) -> SiameseNet:
 
 def size(config: TrialConfig, num_classes: int) -> int:
     """Bytes of the tensors that `pack` keeps, without making any where that is possible."""
-    try:
-        with torch.device("meta"):
-            net = build(config, num_classes)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        net = build(config, num_classes)
+    net = without_storage(lambda: build(config, num_classes))
     return sum(tensor.nbytes for tensor in _trained(config, net).values())
 
 

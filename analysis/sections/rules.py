@@ -46,8 +46,8 @@ def _sentence(part: pd.DataFrame) -> str:
             f" constant level of {level:.2g} in place of {LEVEL}."
         )
     return (
-        f"{made}; this is another look, at {seeds}. p-values and intervals hold whenever one looks, after any"
-        f" number of seeds (e-process), but are wider: the planned look has had the level of {LEVEL}, all"
+        f"{made}; this is another look, at {seeds}. p-values and intervals hold at any look, after any"
+        f" number of seeds (e-process), but are wider: what was planned has the level of {LEVEL}, all"
         f" others share {LEVEL * SHARE_OF_OTHERS:g}."
     )
 

@@ -105,6 +105,14 @@ class SeedSchedule:
         return replace(self._selection, trials=tuple(wanted), steps=(*self._selection.steps, step))
 
     @property
+    def most(self) -> Selection:
+        """The trials that are wanted so far, and all that cells without an outcome may yet take."""
+        open_units = {unit for unit, look in self._looks.items() if look.state == "running"}
+        wanted = {trial.key for trial in self.selection.trials}
+        trials = [t for t in self._selection.trials if t.key in wanted or self._unit[t.key] in open_units]
+        return replace(self._selection, trials=tuple(trials))
+
+    @property
     def outcome(self) -> str:
         """How many cells are decided, after how many seeds, in a line for people."""
         looks = [self._looks[unit] for unit in self._cells]

@@ -69,8 +69,8 @@ def print_summary(
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
         lines.append(
-            "          another look widens intervals; a range declared before the first one costs less:"
-            f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided"
+            "          (intervals become wider with another look, less so where the first command declares a"
+            f" range: --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
     complete = plan.complete and not (state and state.count("failed"))
     return _print(invocation, lines, stop, complete=complete)

@@ -1,7 +1,7 @@
 """How many seeds were planned before a space was first looked at: tags of the space's run in the ledger."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -45,7 +45,7 @@ def declare_seed_plans(
     Returns:
         The plans that count, by the cells' digests.
     """
-    known = adopt_seed_plans(ledger, selection, records)
+    known = adopt_seed_plans(ledger, selection, lambda: records)
     return _record(ledger, selection.space, known, selection.seed_plans if plans is None else plans)
 
 
@@ -64,9 +64,11 @@ def plans_at_look(
 
 
 def adopt_seed_plans(
-    ledger: Ledger, selection: Selection, records: Mapping[str, TrialRecord]
+    ledger: Ledger, selection: Selection, read_records: Callable[[], Mapping[str, TrialRecord]]
 ) -> dict[str, SeedPlan]:
     """For a study that was looked at before plans were recorded: the seeds that it has are its plan.
+
+    The ledger's records are read for such a study only: on a server that takes seconds.
 
     Returns:
         The plans that count, by the cells' digests.
@@ -74,7 +76,20 @@ def adopt_seed_plans(
     known = read_seed_plans(ledger, selection.space)
     if known or not ledger.exists() or not ledger.study_tags(selection.space):
         return known
-    return _record(ledger, selection.space, known, _adopted(selection, records))
+    return _record(ledger, selection.space, known, _adopted(selection, read_records()))
+
+
+def check_margin(selection: Selection, plans: Mapping[str, SeedPlan]) -> None:
+    """Raise LedgerError for a margin that was not declared before the first look at a cell."""
+    given = selection.margin
+    for cell in selection.seed_plans if given is not None else ():
+        if cell in plans and plans[cell].margin != given:
+            plan = plans[cell]
+            declared = "no margin" if plan.margin is None else f"{plan.margin:g}"
+            raise LedgerError(
+                f"--margin: got {given:g}, but {declared} was declared on {plan.date}, before the first look;"
+                " allowed: what was declared, or another --experiment"
+            )
 
 
 def _record(

@@ -18,7 +18,7 @@ NAMED_TRIALS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """What is to be measured of a finished trial: metrics, by the artifact of its run that gives them."""
+    """Metrics to measure for a finished trial, by the artifact of its run from which each is computed."""
 
     trial: TrialConfig
     record: TrialRecord
@@ -27,11 +27,11 @@ class Task:
 
 @dataclass(kw_only=True, slots=True)
 class Measurement:
-    """What is known of some metrics of the trials of a selection.
+    """Which trials of a selection have some metrics, which can be measured, and which cannot.
 
     Attributes:
         names: of the metrics.
-        tasks: what is to be measured.
+        tasks: what can be measured now.
         has: trials that have a metric already, by its name; `without`: those that never have it, such as a
             validation accuracy without validation images.
         lacking: what cannot be measured: for each metric and reason, the trials.

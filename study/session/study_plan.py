@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from search_spaces import Selection
 from study.cli.invocation import Invocation
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
@@ -70,14 +71,19 @@ def forecast_lines(
     return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
 
 
-def range_lines(invocation: Invocation, plan: StudyPlan[Plan]) -> list[str]:
-    """How many trials a range of seeds takes at least and at most, and how long, in a line for people."""
+def range_lines(invocation: Invocation, plan: StudyPlan[Plan], most: Selection) -> list[str]:
+    """How many trials a range of seeds takes at least and at most, and how long, in a line for people.
+
+    `most` are those that it may take, done ones included; empty where all is decided.
+    """
     done = {trial for group in (plan.state.done, plan.state.failed, plan.state.stale) for trial in group}
-    most = [trial for trial in invocation.selection.trials if trial not in done]
-    line = f"--until decided: {len(plan.to_run)} trials at least, {len(most)} at most"
-    whole = replace(plan, to_run={trial: plan.to_run.get(trial, 0) for trial in most})
+    left = [trial for trial in most.trials if trial not in done]
+    if not left:
+        return []
+    line = f"--until decided: {len(plan.to_run)} trials at least, {len(left)} at most"
+    whole = replace(plan, to_run={trial: plan.to_run.get(trial, 0) for trial in left})
     times = [each.wall_seconds(invocation.allocation.slots) for each in (plan, whole)]
-    if most and times[0] is not None and times[1] is not None:
+    if times[0] is not None and times[1] is not None:
         line += f": {format_duration(times[0])} to {format_duration(times[1])}"
     return [line]
 
