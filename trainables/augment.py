@@ -135,9 +135,11 @@ def policies(config: TrialConfig) -> tuple[Policy, ...]:
     view2 = policy(config, config.augmentations)
     if not two_views(config):
         return (view2,)
-    if config.views == "symmetric":
-        return (view2, view2)
-    return (dataclasses.replace(view2, p={**view2.p, **dict.fromkeys(TARGETED, 1.0)}), view2)
+    always = dataclasses.replace(view2, p={**view2.p, **dict.fromkeys(TARGETED, 1.0)})
+    if config.method == "fixmatch":
+        weak = tuple(name for name in view2.transforms if name not in TARGETED)
+        return (dataclasses.replace(view2, transforms=weak), always)
+    return (view2 if config.views == "symmetric" else always, view2)
 
 
 def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:

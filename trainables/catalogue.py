@@ -21,9 +21,41 @@ OTHER_BACKBONE = re.compile(r"[a-z][a-z0-9_]*")
 FOLDER = re.compile(r"folder:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<size>[1-9][0-9]*))?")
 """A dataset of your own: a folder of images, and the size that they are resized to."""
 
-METHODS = ("ce", "siamese")
-TERMS: Mapping[str, str] = types.MappingProxyType({"barlow_twins": "Barlow Twins"})
-"""The consistency terms with their titles; each is a module of this name in `trainables.methods`."""
+METHODS = ("ce", "siamese", "unsupervised", "fixmatch")
+
+NEEDS = ("targets", "logits", "h", "z", "predictions", "target_z", "mixed")
+"""What a consistency term may look at: labels, scores of the classes, features, embeddings by the projector,
+predictions of these by the predictor, embeddings by a target network, embeddings of mixed images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermInfo:
+    """A consistency term.
+
+    Attributes:
+        title: what people read.
+        needs: what it looks at, of `NEEDS`.
+    """
+
+    title: str
+    needs: tuple[str, ...] = ("z",)
+
+
+TERMS: Mapping[str, TermInfo] = types.MappingProxyType(
+    {
+        "barlow_twins": TermInfo(title="Barlow Twins"),
+        "mixed_barlow_twins": TermInfo(title="Mixed Barlow Twins", needs=("z", "mixed")),
+        "vicreg": TermInfo(title="VICReg"),
+        "wmse": TermInfo(title="W-MSE"),
+        "ntxent": TermInfo(title="NT-Xent"),
+        "supcon": TermInfo(title="SupCon", needs=("z", "targets")),
+        "simsiam": TermInfo(title="SimSiam", needs=("z", "predictions")),
+        "byol": TermInfo(title="BYOL", needs=("z", "predictions", "target_z")),
+        "kl": TermInfo(title="Symmetric KL", needs=("logits",)),
+        "mse": TermInfo(title="MSE"),
+    }
+)
+"""The built-in consistency terms; each is a module of this name in `trainables.methods`."""
 FIRST_TERM = "barlow_twins"
 """The term of the thesis: its arms are called `siamese-…`, those of another term by the term's own name."""
 

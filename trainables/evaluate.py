@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables import measures
 from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
 from trainables.kept import npz, of_features, of_predictions, relative_logits
-from trainables.linear_probe import linear_probe_accuracy
+from trainables.linear_probe import LinearProbe, fit_linear_probe
 from trainables.metrics import METRICS, PREDICTIONS
 
 EMBEDDED_IMAGES = 2000
@@ -153,13 +153,16 @@ class Passes:
 
     def linear_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> float:
         """Accuracy on clean test images of a linear probe on `features` of h (N, D)."""
+        return self.fitted_probe(features).accuracy(features(self.test.h), self.test.labels)
+
+    def fitted_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> LinearProbe:
+        """The linear probe on `features` of h (N, D)."""
         bank, labels = self.bank_features
         held_out = None
         if len(self.validation):
             chosen = self.held_out.some(self.choosing)
             held_out = features(chosen.h), chosen.labels
-        of_bank = features(bank).to(bank.device)
-        return linear_probe_accuracy(features(self.test.h), self.test.labels, of_bank, labels, held_out)
+        return fit_linear_probe(features(bank).to(bank.device), labels, held_out)
 
     @property
     def _subset(self) -> tuple[str, ...]:
@@ -179,6 +182,24 @@ class Passes:
         if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
             raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
         return outputs
+
+
+def fit_classifier(evaluator: Evaluator, train: Indices, validation: Indices) -> None:
+    """Make the network's classifier the linear probe on its frozen features.
+
+    For a network that was trained without labels: whatever is then measured of its classes is the probe's.
+    `train` (n,) are the labelled training images, `validation` (v,) those held out, if any.
+    """
+    passes = Passes(evaluator=evaluator, train=train, validation=validation)
+    probe = passes.fitted_probe()
+    classifier = evaluator.net.classifier
+    assert isinstance(classifier, nn.Linear)  # noqa: S101  # for the type checker: `build` made it
+    with torch.no_grad():
+        # A class without an image in the bank is never the highest.
+        classifier.weight.zero_()
+        classifier.bias.fill_(torch.finfo(torch.float16).min)
+        classifier.weight[probe.classes] = probe.slopes.T.float().to(classifier.weight.device)
+        classifier.bias[probe.classes] = probe.bias.float().to(classifier.bias.device)
 
 
 FORMULAS: Mapping[str, Callable[[Passes], float]] = types.MappingProxyType(

@@ -41,18 +41,32 @@ FieldValue = str | int | float | bool | tuple[str, ...] | None
 
 def two_views(trial: "TrialConfig") -> bool:
     """Whether two views of each image are trained on."""
-    return trial.method == "siamese"
+    return trial.method != "ce"
+
+
+def _has_term(trial: "TrialConfig") -> bool:
+    return trial.method in ("siamese", "unsupervised") and bool(trial.gamma)
 
 
 def with_term(*terms: str) -> Rule:
     """Where one of these consistency terms is trained; without names, where any is."""
-    names = " or ".join(TERMS[term] for term in terms)
+    names = " or ".join(TERMS[term].title for term in terms)
     return Rule(
         f"{names}, γ > 0" if terms else "γ > 0",
-        lambda trial: two_views(trial) and bool(trial.gamma) and (not terms or trial.term in terms),
+        lambda trial: _has_term(trial) and (not terms or trial.term in terms),
     )
 
 
+def with_need(need: str, title: str) -> Rule:
+    """Where a consistency term is trained that needs this, one of `NEEDS`."""
+    return Rule(
+        f"a term with a {title}, γ > 0", lambda trial: _has_term(trial) and need in TERMS[trial.term].needs
+    )
+
+
+WITH_PROJECTOR = with_need("z", "projector")
+WITH_PREDICTOR = with_need("predictions", "predictor")
+WITH_FIXMATCH = Rule("method fixmatch", lambda trial: trial.method == "fixmatch" and bool(trial.gamma))
 WITH_TWO_VIEWS = Rule("two views", two_views)
 WITH_A_CHOICE = Rule(
     "a part of the images",
@@ -61,7 +75,9 @@ WITH_A_CHOICE = Rule(
 )
 WITH_DIFFERING_VIEWS = Rule(
     f"two views, with {' or '.join(TARGETED)}",
-    lambda trial: two_views(trial) and not set(TARGETED).isdisjoint(trial.augmentations),
+    lambda trial: (
+        trial.method in ("siamese", "unsupervised") and not set(TARGETED).isdisjoint(trial.augmentations)
+    ),
 )
 
 
@@ -101,17 +117,45 @@ class TrialConfig:
     solarize_p: float = setting(0.2, low=0.0, high=1.0)
 
     method: str = setting(choices=METHODS, part="arm")
-    """`ce`: one view, one cross-entropy. `siamese`: two views, shared weights, Eq. 3.5 of the thesis."""
+    """`ce`: one view, one cross-entropy. `siamese`: two views, shared weights, Eq. 3.5 of the thesis: two
+    cross-entropies and a consistency term. `unsupervised`: the consistency term alone; a linear classifier
+    is fitted to the frozen features afterwards. `fixmatch`: Sohn et al. (2020), cross-entropy on a weakly
+    augmented view, whose confident predictions are the labels of a strongly augmented one."""
     gamma: float | None = setting(None, low=0.0, part="arm", used_by=WITH_TWO_VIEWS)
-    """Weight of the consistency term; required by `siamese`, None under `ce`."""
+    """Weight of the consistency term, or of FixMatch's; required with two views, None under `ce`."""
     term: str = setting(
         FIRST_TERM, choices=tuple(TERMS), part="arm", used_by=with_term(), as_before=FIRST_TERM
     )
     """The consistency term that `gamma` weighs, one of `TERMS`."""
-    lambd: float = setting(0.0051, low=0.0, part="arm", used_by=with_term("barlow_twins"))
+    lambd: float = setting(
+        0.0051, low=0.0, part="arm", used_by=with_term("barlow_twins", "mixed_barlow_twins")
+    )
     """Weight of the off-diagonal part of the Barlow Twins term."""
-    center: bool = setting(True, part="arm", used_by=with_term("barlow_twins"))
+    center: bool = setting(True, part="arm", used_by=with_term("barlow_twins", "mixed_barlow_twins"))
     """Standardise embeddings along the batch; False: Eq. 3.4 to the letter (no mean taken away)."""
+    mix_weight: float = setting(
+        4.0, low=0.0, part="arm", used_by=with_term("mixed_barlow_twins"), as_before=4.0
+    )
+    """Weight of the part of Mixed Barlow Twins that looks at mixed images, times `lambd`."""
+    vicreg_invariance: float = setting(25.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=25.0)
+    vicreg_variance: float = setting(25.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=25.0)
+    vicreg_covariance: float = setting(1.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=1.0)
+    whitening_size: int | None = setting(None, low=2, part="arm", used_by=with_term("wmse"), as_before=None)
+    """Images that W-MSE whitens together; None: the batch."""
+    ntxent_temperature: float = setting(
+        0.5, above=0.0, part="arm", used_by=with_term("ntxent"), as_before=0.5
+    )
+    supcon_temperature: float = setting(
+        0.1, above=0.0, part="arm", used_by=with_term("supcon"), as_before=0.1
+    )
+    target_momentum: float = setting(
+        0.99, low=0.0, high=1.0, part="arm", used_by=with_need("target_z", "target network"), as_before=0.99
+    )
+    """Share of itself that the target network keeps after the first step; it rises to 1 along a cosine."""
+    fixmatch_threshold: float = setting(
+        0.95, low=0.0, high=1.0, part="arm", used_by=WITH_FIXMATCH, as_before=0.95
+    )
+    """Probability from which on a prediction counts as a label."""
     views: str = setting(
         "symmetric", choices=("symmetric", "asymmetric"), part="arm", used_by=WITH_DIFFERING_VIEWS
     )
@@ -119,10 +163,17 @@ class TrialConfig:
     `TARGETED` that the subset has, view 2 by the probabilities above."""
     unlabeled_size: int = setting(0, low=0, part="arm", used_by=WITH_TWO_VIEWS)
     """Unlabelled images mixed into training; they count in the consistency term only."""
-    hidden_dim: int = setting(2048, low=1, part="arm", used_by=with_term())
-    """Width of the projector's hidden layer."""
-    embedding_dim: int = setting(128, low=1, part="arm", used_by=with_term())
+    projector: str = setting(
+        "mlp", choices=("mlp", "mlp_bn"), part="arm", used_by=WITH_PROJECTOR, as_before="mlp"
+    )
+    """From features to embeddings. `mlp`: linear, ReLU, linear. `mlp_bn`: three linear layers, with batch
+    norm and ReLU after the first two."""
+    hidden_dim: int = setting(2048, low=1, part="arm", used_by=WITH_PROJECTOR)
+    """Width of the projector's hidden layers."""
+    embedding_dim: int = setting(128, low=1, part="arm", used_by=WITH_PROJECTOR)
     """Width of the embedding `z`."""
+    predictor_dim: int = setting(512, low=1, part="arm", used_by=WITH_PREDICTOR, as_before=512)
+    """Width of the hidden layer of the predictor: linear, batch norm, ReLU, linear."""
 
     epochs: int = setting(1000, low=1)
     batch_size: int = setting(128, low=2)
@@ -152,10 +203,34 @@ class TrialConfig:
     def _validate(self) -> None:
         for name, about in SETTINGS.items():
             about.check(name, getattr(self, name))
-        if self.method == "siamese" and self.gamma is None:
-            raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
+        if two_views(self) and self.gamma is None:
+            raise ValueError(f"gamma: required by method {self.method!r}; allowed: a number >= 0")
+        self._validate_term()
         if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
+
+    def _validate_term(self) -> None:
+        """Raise ValueError for what a consistency term cannot be trained with."""
+        if self.method == "unsupervised":
+            if not self.gamma:
+                raise ValueError(f"gamma: got {self.gamma} with method 'unsupervised'; allowed: a number > 0")
+            if not {"targets", "logits"}.isdisjoint(TERMS[self.term].needs):
+                allowed = [n for n, term in TERMS.items() if {"targets", "logits"}.isdisjoint(term.needs)]
+                raise ValueError(
+                    f"term: got {self.term!r}, which cannot be trained without labels; allowed with method"
+                    f" 'unsupervised': {', '.join(allowed)}"
+                )
+        if _has_term(self) and self.term == "wmse":
+            size = self.whitening_size or self.batch_size
+            if self.batch_size % size:
+                raise ValueError(
+                    f"whitening_size: got {size}; allowed: a divisor of batch_size, {self.batch_size}"
+                )
+            if size <= self.embedding_dim:
+                raise ValueError(
+                    f"embedding_dim: got {self.embedding_dim}; allowed for wmse: less than the {size} images"
+                    " that are whitened together (whitening_size, else batch_size)"
+                )
 
     def uses(self, name: str) -> bool:
         """Whether a field matters in this trial: the only definition of relevance."""
@@ -172,7 +247,7 @@ class TrialConfig:
     @property
     def arm(self) -> str:
         """What is compared within a cell: `ce`, `siamese-0`, `siamese-0.001`, … (`trainables.arms`)."""
-        return str(Arm(self.gamma, self.term))
+        return str(Arm(self.gamma, self.term, method=self.method))
 
     @property
     def cell(self) -> tuple[FieldValue, ...]:

@@ -61,9 +61,9 @@ def size(config: TrialConfig, num_classes: int) -> int:
 
 
 def _trained(config: TrialConfig, net: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers, less a projector that no term trains: its weights are the initial ones."""
+    """Weights and buffers of what is measured: no projector without training, no predictor, no target."""
     state: dict[str, Tensor] = net.state_dict()
-    used = ("",) if config.uses("term") else ("backbone.", "classifier.")
+    used = ("backbone.", "classifier.", *(("projector.",) if config.uses("embedding_dim") else ()))
     return {name: tensor for name, tensor in state.items() if name.startswith(used)}
 
 
