@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import Branches, Term, at_least_fp32
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
 from trainables.trial import TrialConfig
 
 EPS = 1e-5
@@ -30,13 +30,8 @@ def cross_correlation(z1: Tensor, z2: Tensor, *, center: bool = True) -> Tensor:
     Raises:
         ValueError: other shapes, or fewer than two images.
     """
-    if z1.shape != z2.shape or z1.ndim != 2:
-        raise ValueError(
-            f"embeddings: got shapes {tuple(z1.shape)} and {tuple(z2.shape)}; allowed: (B, M) twice"
-        )
+    check_shapes("embeddings", z1, z2, images=2)
     batch = z1.shape[0]
-    if batch < 2:
-        raise ValueError(f"embeddings: got a batch of {batch}; allowed: at least 2 images")
     with torch.autocast(z1.device.type, enabled=False):
         z1, z2 = at_least_fp32(z1), at_least_fp32(z2)
         if center:
@@ -56,12 +51,16 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, *, lambd: float = 0.0051, center: 
     Returns:
         Scalar, >= 0.
     """
-    c = cross_correlation(z1, z2, center=center)
+    return distance_from_identity(cross_correlation(z1, z2, center=center), lambd=lambd)
+
+
+def distance_from_identity(c: Tensor, *, lambd: float) -> Tensor:
+    """Eq. 3.3 of a cross-correlation `c`, (M, M): a scalar, >= 0."""
     on_diag = (1 - c.diagonal()).square().sum()
-    return on_diag + lambd * _off_diagonal(c).square().sum()
+    return on_diag + lambd * off_diagonal(c).square().sum()
 
 
-def _off_diagonal(c: Tensor) -> Tensor:
+def off_diagonal(c: Tensor) -> Tensor:
     """The entries of the square matrix `c` outside its diagonal, (M * (M - 1),)."""
     m = c.shape[0]
     # Without the last entry and in rows of M + 1, the diagonal is the first column.

@@ -80,3 +80,26 @@ class Term:
 def at_least_fp32(x: Tensor) -> Tensor:
     """The tensor in fp32 where it is in half precision, else itself."""
     return x.float() if x.dtype in HALF else x
+
+
+def check_shapes(what: str, *tensors: Tensor, shape: str = "(B, M)", images: int = 1) -> None:
+    """Refuse what no loss can be computed of.
+
+    Args:
+        what: the tensors are, for people.
+        tensors: two or more that belong together.
+        shape: what theirs is called: two letters, the batch first.
+        images: how many a batch has at least.
+
+    Raises:
+        ValueError: they have not two dimensions and one shape, or there are fewer images.
+    """
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        *others, last = map(str, shapes)
+        times = "twice" if len(shapes) == 2 else f"{len(shapes)} times"
+        raise ValueError(f"{what}: got shapes {', '.join(others)} and {last}; allowed: {shape} {times}")
+    batch = shapes[0][0]
+    if batch < images:
+        noun = "image" if images == 1 else "images"
+        raise ValueError(f"{what}: got a batch of {batch}; allowed: at least {images} {noun}")
