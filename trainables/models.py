@@ -19,16 +19,16 @@ from trainables.trial import TrialConfig
 
 
 class Mixing(NamedTuple):
-    """How images of two views are mixed: `alpha` (scalar) of view 1, the rest of view 2 in `order` (B,)."""
+    """How images of two views are mixed: `alpha` of view 1, the rest of view 2 in `order` (B,)."""
 
-    alpha: Tensor
+    alpha: float
     order: Tensor
 
     @classmethod
     def sample(cls, count: int, stream: torch.Generator, device: torch.device) -> "Mixing":
         """Uniform alpha and a random order of `count` images."""
-        alpha = torch.rand((), generator=stream)
-        return cls(alpha.to(device), torch.randperm(count, generator=stream).to(device))
+        alpha = torch.rand((), generator=stream).item()
+        return cls(alpha, torch.randperm(count, generator=stream).to(device))
 
     def of(self, view1: Tensor, view2: Tensor) -> Tensor:
         """The mixed images (B, 3, S, S)."""

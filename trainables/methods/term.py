@@ -23,12 +23,12 @@ class Mixed(NamedTuple):
 
     Attributes:
         z: (B, M) their embeddings.
-        alpha: scalar, between 0 and 1.
+        alpha: between 0 and 1.
         order: (B,) int64, which image of view 2 each is mixed with.
     """
 
     z: Tensor
-    alpha: Tensor
+    alpha: float
     order: Tensor
 
 
