@@ -28,8 +28,8 @@ def counts(indices: np.ndarray) -> list[int]:
     return np.bincount(LABELS[indices], minlength=3).tolist()
 
 
-# Of 24 images, classes as they come: from 3 to 13 of a class, and overlapping.
-FOLDS = np.stack([np.sort(np.random.RandomState(fold).permutation(60)[:24]) for fold in range(10)])
+# Of 40 images, classes as they come, and overlapping.
+FOLDS = np.stack([np.sort(np.random.RandomState(fold).permutation(60)[:40]) for fold in range(10)])
 
 
 def chosen(tiny: Tiny, labels: Labels = LABELS, folds: Folds | None = FOLDS, **changes: Any) -> Choice:
@@ -209,9 +209,12 @@ def test_choices_within_a_fold(tiny: Tiny) -> None:
 
 def test_a_class_that_a_fold_has_too_few_images_of(tiny: Tiny) -> None:
     fewest = min(counts(FOLDS[0]))
-    message = f"train_size: got 24; allowed: at most {fewest} images a class of stl10 beside val_fraction=0.0"
+    size = 3 * (fewest + 1)
+    message = (
+        f"train_size: got {size}; allowed: at most {fewest} images a class of stl10 beside val_fraction=0.0"
+    )
     with pytest.raises(ValueError, match=f"^{message}$"):
-        chosen(tiny, fold="0", train_size=24)
+        chosen(tiny, fold="0", train_size=size)
     without = np.stack([np.flatnonzero(LABELS != 0)[:24]] * 10)  # none of the first class
     with pytest.raises(ValueError, match=r"^train_size: got 3; allowed: at most 0 images a class of stl10"):
         chosen(tiny, folds=without, fold="0", train_size=3)
