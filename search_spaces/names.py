@@ -43,10 +43,14 @@ def subset(trial: TrialConfig) -> str:
 
 
 def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -> list[str]:
-    """The fields in which the cells of these trials differ, except those in `besides`."""
-    cells = {trial.cell for trial in trials}
-    varying = (name for i, name in enumerate(CELL_FIELDS) if len({cell[i] for cell in cells}) > 1)
-    return [name for name in varying if name not in besides]
+    """The fields in which the cells of these trials differ, where they matter, except those in `besides`."""
+    # A field has its default where it does not matter (`hflip_p` without flips): that is no difference.
+    cells = {trial.cell: trial for trial in trials}.values()
+    return [
+        name
+        for name in CELL_FIELDS
+        if name not in besides and len({getattr(trial, name) for trial in cells if trial.uses(name)}) > 1
+    ]
 
 
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:

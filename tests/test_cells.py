@@ -87,6 +87,18 @@ def test_cells_are_labelled_by_what_varies() -> None:
     assert list(trials["subset"]) == ["rrc+hflip", "rrc+hflip", "none (views alike)"]
 
 
+def test_a_field_that_does_not_matter_in_a_cell_does_not_set_it_apart() -> None:
+    """Without flips there is no probability of flips: these cells differ in their augmentations alone."""
+    subsets = (("rrc", "hflip"), ("rrc",), ())
+    trials = frame({config("ce", 0, augmentations=subset, hflip_p=1): 0.5 for subset in subsets})
+    assert list(trials["group"]) == [0, 0, 0]
+    assert cell_labels(trials)[0] == "digits · convnet · rrc+hflip"
+    both = frame({config("ce", 0, hflip_p=p): 0.5 for p in (0.5, 1)})
+    assert list(cell_labels(both).values()) == [
+        f"digits · convnet · rrc+hflip · hflip_p {p}" for p in (0.5, 1.0)
+    ]
+
+
 def bold(trials: pd.DataFrame) -> list[bool]:
     table = cell_table(summarise(trials), trials, 0)
     return [entry.bold for entry in dict(table.rows)["Test"]]

@@ -86,7 +86,7 @@ def test_the_target_follows_by_its_momentum(tiny: Tiny) -> None:
         {"term": "byol", "projector": "mlp_bn", "precision": "bf16"},
         {"term": "mixed_barlow_twins"},
         {"method": "unsupervised", "term": "vicreg", "val_fraction": 0.1},
-        {"method": "fixmatch", "gamma": 1.0, "fixmatch_threshold": 0.3},
+        {"method": "fixmatch", "gamma": 1.0, "fixmatch_threshold": 0.1},
     ],
     ids=lambda fields: "-".join(map(str, fields.values())),
 )

@@ -20,6 +20,7 @@ REQUIRED = {"dataset": "stl10", "backbone": "convnet", "augmentations": ("rrc", 
 # makes another trial. A new field needs an entry here.
 OTHER = {
     "dataset": "folder:mine",
+    "fold": "seed",
     "train_size": 200,
     "unlabeled_size": 100,
     "val_fraction": 0.1,
@@ -30,9 +31,11 @@ OTHER = {
     "embedding_dim": 64,
     "augmentations": ("hflip",),
     "crop_scale_min": 0.5,
+    "hflip_p": 1.0,
     "grayscale_p": 0.5,
     "solarize_p": 0.5,
     "views": "asymmetric",
+    "second_view": "clean",
     "method": "ce",
     "gamma": 0.001,
     "term": "vicreg",
@@ -69,6 +72,7 @@ USED_WITH: dict[str, dict[str, Any]] = {
     "target_momentum": {"term": "byol"},
     "predictor_dim": {"term": "simsiam"},
     "fixmatch_threshold": {"method": "fixmatch"},
+    "hflip_p": {"augmentations": ("hflip", "solarize")},
 }
 """With what a field matters that does not matter in every siamese trial with gamma > 0."""
 FIRST = {field: value for field, value in OTHER.items() if SETTINGS[field].as_before is FIRST_RELEASE}
@@ -94,8 +98,12 @@ def ce(**changes: Any) -> TrialConfig:
         (siamese(dataset="cifar10", gamma=0, augmentations=(), seed=3), "5c9f00d570baa30a"),
         (siamese(**{**FIRST, "augmentations": ("solarize",), "method": "siamese"}), "b0e5e89bcd4ea1bf"),
         (siamese(data_seed=0), "54d32e3484326379"),
+        (
+            siamese(fold="seed", second_view="clean", augmentations=("hflip",), hflip_p=1),
+            "61ba1ac38650e087",
+        ),
     ],
-    ids=["ce", "siamese", "siamese-0", "no-default-left", "data-seed"],
+    ids=["ce", "siamese", "siamese-0", "no-default-left", "data-seed", "readings"],
 )
 def test_keys_never_change(config: TrialConfig, key: str) -> None:
     assert config.key == key
@@ -144,6 +152,7 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
                 "lambd",
                 "center",
                 "views",
+                "second_view",
                 "hidden_dim",
                 "embedding_dim",
                 "unlabeled_size",
@@ -163,6 +172,8 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
             (siamese(augmentations=subset), siamese(augmentations=subset, views="asymmetric"))
             for subset in ((), ("rrc",), ("hflip",), ("rrc", "hflip"))
         ],
+        (siamese(augmentations=()), siamese(augmentations=(), second_view="clean")),
+        (ce(augmentations=("rrc",)), ce(augmentations=("rrc",), hflip_p=1)),
         (siamese(dataset="digits"), siamese(dataset="digits", data_seed=3)),  # all images: nothing to choose
         (siamese(gamma=1), siamese(gamma=1.0)),
         (siamese(gamma=0.0), siamese(gamma=-0.0)),
@@ -369,6 +380,17 @@ def test_a_dataset_without_unlabelled_images(dataset: str) -> None:
         siamese(dataset=dataset, unlabeled_size=100)
     for having in ("stl10", "folder:mine", "folder:mine@64"):
         assert siamese(dataset=having, unlabeled_size=100).unlabeled_size == 100
+
+
+def test_a_dataset_without_folds() -> None:
+    for dataset in ("digits", "cifar10", "folder:mine"):
+        message = f"fold: got '3'; allowed: none for {dataset}, which has no folds"
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            siamese(dataset=dataset, fold="3")
+    with pytest.raises(
+        ValueError, match=r"^fold: got 'seeds' \(did you mean 'seed'\?\); allowed: none, seed, 0,"
+    ):
+        siamese(fold="seeds")
 
 
 def test_any_name_of_a_network_may_be_one_of_torchvisions() -> None:

@@ -23,7 +23,6 @@ ATTEMPTS = 10
 """Crops tried before the central one is taken, as in torchvision."""
 SOLARIZE_THRESHOLD = 128 / 255
 LUMA = (0.299, 0.587, 0.114)
-HFLIP_P = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,14 +131,15 @@ class Draws:
 
 def policies(config: TrialConfig) -> tuple[Policy, ...]:
     """The training policy of each view: of one, or of two."""
-    view2 = policy(config, config.augmentations)
+    view1 = policy(config, config.augmentations)
     if not two_views(config):
-        return (view2,)
-    always = dataclasses.replace(view2, p={**view2.p, **dict.fromkeys(TARGETED, 1.0)})
+        return (view1,)
+    always = dataclasses.replace(view1, p={**view1.p, **dict.fromkeys(TARGETED, 1.0)})
     if config.method == "fixmatch":
-        weak = tuple(name for name in view2.transforms if name not in TARGETED)
-        return (dataclasses.replace(view2, transforms=weak), always)
-    return (view2 if config.views == "symmetric" else always, view2)
+        weak = tuple(name for name in view1.transforms if name not in TARGETED)
+        return (dataclasses.replace(view1, transforms=weak), always)
+    view2 = policy(config, ()) if config.second_view == "clean" else view1
+    return (view1 if config.views == "symmetric" else always, view2)
 
 
 def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
@@ -150,7 +150,7 @@ def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
 
 
 def _probability(config: TrialConfig, name: str) -> float:
-    return HFLIP_P if name == "hflip" else float(getattr(config, f"{name}_p"))
+    return float(getattr(config, f"{name}_p"))
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:

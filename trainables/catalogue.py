@@ -12,6 +12,8 @@ AUGMENTATIONS = TRANSFORMS
 """All augmentations, in the order in which they are applied. One that is added gets its place here."""
 TARGETED = ("grayscale", "solarize")
 """Augmentations that asymmetric views always apply to view 1."""
+SECOND_VIEWS = ("augmented", "clean")
+"""What the second view is: augmented like the first, or the image itself."""
 
 BACKBONES = ("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn")
 """Names of the built-in backbones; any other name is one of torchvision's classification models."""
@@ -66,21 +68,32 @@ class DatasetInfo:
 
     Attributes:
         unlabelled: whether it has unlabelled training images.
+        folds: how many predefined folds of labelled training images it has.
         embedded: whether it comes with an installed package, without a download.
     """
 
     unlabelled: bool = False
+    folds: int = 0
     embedded: bool = False
 
 
 DATASETS: Mapping[str, DatasetInfo] = types.MappingProxyType(
     {
         "cifar10": DatasetInfo(),
-        "stl10": DatasetInfo(unlabelled=True),
+        "stl10": DatasetInfo(unlabelled=True, folds=10),
         "digits": DatasetInfo(embedded=True),
     }
 )
 """By name in `TrialConfig.dataset`; `trainables.datasets.sources` has a function of this name."""
+
+
+FOLD_CHOICES = ("none", "seed", *(str(fold) for fold in range(max(i.folds for i in DATASETS.values()))))
+"""Values of the field `fold`: all labelled images, the seed's fold, or one of the predefined folds."""
+
+
+def has_folds(dataset: str) -> bool:
+    """Whether a dataset has predefined folds; no folder has."""
+    return dataset in DATASETS and DATASETS[dataset].folds > 0
 
 
 def has_unlabelled(dataset: str) -> bool:

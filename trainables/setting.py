@@ -83,6 +83,23 @@ def one_of(name: str, value: str, allowed: tuple[str, ...], hint: str = "") -> N
         )
 
 
+def are_texts(value: object) -> bool:
+    """Whether it is a text, or several."""
+    return isinstance(value, str | tuple | list) and all(isinstance(item, str) for item in value)
+
+
+def ordered_subset(name: str, given: typing.Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """A subset of `allowed`, in its order, from names in any order or `a+b`; `none`: an empty one."""
+    names = given
+    if isinstance(names, str):
+        names = [] if names in ("none", "") else names.split("+")
+    for item in names:
+        one_of(name, item, allowed, hint=", joined by +, or none")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name}: got {'+'.join(names)!r}; each name at most once")
+    return tuple(item for item in allowed if item in names)
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the entry of `allowed` nearest to `given`, or nothing."""
     matches = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)

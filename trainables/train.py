@@ -75,8 +75,8 @@ def train(
     started = time.perf_counter()
     device = torch.device(device)
     settle(threads)
-    dataset = data.load(config.dataset, data_dir)
-    choice = training_indices(config, dataset.train.labels)
+    dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
+    choice = training_indices(config, dataset.train.labels, dataset.folds)
     # Labelled and unlabelled images are shuffled together.
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)

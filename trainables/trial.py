@@ -23,14 +23,17 @@ from trainables.catalogue import (
     BACKBONES,
     DATASETS,
     FIRST_TERM,
+    FOLD_CHOICES,
     FOLDER,
     METHODS,
     OTHER_BACKBONE,
+    SECOND_VIEWS,
     TARGETED,
     TERMS,
+    has_folds,
     has_unlabelled,
 )
-from trainables.setting import Rule, Setting, nearest, one_of, setting
+from trainables.setting import Rule, Setting, are_texts, nearest, ordered_subset, setting
 
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
@@ -79,6 +82,8 @@ WITH_DIFFERING_VIEWS = Rule(
         trial.method in ("siamese", "unsupervised") and not set(TARGETED).isdisjoint(trial.augmentations)
     ),
 )
+WITH_AUGMENTATION = Rule("two views, augmented", lambda trial: two_views(trial) and bool(trial.augmentations))
+WITH_FLIPS = Rule("with hflip", lambda trial: "hflip" in trial.augmentations)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +106,8 @@ class TrialConfig:
     """Share of the full training split held out for validation, stratified."""
     data_seed: int | None = setting(None, low=0, used_by=WITH_A_CHOICE, as_before=None)
     """None: these choices, and that of unlabelled images, are fixed. A number: drawn from it and `seed`."""
+    fold: str = setting("none", choices=FOLD_CHOICES, as_before="none")
+    """The predefined fold that labelled images are taken from; `seed`: fold number `seed` mod 10."""
 
     backbone: str = setting(
         choices=BACKBONES, pattern=OTHER_BACKBONE, hint=" or a classification model of torchvision"
@@ -113,6 +120,7 @@ class TrialConfig:
     """Subset of `AUGMENTATIONS`; as text `rrc+hflip`, or `none`."""
     crop_scale_min: float = setting(0.2, above=0.0, high=1.0)
     """Smallest share of the image's area that a random resized crop keeps."""
+    hflip_p: float = setting(0.5, low=0.0, high=1.0, used_by=WITH_FLIPS, as_before=0.5)
     grayscale_p: float = setting(0.2, low=0.0, high=1.0)
     solarize_p: float = setting(0.2, low=0.0, high=1.0)
 
@@ -161,6 +169,14 @@ class TrialConfig:
     )
     """`symmetric`: both views by the probabilities above. `asymmetric`: view 1 always applies those of
     `TARGETED` that the subset has, view 2 by the probabilities above."""
+    second_view: str = setting(
+        SECOND_VIEWS[0],
+        choices=SECOND_VIEWS,
+        part="arm",
+        used_by=WITH_AUGMENTATION,
+        as_before=SECOND_VIEWS[0],
+    )
+    """`clean`: view 2 is the image itself, without any augmentation; view 1 is as without it."""
     unlabeled_size: int = setting(0, low=0, part="arm", used_by=WITH_TWO_VIEWS)
     """Unlabelled images mixed into training; they count in the consistency term only."""
     projector: str = setting(
@@ -208,6 +224,8 @@ class TrialConfig:
         self._validate_term()
         if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
+        if self.fold != "none" and not has_folds(self.dataset):
+            raise ValueError(f"fold: got {self.fold!r}; allowed: none for {self.dataset}, which has no folds")
 
     def _validate_term(self) -> None:
         """Raise ValueError for what a consistency term cannot be trained with."""
@@ -332,7 +350,7 @@ def parse_value(name: str, text: str) -> typing.Any:
     if optional and text == "none":
         return None
     if kind is tuple:
-        return _canonical(text)
+        return ordered_subset(name, text, AUGMENTATIONS)
     if kind is bool and text in ("true", "false"):
         return text == "true"
     if kind is int and re.fullmatch(r"[+-]?\d+", text):
@@ -365,8 +383,8 @@ def coerce(name: str, value: object) -> FieldValue:
     kind, optional = field_type(name)
     if value is None and optional:
         return None
-    if kind is tuple and (isinstance(value, str) or _are_texts(value)):
-        return _canonical(value)  # type: ignore[arg-type]
+    if kind is tuple and are_texts(value):
+        return ordered_subset(name, value, AUGMENTATIONS)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             number = float(value) + 0.0  # -0.0 becomes 0.0
@@ -375,19 +393,3 @@ def coerce(name: str, value: object) -> FieldValue:
     elif kind in (int, bool, str) and type(value) is kind:
         return value
     raise _type_error(name, value)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, tuple | list) and all(isinstance(item, str) for item in value)
-
-
-def _canonical(augmentations: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """A subset of `AUGMENTATIONS` in canonical order, from names in any order or `a+b`."""
-    names = augmentations
-    if isinstance(names, str):
-        names = [] if names in ("none", "") else names.split("+")
-    for name in names:
-        one_of("augmentations", name, AUGMENTATIONS, hint=", joined by +, or none")
-    if len(set(names)) < len(names):
-        raise ValueError(f"augmentations: got {'+'.join(names)!r}; each name at most once")
-    return tuple(name for name in AUGMENTATIONS if name in names)

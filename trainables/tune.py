@@ -124,7 +124,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     threads = max(1, int(job["request"]["cpu"]))
     share = job["request"]["gpu"]
     device = _granted_device(share)
-    digest = data.prepare(config.dataset, Path(job["data_dir"]))
+    digest = data.prepare(config.dataset, Path(job["data_dir"]), folds=config.fold != "none")
     gpus = {}
     if device == "cuda":
         cap = cap_gpu_memory(share)

@@ -207,7 +207,8 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     embedded = [name for name in invocation.datasets if name in data.EMBEDDED]
     for name in invocation.datasets:
         if name not in embedded:
-            data.prepare(name, invocation.data_dir, progress=True)
+            folds = name in invocation.datasets_with_folds
+            data.prepare(name, invocation.data_dir, folds=folds, progress=True)
     return [
         partial(importlib.import_module, "study.cluster.execute"),
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
