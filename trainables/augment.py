@@ -6,7 +6,6 @@ Shapes: B images a batch, 3 channels, S pixels height and width.
 import dataclasses
 import itertools
 import math
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.catalogue import AUGMENTATIONS, TARGETED
+from trainables.catalogue import AUGMENTATIONS, TARGETED, TRANSFORMS
+from trainables.extensions import functions
 from trainables.trial import TrialConfig, two_views
 
 RATIO = (3 / 4, 4 / 3)
@@ -23,24 +23,6 @@ ATTEMPTS = 10
 """Crops tried before the central one is taken, as in torchvision."""
 SOLARIZE_THRESHOLD = 128 / 255
 LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augmentation:
-    """An augmentation beyond the thesis's four; `<name>_p` of `TrialConfig` says how often it happens.
-
-    Attributes:
-        apply: maps images (B, 3, S, S) fp32 in 0–1 and random numbers (B, `numbers`) to augmented images.
-        numbers: uniform random numbers in [0, 1) that it takes for an image.
-    """
-
-    apply: Callable[[Tensor, Tensor], Tensor]
-    numbers: int = 0
-
-
-ADDED: Mapping[str, Augmentation] = types.MappingProxyType({})
-"""Augmentations beyond `TRANSFORMS`, by name. Each draws from a random stream of its own, so that adding one
-changes no draw of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +67,9 @@ class Draws:
         """
         u = torch.rand(count, 2 * ATTEMPTS + 5, generator=stream(""))
         added = {
-            name: torch.rand(count, 1 + ADDED[name].numbers, generator=stream(f" {name}"))
+            name: torch.rand(count, 1 + AUGMENTATIONS[name].numbers, generator=stream(f" {name}"))
             for name in transforms
-            if name in ADDED
+            if name not in TRANSFORMS
         }
         return cls(u, added)
 
@@ -150,7 +132,8 @@ def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
 
 
 def _probability(config: TrialConfig, name: str) -> float:
-    return float(getattr(config, f"{name}_p"))
+    always = AUGMENTATIONS[name].p
+    return float(getattr(config, f"{name}_p")) if always is None else always
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
@@ -178,7 +161,13 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
         return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     if name == "solarize":
         return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
-    return ADDED[name].apply(x, draws.added[name][:, 1:])
+    numbers = draws.added[name][:, 1:]
+    function = functions["augmentation", name]
+    made: Tensor = function(x, numbers) if AUGMENTATIONS[name].numbers else function(x)
+    if not isinstance(made, Tensor) or made.shape != x.shape:
+        got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise ValueError(f"augmentation {name!r} returned {got}; allowed: a tensor of shape {tuple(x.shape)}")
+    return made
 
 
 def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainables.extensions import functions
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
 from trainables.methods import needs_of
@@ -209,6 +210,11 @@ def backbone(name: str, feature_dim: int) -> nn.Module:
     """A backbone by its name in `TrialConfig`, without pretrained weights; its last layer gives features."""
     if name in OWN:
         return OWN[name](feature_dim)
+    if ("backbone", name) in functions:
+        made: nn.Module = functions["backbone", name](feature_dim)
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"backbone {name!r} returned {type(made).__name__}; allowed: a torch.nn.Module")
+        return made
     from torchvision.models import get_model
 
     net: nn.Module = get_model(name, weights=None, num_classes=feature_dim)

@@ -5,13 +5,10 @@ default, range, part of the identity, when it matters. Like all that it imports 
 alone: command lines, search spaces and analysis use it without PyTorch.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import math
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,8 +16,8 @@ from dataclasses import dataclass, field
 
 from trainables.arms import Arm
 from trainables.catalogue import (
-    AUGMENTATIONS,
     BACKBONES,
+    CODE_PATTERN,
     DATASETS,
     FIRST_TERM,
     FOLD_CHOICES,
@@ -28,62 +25,34 @@ from trainables.catalogue import (
     METHODS,
     OTHER_BACKBONE,
     SECOND_VIEWS,
-    TARGETED,
     TERMS,
+    code_of,
     has_folds,
     has_unlabelled,
 )
-from trainables.setting import Rule, Setting, are_texts, nearest, ordered_subset, setting
+from trainables.relevance import (
+    WITH_A_CHOICE,
+    WITH_AUGMENTATION,
+    WITH_DIFFERING_VIEWS,
+    WITH_FIXMATCH,
+    WITH_FLIPS,
+    WITH_OWN_PARTS,
+    WITH_OWN_TERM,
+    WITH_PREDICTOR,
+    WITH_PROJECTOR,
+    WITH_TWO_VIEWS,
+    check_term,
+    own_parts,
+    two_views,
+    with_need,
+    with_term,
+)
+from trainables.setting import Setting, nearest, setting
+from trainables.values import FieldValue, format_value, in_type, parse
 
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results from before and after are never mixed up."""
-
-FieldValue = str | int | float | bool | tuple[str, ...] | None
-
-
-def two_views(trial: "TrialConfig") -> bool:
-    """Whether two views of each image are trained on."""
-    return trial.method != "ce"
-
-
-def _has_term(trial: "TrialConfig") -> bool:
-    return trial.method in ("siamese", "unsupervised") and bool(trial.gamma)
-
-
-def with_term(*terms: str) -> Rule:
-    """Where one of these consistency terms is trained; without names, where any is."""
-    names = " or ".join(TERMS[term].title for term in terms)
-    return Rule(
-        f"{names}, γ > 0" if terms else "γ > 0",
-        lambda trial: _has_term(trial) and (not terms or trial.term in terms),
-    )
-
-
-def with_need(need: str, title: str) -> Rule:
-    """Where a consistency term is trained that needs this, one of `NEEDS`."""
-    return Rule(
-        f"a term with a {title}, γ > 0", lambda trial: _has_term(trial) and need in TERMS[trial.term].needs
-    )
-
-
-WITH_PROJECTOR = with_need("z", "projector")
-WITH_PREDICTOR = with_need("predictions", "predictor")
-WITH_FIXMATCH = Rule("method fixmatch", lambda trial: trial.method == "fixmatch" and bool(trial.gamma))
-WITH_TWO_VIEWS = Rule("two views", two_views)
-WITH_A_CHOICE = Rule(
-    "a part of the images",
-    # Fields of the cell alone decide, so that all arms of a cell have the same data_seed.
-    lambda trial: trial.train_size is not None or trial.val_fraction > 0 or has_unlabelled(trial.dataset),
-)
-WITH_DIFFERING_VIEWS = Rule(
-    f"two views, with {' or '.join(TARGETED)}",
-    lambda trial: (
-        trial.method in ("siamese", "unsupervised") and not set(TARGETED).isdisjoint(trial.augmentations)
-    ),
-)
-WITH_AUGMENTATION = Rule("two views, augmented", lambda trial: two_views(trial) and bool(trial.augmentations))
-WITH_FLIPS = Rule("with hflip", lambda trial: "hflip" in trial.augmentations)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +87,11 @@ class TrialConfig:
 
     augmentations: tuple[str, ...] = setting()
     """Subset of `AUGMENTATIONS`; as text `rrc+hflip`, or `none`."""
+    code: str = setting(
+        "", pattern=CODE_PATTERN, hint="name@digest, joined by +", used_by=WITH_OWN_PARTS, as_before=""
+    )
+    """Of a backbone and augmentations in a file of your own: `name@digest` of the code of each, joined by +.
+    Found by itself."""
     crop_scale_min: float = setting(0.2, above=0.0, high=1.0)
     """Smallest share of the image's area that a random resized crop keeps."""
     hflip_p: float = setting(0.5, low=0.0, high=1.0, used_by=WITH_FLIPS, as_before=0.5)
@@ -131,10 +105,12 @@ class TrialConfig:
     augmented view, whose confident predictions are the labels of a strongly augmented one."""
     gamma: float | None = setting(None, low=0.0, part="arm", used_by=WITH_TWO_VIEWS)
     """Weight of the consistency term, or of FixMatch's; required with two views, None under `ce`."""
-    term: str = setting(
-        FIRST_TERM, choices=tuple(TERMS), part="arm", used_by=with_term(), as_before=FIRST_TERM
-    )
+    term: str = setting(FIRST_TERM, choices=TERMS, part="arm", used_by=with_term(), as_before=FIRST_TERM)
     """The consistency term that `gamma` weighs, one of `TERMS`."""
+    term_code: str = setting(
+        "", pattern=CODE_PATTERN, hint="name@digest", part="arm", used_by=WITH_OWN_TERM, as_before=""
+    )
+    """Of a term in a file of your own: `name@digest` of its code. Found by itself."""
     lambd: float = setting(
         0.0051, low=0.0, part="arm", used_by=with_term("barlow_twins", "mixed_barlow_twins")
     )
@@ -215,40 +191,26 @@ class TrialConfig:
         # First all rules, then all changes: a rule may look at a field that does not matter itself.
         for name in [name for name in FIELDS if not self.uses(name)]:
             object.__setattr__(self, name, DEFAULTS[name])
+        self._find_code("term_code", [("term", self.term)])
+        self._find_code("code", own_parts(self))
 
     def _validate(self) -> None:
         for name, about in SETTINGS.items():
             about.check(name, getattr(self, name))
         if two_views(self) and self.gamma is None:
             raise ValueError(f"gamma: required by method {self.method!r}; allowed: a number >= 0")
-        self._validate_term()
+        check_term(self)
         if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
         if self.fold != "none" and not has_folds(self.dataset):
             raise ValueError(f"fold: got {self.fold!r}; allowed: none for {self.dataset}, which has no folds")
 
-    def _validate_term(self) -> None:
-        """Raise ValueError for what a consistency term cannot be trained with."""
-        if self.method == "unsupervised":
-            if not self.gamma:
-                raise ValueError(f"gamma: got {self.gamma} with method 'unsupervised'; allowed: a number > 0")
-            if not {"targets", "logits"}.isdisjoint(TERMS[self.term].needs):
-                allowed = [n for n, term in TERMS.items() if {"targets", "logits"}.isdisjoint(term.needs)]
-                raise ValueError(
-                    f"term: got {self.term!r}, which cannot be trained without labels; allowed with method"
-                    f" 'unsupervised': {', '.join(allowed)}"
-                )
-        if _has_term(self) and self.term == "wmse":
-            size = self.whitening_size or self.batch_size
-            if self.batch_size % size:
-                raise ValueError(
-                    f"whitening_size: got {size}; allowed: a divisor of batch_size, {self.batch_size}"
-                )
-            if size <= self.embedding_dim:
-                raise ValueError(
-                    f"embedding_dim: got {self.embedding_dim}; allowed for wmse: less than the {size} images"
-                    " that are whitened together (whitening_size, else batch_size)"
-                )
+    def _find_code(self, name: str, parts: list[tuple[str, str]]) -> None:
+        """Set a field to the code of these parts as it is now, unless it tells of their code already."""
+        given = [item.partition("@")[0] for item in getattr(self, name).split("+")]
+        if self.uses(name) and given != [part for _, part in parts]:
+            code = "+".join(f"{part}@{code_of(kind, part)}" for kind, part in parts)
+            object.__setattr__(self, name, code)
 
     def uses(self, name: str) -> bool:
         """Whether a field matters in this trial: the only definition of relevance."""
@@ -329,15 +291,6 @@ class TrialResult:
     artifacts: Mapping[str, bytes]
 
 
-def format_value(value: FieldValue) -> str:
-    """Text of a field's value, as in parameters, tables and on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "+".join(value) or "none"
-    return "none" if value is None else str(value)
-
-
 def parse_value(name: str, text: str) -> typing.Any:
     """The value that `text` stands for in field `name`; the inverse of `format_value`.
 
@@ -346,21 +299,7 @@ def parse_value(name: str, text: str) -> typing.Any:
     """
     if name not in FIELDS:
         raise ValueError(f"unknown field {name!r}{nearest(name, FIELDS)}; allowed: {', '.join(FIELDS)}")
-    kind, optional = field_type(name)
-    if optional and text == "none":
-        return None
-    if kind is tuple:
-        return ordered_subset(name, text, AUGMENTATIONS)
-    if kind is bool and text in ("true", "false"):
-        return text == "true"
-    if kind is int and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
-    if kind is float:
-        with contextlib.suppress(ValueError):  # reported below, in the same words as for the other types
-            return float(text)
-    if kind is str:
-        return text
-    raise _type_error(name, text)
+    return parse(name, text, *field_type(name))
 
 
 @functools.cache
@@ -372,24 +311,6 @@ def field_type(name: str) -> tuple[type, bool]:
     return typing.get_origin(plain) or plain, type(None) in options
 
 
-def _type_error(name: str, value: object) -> ValueError:
-    kind, optional = field_type(name)
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", tuple: "names"}
-    return ValueError(f"{name}: got {value!r}; allowed: {words[kind]}{' or none' if optional else ''}")
-
-
 def coerce(name: str, value: object) -> FieldValue:
     """`value` in the field's own type, so that 1 and 1.0 give one key."""
-    kind, optional = field_type(name)
-    if value is None and optional:
-        return None
-    if kind is tuple and are_texts(value):
-        return ordered_subset(name, value, AUGMENTATIONS)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            number = float(value) + 0.0  # -0.0 becomes 0.0
-            if math.isfinite(number):
-                return number
-    elif kind in (int, bool, str) and type(value) is kind:
-        return value
-    raise _type_error(name, value)
+    return in_type(name, value, *field_type(name))

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from trainables.catalogue import TERMS
+from trainables.extensions import functions
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -23,5 +24,9 @@ def term_of(config: TrialConfig) -> "Term | None":
         name = config.term
     else:
         return None
+    if ("term", name) in functions:
+        from trainables.methods.own import own_term
+
+        return own_term(name)
     term: Term = importlib.import_module(f"{__name__}.{name}").TERM
     return term
