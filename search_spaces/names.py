@@ -54,7 +54,10 @@ def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -
 
 
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
-    """The arm's name, with the fields that distinguish arms of one name within a cell."""
+    """The arm's name, with the fields that distinguish arms of one name within a cell.
+
+    Of several such fields, those that have their default are left out, and the first where all have.
+    """
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
         values = tuple(getattr(trial, name) for name in ARM_FIELDS)
@@ -63,7 +66,8 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
     for trial in trials:
         variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
         differing = [name for name, values in zip(ARM_FIELDS, variants, strict=True) if len(set(values)) > 1]
-        extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in differing)
+        told = [name for name in differing if getattr(trial, name) != DEFAULTS.get(name)] or differing[:1]
+        extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in told)
         labels[trial] = trial.arm + extra
     return labels
 

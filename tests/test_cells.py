@@ -75,6 +75,17 @@ def test_arms_of_one_name_are_told_apart_by_what_differs() -> None:
     assert texts(table)["Test"] == ["50.0", "75.0", "25.0"]
 
 
+def test_arms_that_differ_in_several_fields_name_those_that_are_not_at_their_default() -> None:
+    asymmetric = {"augmentations": ("solarize",), "views": "asymmetric"}
+    kinds = [{"augmentations": ("solarize",)}, asymmetric, {**asymmetric, "second_view": "clean"}]
+    trials = frame({config("0.01", 0, **kind): 0.5 for kind in kinds})
+    assert cell_table(summarise(trials), trials, 0).columns == (
+        "γ = 10⁻² (views=symmetric)",
+        "γ = 10⁻² (views=asymmetric)",
+        "γ = 10⁻² (views=asymmetric, second_view=clean)",
+    )
+
+
 def test_cells_are_labelled_by_what_varies() -> None:
     varied = [config("ce", 0), config("ce", 0, train_size=200), config("ce", 0, augmentations=())]
     trials = frame(dict.fromkeys(varied, 0.5))

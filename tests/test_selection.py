@@ -115,6 +115,26 @@ def test_every_thesis_trial_says_which_table_it_feeds() -> None:
     assert tags("thesis", other) == {"space": "thesis"}  # not the thesis's images
 
 
+def test_readings_change_one_thing_of_the_thesis_at_a_time() -> None:
+    trials, thesis = select("readings").trials, set(select("thesis").trials)
+    cells: dict[tuple[object, ...], list[TrialConfig]] = {}
+    for trial in trials:
+        cells.setdefault((trial.dataset, trial.hflip_p, trial.fold), []).append(trial)
+    assert {cell: len(members) for cell, members in cells.items()} == {
+        ("cifar10", 0.5, "none"): 13 * 5,
+        ("cifar10", 1.0, "none"): 5 * 5,
+        ("stl10", 0.5, "seed"): 5 * 10,
+    }
+    assert len(thesis & set(trials)) == 25  # the reading of the thesis itself, trained once for both
+    as_thesis = {"views": "asymmetric", "second_view": "augmented", "hflip_p": 0.5, "fold": "none"}
+    for trial in trials:
+        kept = {name: getattr(trial, name) for name in as_thesis if trial.uses(name)}
+        changed = [name for name, value in kept.items() if value != as_thesis[name]]
+        assert len(changed) <= 1
+        if trial.seed < 5:
+            assert trial.replace(**as_thesis) in thesis
+
+
 def test_ablations_are_every_combination() -> None:
     trials = select("ablations").trials
     assert len(trials) == len({trial.key for trial in trials}) == 1600
@@ -185,6 +205,7 @@ KEYS = {
     "quickstart": (12, "0589cfd2c24c7e0e"),
     "thesis": (250, "2234e2f84bbf8538"),
     "controls": (235, "5407fbce13d0491f"),
+    "readings": (140, "141063954107e1c4"),
     "ablations": (1600, "c7f201caf1d97d43"),
     "unlabelled": (90, "c779adfde1034889"),
 }

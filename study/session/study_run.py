@@ -157,7 +157,7 @@ class StudyRun:
             trial,
             data_dir=invocation.data_dir,
             storage=invocation.storage_uri,
-            tags={**tags(invocation.selection.space, trial), **extra, **code},
+            tags={**tags(invocation.selection.space_of(trial), trial), **extra, **code},
             request=request,
             node=node,
             save_at=save_at,
