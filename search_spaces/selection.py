@@ -7,6 +7,7 @@ from typing import Any
 
 from search_spaces.assignments import FORM, assign_all, naming, parse_assignments, split_option
 from search_spaces.design import Trials
+from search_spaces.own import described, resolved
 from search_spaces.searches import SEARCHES, Search
 from search_spaces.seeds import UNTIL, SeedPlan, parse_seeds, seed_plans
 from search_spaces.spaces import SPACES
@@ -103,7 +104,7 @@ def _union(names: Sequence[str]) -> tuple[dict[TrialConfig, str], list[str]]:
     """The trials of several spaces, each with the first one that has it, and lines for people."""
     designs = {name: trials_of(name) for name in names}
     origins = _first((trial, name) for name, design in designs.items() for trial in design)
-    steps = []
+    steps = described()
     for name, design in designs.items():
         steps += [f"space {name}: {len(design)} trials", *design.notes]
     if len(names) > 1:
@@ -150,7 +151,8 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
         "--space",
         metavar="NAME[,NAME]",
         action=_Once,
-        help=f"the search space, or several: {', '.join((*SPACES, *SEARCHES))}",
+        help=f"the search space, or several: {', '.join((*SPACES, *SEARCHES))}, or one in a file of your own,"
+        " my_study.py:name",
     )
     group.add_argument(
         "--only",
@@ -199,7 +201,9 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
 def selection_from(args: argparse.Namespace) -> Selection:
     """The selection that parsed arguments describe; raises ValueError like `select`."""
     if args.space is None:
-        raise ValueError(f"--space: required; allowed: {', '.join((*SPACES, *SEARCHES))}")
+        known = ", ".join((*SPACES, *SEARCHES))
+        raise ValueError(f"--space: required; allowed: {known}, or a space in a file, my_study.py:name")
+    args.space = resolved(args.space)
     for option in ("trials", "finalists", "objective", "sampler", "scheduler"):
         if getattr(args, option, None) is not None:
             known = ", ".join(SEARCHES)
@@ -221,6 +225,7 @@ def _seeds_from(args: argparse.Namespace) -> SeedPlan | None:
 
 def search_from(args: argparse.Namespace) -> Search | None:
     """The search that parsed arguments describe, None for a space; ValueError for bad arguments."""
+    args.space = resolved(args.space) if args.space else None
     if args.space not in SEARCHES:
         return None
     search = SEARCHES[args.space]()

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "search_spaces", "study", "trainables")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
-DESCRIPTION = {f"trainables.{name}" for name in ("trial", "catalogue", "setting", "arms", "metrics")}
+DESCRIPTION = {
+    f"trainables.{name}" for name in ("trial", "catalogue", "setting", "arms", "metrics", "extensions")
+}
 """What a trial is, without PyTorch."""
 MAY_IMPORT = {
     "trainables": {"trainables"},
@@ -26,11 +28,11 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 
 ORDER = {
     "trainables": (
-        *("catalogue", "setting", "arms", "metrics", "trial", "redact", "randomness", "machine", "fast"),
-        *("storage", "datasets", "methods", "losses", "measures", "linear_probe", "kept", "data", "augment"),
-        *("models", "backbones"),
+        *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
+        *("randomness", "machine", "fast", "storage", "datasets", "methods", "losses", "measures"),
+        *("linear_probe", "kept", "own_metric", "data", "augment", "models", "backbones", "tried"),
         *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
-        92,
+        140,
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),

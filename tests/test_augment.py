@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional as tv
 from trainables import augment as augment_module
 from trainables.augment import (
     ATTEMPTS,
-    Augmentation,
     Draws,
     augment,
     crop_boxes,
@@ -21,7 +20,8 @@ from trainables.augment import (
     policies,
     policy,
 )
-from trainables.catalogue import TRANSFORMS
+from trainables.catalogue import TRANSFORMS, AugmentationInfo
+from trainables.extensions import functions
 from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
@@ -337,10 +337,9 @@ def test_an_added_augmentation_changes_no_draw_of_the_others(
     assert streams == [""]
 
     names = ("rrc", "invert", "hflip", "grayscale", "solarize")
-    monkeypatch.setattr(augment_module, "AUGMENTATIONS", names)
-    monkeypatch.setattr(augment_module, "ADDED", {"invert": Augmentation(apply=inverted, numbers=3)})
-    probabilities = {"hflip": 0.5, "invert": 0.3, "grayscale": 0.2, "solarize": 0.2}
-    monkeypatch.setattr(augment_module, "_probability", lambda config, name: probabilities[name])
+    known = dict.fromkeys(names, AugmentationInfo()) | {"invert": AugmentationInfo(p=0.3, numbers=3)}
+    monkeypatch.setattr(augment_module, "AUGMENTATIONS", known)
+    monkeypatch.setitem(functions, ("augmentation", "invert"), inverted)
     draws = Draws.sample(40, stream, names)
     assert streams[1:] == ["", " invert"]
     assert torch.equal(draws.u, before.u)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from search_spaces import SPACES, add_selection_arguments, select, selection, selection_from, tags
-from trainables.trial import FIELDS, SETTINGS, TrialConfig, format_value
+from trainables.trial import FIELDS, TrialConfig, format_value
 
 Pairs = list[tuple[str, int]]
 
@@ -46,6 +46,18 @@ SET = {
     "second_view": "clean",
     "method": "siamese",
     "gamma": "0.5",
+    "term": "vicreg",
+    "mix_weight": "2.0",
+    "vicreg_invariance": "5.0",
+    "vicreg_variance": "5.0",
+    "vicreg_covariance": "2.0",
+    "whitening_size": "64",
+    "ntxent_temperature": "0.1",
+    "supcon_temperature": "0.2",
+    "target_momentum": "0.9",
+    "fixmatch_threshold": "0.8",
+    "projector": "mlp_bn",
+    "predictor_dim": "256",
     "lambd": "0.1",
     "center": "false",
     "epochs": "2",
@@ -58,6 +70,19 @@ SET = {
     "seed": "17",
 }
 """A value to set for every field; a new field needs an entry here."""
+SET_WITH = {
+    "mix_weight": ["term=mixed_barlow_twins"],
+    "vicreg_invariance": ["term=vicreg"],
+    "vicreg_variance": ["term=vicreg"],
+    "vicreg_covariance": ["term=vicreg"],
+    "whitening_size": ["term=wmse", "embedding_dim=32"],
+    "ntxent_temperature": ["term=ntxent"],
+    "supcon_temperature": ["term=supcon"],
+    "target_momentum": ["term=byol"],
+    "predictor_dim": ["term=simsiam"],
+    "fixmatch_threshold": ["method=fixmatch"],
+}
+"""What is set, too, where a field does not matter otherwise."""
 
 PUBLISHED = ["ce", "siamese-0.0001", "siamese-0.001", "siamese-0.01"]
 
@@ -187,14 +212,17 @@ def test_set_goes_on_from_what_the_space_gave() -> None:
     assert {trial.unlabeled_size for trial in trials} == {5000}
 
 
-@pytest.mark.parametrize("field", [field for field in FIELDS if len(SETTINGS[field].choices) != 1])
+@pytest.mark.parametrize("field", SET)
 def test_only_and_set_work_on_every_field(field: str) -> None:
+    assert {*SET} | {"code", "term_code"} == {*FIELDS}  # those two are found, not set
     ablations = select("ablations").trials
     values = [format_value(getattr(trial, field)) for trial in ablations]
     kept = [trial for trial, value in zip(ablations, values, strict=True) if value == values[-1]]
     assert list(select("ablations", only=[f"{field}={values[-1]}"]).trials) == kept
     changed = select(
-        "ablations", only=["dataset=stl10", "arm=siamese-0.01"], assign=[f"{field}={SET[field]}"]
+        "ablations",
+        only=["dataset=stl10", "arm=siamese-0.01"],
+        assign=[*SET_WITH.get(field, ()), f"{field}={SET[field]}"],
     )
     using = [trial for trial in changed.trials if trial.uses(field)]
     assert {format_value(getattr(trial, field)) for trial in using} == {SET[field]}

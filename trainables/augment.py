@@ -161,7 +161,11 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
         return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     if name == "solarize":
         return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
-    numbers = draws.added[name][:, 1:]
+    return applied_own(name, x, draws.added[name][:, 1:])
+
+
+def applied_own(name: str, x: Tensor, numbers: Tensor) -> Tensor:
+    """What an augmentation in a loaded file makes of images (B, 3, S, S), with random numbers (B, n)."""
     function = functions["augmentation", name]
     made: Tensor = function(x, numbers) if AUGMENTATIONS[name].numbers else function(x)
     if not isinstance(made, Tensor) or made.shape != x.shape:

@@ -119,7 +119,7 @@ def has_unlabelled(dataset: str) -> bool:
     return about is None or about.unlabelled
 
 
-CODE_PATTERN = re.compile(r"([a-z]\w*@[0-9a-f]+(\+[a-z]\w*@[0-9a-f]+)*)?")
+CODE_PATTERN = re.compile(r"[a-z]\w*@[0-9a-f]+(\+[a-z]\w*@[0-9a-f]+)*")
 """How a trial tells the code of its own parts."""
 _codes: dict[tuple[str, str], str] = {}
 

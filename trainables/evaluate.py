@@ -7,7 +7,6 @@ Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
 
 import io
-import math
 import types
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -23,11 +22,10 @@ from trainables import measures
 from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
-from trainables.extensions import METRIC_INPUTS, functions
-from trainables.extensions.functions import inputs_of
 from trainables.kept import npz, of_features, of_predictions, relative_logits
 from trainables.linear_probe import LinearProbe, fit_linear_probe
 from trainables.metrics import METRICS, OWN, PREDICTIONS
+from trainables.own_metric import measure_own
 
 EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
@@ -257,16 +255,15 @@ def measure(passes: Passes, names: Iterable[str]) -> dict[str, float]:
     config = passes.evaluator.config
     own = {key: name for name, key in OWN.items()}
     return {
-        name: FORMULAS[name](passes) if name in FORMULAS else _own_metric(own[name], passes)
+        name: FORMULAS[name](passes) if name in FORMULAS else measure_own(own[name], _inputs(passes))
         for name in names
         if METRICS[name].where.holds(config)
     }
 
 
-def _own_metric(name: str, of: Passes) -> float:
-    """A metric that a file of your own defines; ValueError where it returns no finite number."""
-    function = functions["metric", name]
-    inputs: dict[str, Callable[[], Tensor]] = {
+def _inputs(of: Passes) -> dict[str, Callable[[], Tensor]]:
+    """What a metric in a file of your own may ask for."""
+    return {
         "logits": lambda: of.test.logits,
         "labels": lambda: of.test.labels,
         "h": lambda: of.test.h,
@@ -277,15 +274,6 @@ def _own_metric(name: str, of: Passes) -> float:
         "h2": lambda: of.views[1].h,
         "view_labels": lambda: of.labels,
     }
-    value = function(**{given: inputs[given]() for given in inputs_of(function, METRIC_INPUTS)})
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
-        number = math.nan
-    if not math.isfinite(number):
-        got = repr(value).splitlines()[0]
-        raise ValueError(f"metric {name!r} returned {got}; allowed: one finite number")
-    return number
 
 
 def evaluate(

@@ -59,7 +59,7 @@ class Setting:
 
     def check(self, name: str, value: typing.Any) -> None:
         """Raise ValueError for a value that is not allowed; None is always in range."""
-        if self.choices or self.pattern:
+        if self.choices or (self.pattern and value is not None):
             if not (self.pattern and self.pattern.fullmatch(value)):
                 one_of(name, value, self.choices, self.hint)
         elif value is not None:

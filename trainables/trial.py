@@ -87,8 +87,8 @@ class TrialConfig:
 
     augmentations: tuple[str, ...] = setting()
     """Subset of `AUGMENTATIONS`; as text `rrc+hflip`, or `none`."""
-    code: str = setting(
-        "", pattern=CODE_PATTERN, hint="name@digest, joined by +", used_by=WITH_OWN_PARTS, as_before=""
+    code: str | None = setting(
+        None, pattern=CODE_PATTERN, hint="name@digest, joined by +", used_by=WITH_OWN_PARTS, as_before=None
     )
     """Of a backbone and augmentations in a file of your own: `name@digest` of the code of each, joined by +.
     Found by itself."""
@@ -107,8 +107,8 @@ class TrialConfig:
     """Weight of the consistency term, or of FixMatch's; required with two views, None under `ce`."""
     term: str = setting(FIRST_TERM, choices=TERMS, part="arm", used_by=with_term(), as_before=FIRST_TERM)
     """The consistency term that `gamma` weighs, one of `TERMS`."""
-    term_code: str = setting(
-        "", pattern=CODE_PATTERN, hint="name@digest", part="arm", used_by=WITH_OWN_TERM, as_before=""
+    term_code: str | None = setting(
+        None, pattern=CODE_PATTERN, hint="name@digest", part="arm", used_by=WITH_OWN_TERM, as_before=None
     )
     """Of a term in a file of your own: `name@digest` of its code. Found by itself."""
     lambd: float = setting(
@@ -207,7 +207,7 @@ class TrialConfig:
 
     def _find_code(self, name: str, parts: list[tuple[str, str]]) -> None:
         """Set a field to the code of these parts as it is now, unless it tells of their code already."""
-        given = [item.partition("@")[0] for item in getattr(self, name).split("+")]
+        given = [item.partition("@")[0] for item in (getattr(self, name) or "").split("+")]
         if self.uses(name) and given != [part for _, part in parts]:
             code = "+".join(f"{part}@{code_of(kind, part)}" for kind, part in parts)
             object.__setattr__(self, name, code)

@@ -16,7 +16,7 @@ from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
 from study.ledger.tracking_uri import LedgerError
-from trainables import backbones, data
+from trainables import backbones, data, tried
 from trainables.redact import first_line, masked, plain
 from trainables.trial import TrialConfig
 
@@ -127,6 +127,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
+    tried.check()
     storage_uri = options.storage_uri(args)
     return Invocation(
         args=args,

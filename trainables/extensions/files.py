@@ -26,7 +26,7 @@ from trainables.extensions import (
     metric,
     term,
 )
-from trainables.extensions.functions import inputs_of, required, why_no_name, why_not_callable
+from trainables.extensions.signatures import inputs_of, required, why_no_name, why_not_callable
 from trainables.extensions.source import digest_of
 from trainables.metrics import Metric, add_own_metric
 from trainables.relevance import with_need

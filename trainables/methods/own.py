@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from trainables.extensions import TERM_INPUTS, functions
-from trainables.extensions.functions import inputs_of
+from trainables.extensions.signatures import inputs_of
 from trainables.methods.byol import ema_momentum
 from trainables.methods.term import Branches, Term
 from trainables.trial import TrialConfig
