@@ -64,7 +64,8 @@ def select(
     origins, steps = _union(names)
     plan = SeedPlan(low=seeds, high=seeds) if isinstance(seeds, int) else seeds
     if plan is not None:
-        origins = _first((t.replace(seed=seed), origins[t]) for seed in range(plan.high) for t in origins)
+        once = _first((trial.replace(seed=0), name) for trial, name in origins.items())
+        origins = {t.replace(seed=seed): name for seed in range(plan.high) for t, name in once.items()}
         steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(origins)}")
     trials = Trials(origins)
     for condition in only:

@@ -149,6 +149,8 @@ def test_a_report_has_both_intervals_of_each_comparison(
     assert "No interval speaks for other training images" in table.caption
     drawn = Results(trials.assign(data_seed=0), frame)
     assert "Each seed has its own choice" in generality_tables(drawn, 0, "a cell")[0].caption
+    folds = Results(trials.assign(fold="seed"), frame)
+    assert "Each seed trains on its own predefined fold" in generality_tables(folds, 0, "a cell")[0].caption
     compared = results.compared[results.compared["metric"] == "test_acc"]
     assert frame["delta"].to_numpy() == pytest.approx(compared["delta"].to_numpy())
 

@@ -739,7 +739,8 @@ def test_nothing_is_rendered_where_nothing_has_changed(tmp_path: Path, empty_sto
 def test_what_cannot_be_used_is_one_line(
     folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--space", "quickstart", "--experiment", "test", "--output", str(folder / "runs"), *arguments]
+    space = [] if "--space" in arguments else ["--space", "quickstart"]
+    given = [*space, "--experiment", "test", "--output", str(folder / "runs"), *arguments]
     with pytest.raises(SystemExit) as ended:
         main(given)
     assert ended.value.code == 2

@@ -38,11 +38,16 @@ from studies import (
     wait_for,
 )
 
+from analysis import tables
 from search_spaces import SEARCHES, SPACES
 from study import measure
+from study.ledger.ledger import Ledger
 from study.planning.measurement import NO_WEIGHTS, OTHER_DATA
 from study.run import main
 from trainables.trial import TrialConfig
+
+JOINED = ["--space", "thesis,quickstart", "--only", "dataset=digits", *TINY[2:]]
+"""Two spaces, of which the first has no trial left."""
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +169,22 @@ def test_embeddings_answer_alone(study: Path) -> None:
     tables = (study / "reports/quickstart/tables/tables.tex").read_text()
     # Accuracies, differences, diagnostics, over seeds and test images, seeds needed.
     assert tables.count(r"\toprule") >= 4
+
+
+def test_several_spaces_are_one_study(study: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Planning, measuring and tables, of trials that the ledger has from one of the spaces."""
+    (here / "runs").mkdir()
+    shutil.copy(study / "runs/mlflow.db", here / "runs/mlflow.db")
+    joined = [*JOINED, *ARMS, "--seeds", "2"]
+    data = ["--data-dir", str(study / "data")]
+    assert main([*joined, *data, "--plan"]) == 0
+    assert "\n4 planned: 4 done, 0 half-done, 0 failed, 0 new; to run: 0\n" in capsys.readouterr().out
+    assert measure.main([*joined, *data, "--metric", "knn_acc", "--plan"]) == 0
+    assert "knn_acc" in capsys.readouterr().out
+    assert tables.main(joined) == 0
+    assert "digits · convnet · rrc+solarize" in capsys.readouterr().out
+    assert (here / "reports/thesis+quickstart/tables/paired.csv").read_text()
+    assert [*ledger(here).studies()] == ["quickstart"]  # whose seed plan counts: there is none to declare
 
 
 MEASURED = ("linear_probe_acc", "z_effective_rank", "test_acc")
@@ -393,12 +414,17 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(
 
     (study / "failing").mkdir()
     shutil.copy(empty_store, study / "failing/mlflow.db")
-    failing = [*TINY, "--only", "arm=ce", "--seeds", "1", "--set", "lr=1e30", "--output", "failing"]
+    failing = [*JOINED, "--only", "arm=ce", "--seeds", "1", "--set", "lr=1e30", "--output", "failing"]
     failed = run(study, *failing)
     assert failed.returncode == 1
     assert re.search(r"FAILED: NonFiniteLoss: train/\w+ is (nan|inf) in epoch \d of 3", failed.stdout)
     assert "--retry-failed" in failed.stdout
-    assert "1 of 1 trials have no result" in (study / "reports/quickstart/report.html").read_text()
+    assert "1 of 1 trials have no result" in (study / "reports/thesis+quickstart/report.html").read_text()
+    uri = f"sqlite:///{study}/failing/mlflow.db"
+    told = Ledger(uri=uri, experiment=ledger(study).experiment, artifact_root=study / "failing")
+    (trial,) = told.trials().values()
+    assert trial.tags["space"] == "quickstart"  # the one that it is from
+    assert [*told.studies()] == ["thesis+quickstart"]
     again = run(study, *failing)
     assert again.returncode == 1
     assert "1 failed, 0 new; to run: 0" in again.stdout
@@ -458,6 +484,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("arguments", "message"),
     [
         ("--space quikstart", "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart"),
+        (
+            "--space thesis --space quickstart",
+            "--space: got twice; allowed: once, as --space thesis,quick",
+        ),
+        ("--space quickstart,thsis", "unknown space 'thsis' (did you mean 'thesis'?); allowed: quickstart,"),
+        ("--space thesis,search", "--space: got 'thesis,search'; 'search' is a search, which cannot be joi"),
+        ("--space thesis,thesis", "--space: got 'thesis,thesis'; each name at most once"),
+        (
+            "--space search --set lr=0.1,0.2",
+            "--set: got lr=0.1,0.2 with a search; allowed: one value of",
+        ),
+        ("--space quickstart --set epochs=3,x", "--set: epochs: got 'x'; allowed: an integer"),
         ("--space quickstart --sede 3", "unrecognized arguments: --sede 3"),
         ("", "--space: required; allowed: quickstart"),
         ("--space quickstart --set epoch=3", "--set: unknown field 'epoch' (did you mean 'epochs'?)"),
@@ -570,7 +608,7 @@ def test_plan_creates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("space", "lines"), [
-    ("thesis", ["space thesis: 250 trials", "10 cells:", "250 planned: 0 done,"]),
+    ("thesis,controls", ["space thesis: 250 trials", "space controls: 235 trials", "together: 385"]),
     ("ablations", ["space ablations: 1600 trials", "64 cells:", "1600 planned: 0 done,"]),
 ])  # fmt: skip
 def test_plan_of_a_large_space_imports_neither_torch_nor_ray(

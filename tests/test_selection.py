@@ -300,7 +300,101 @@ def test_steps_say_how_many_trials_are_left() -> None:
         "--seeds 2: 8",
         "--only method=siamese: 6",
         "--set epochs=2 --set gamma=0.1: 2",
+        "3 arms became equal: siamese-0, siamese-0.001, siamese-0.01 (now siamese-0.1)",
+        "no control is left: every arm with two views has γ > 0",
     )
+
+
+def test_set_sweeps_every_combination_of_its_values() -> None:
+    swept = select("quickstart", only=["arm=ce,siamese-0"], assign=["epochs=30,60", "lr=0.1,0.2,0.1"])
+    found = {(t.arm, t.seed, t.epochs, t.lr) for t in swept.trials}
+    arms = ("ce", "siamese-0")
+    assert found == {(a, s, e, lr) for a in arms for s in range(3) for e in (30, 60) for lr in (0.1, 0.2)}
+    assert len(swept.trials) == len(found)
+    assert [trial.seed for trial in swept.trials] == sorted([*range(3)] * 8)
+    assert swept.steps[-1] == "--set epochs=30,60 --set lr=0.1,0.2,0.1: 4 x 6 = 24"
+    once = [select("quickstart", only=["arm=ce"], assign=[f"epochs={n}"]).trials for n in (30, 60)]
+    both = select("quickstart", only=["arm=ce"], assign=["epochs=30,60"]).trials
+    assert sorted(t.key for t in both) == sorted(t.key for trials in once for t in trials)
+
+
+def test_of_several_assignments_of_a_field_the_last_counts() -> None:
+    selected = select("quickstart", assign=["epochs=2,3", "lr=0.1", "epochs=5"])
+    assert {(trial.epochs, trial.lr) for trial in selected.trials} == {(5, 0.1)}
+    assert selected.steps[1:] == (
+        "--set epochs=2,3: replaced by --set epochs=5",
+        "--set epochs=5 --set lr=0.1: 12",
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "assign", "lines"),
+    [
+        ("quickstart", ["epochs=2,3"], ["--set epochs=2,3: 2 x 12 = 24"]),
+        (
+            "quickstart",
+            ["gamma=0,0.1"],
+            [
+                "--set gamma=0,0.1: 2 x 12, 9 of them distinct",
+                "3 arms became equal: siamese-0, siamese-0.001, siamese-0.01 (now siamese-0, siamese-0.1)",
+            ],
+        ),
+        (
+            "quickstart",
+            ["method=ce"],
+            [
+                "--set method=ce: 3",
+                "4 arms became equal: ce, siamese-0, siamese-0.001, siamese-0.01 (now ce)",
+            ],
+        ),
+        ("quickstart", ["seed=0"], ["--set seed=0: 4"]),  # seeds became equal, not arms
+        (
+            "unlabelled",
+            ["unlabeled_size=0", "gamma=0"],
+            [
+                "--set unlabeled_size=0 --set gamma=0: 20",
+                "8 arms became equal: siamese-0 unlabeled_size=0, siamese-0.0001 unlabeled_size=0,"
+                " siamese-0.001 unlabeled_size=0, siamese-0.01 unlabeled_size=0,"
+                " siamese-0 unlabeled_size=5000, siamese-0.0001 unlabeled_size=5000,"
+                " siamese-0.001 unlabeled_size=5000, siamese-0.01 unlabeled_size=5000 (now siamese-0)",
+            ],
+        ),
+    ],
+)
+def test_arms_that_set_makes_equal_are_told(space: str, assign: list[str], lines: list[str]) -> None:
+    assert list(select(space, assign=assign).steps[1:]) == lines
+
+
+def test_a_control_that_set_takes_away_is_told() -> None:
+    steps = select("quickstart", only=["arm=ce,siamese-0"], assign=["gamma=0.1"]).steps
+    assert steps[-1] == "no control is left: every arm with two views has γ > 0"
+
+
+def test_several_spaces_are_their_union() -> None:
+    thesis, controls = (select(name).trials for name in ("thesis", "controls"))
+    both = select("thesis,controls")
+    assert both.space == "thesis+controls"
+    assert both.steps == ("space thesis: 250 trials", "space controls: 235 trials", "together: 385")
+    assert len(both.trials) == 385
+    assert set(both.trials) == {*thesis, *controls}
+    assert all(both.space_of(trial) == "thesis" for trial in thesis)
+    assert all(both.space_of(trial) == "controls" for trial in {*controls} - {*thesis})
+    turned = select("controls,thesis")
+    assert (turned.space, set(turned.trials)) == ("controls+thesis", set(both.trials))
+    assert all(turned.space_of(trial) == "controls" for trial in controls)
+    alone = select("thesis")
+    assert {alone.space_of(trial) for trial in alone.trials} == {"thesis"}
+
+
+def test_options_apply_to_the_union() -> None:
+    options = {"only": ["dataset=cifar10", "arm=ce"], "assign": ["batch_size=64,128"], "seeds": 7}
+    both = select("thesis,controls", **options)
+    parts = {name: select(name, **options).trials for name in ("thesis", "controls")}
+    assert set(both.trials) == {trial for part in parts.values() for trial in part}
+    for trial in both.trials:
+        assert both.space_of(trial) == ("thesis" if trial in parts["thesis"] else "controls")
+    assert {trial.seed for trial in both.trials} == {*range(7)}
+    assert [trial.seed for trial in both.trials] == sorted(trial.seed for trial in both.trials)
 
 
 def test_order_is_seed_by_seed_whatever_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,8 +428,12 @@ def test_order_is_seed_by_seed_whatever_the_space(monkeypatch: pytest.MonkeyPatc
         ),
         ({"only": ["seed=0,3"]}, "--only seed: no trial has '3'; there are: 0, 1, 2"),
         ({"only": ["arm=ce", "gamma=0"]}, "--only gamma: no trial has '0.0'; there are: none"),
-        ({"assign": ["epochs"]}, "--set: got 'epochs'; allowed: KEY=VALUE"),
-        ({"assign": ["augmentations="]}, "--set: got 'augmentations='; allowed: KEY=VALUE"),
+        ({"assign": ["epochs"]}, "--set: got 'epochs'; allowed: KEY=V[,V]"),
+        ({"assign": ["augmentations="]}, "--set: got 'augmentations='; allowed: KEY=V[,V]"),
+        ({"assign": ["epochs=3,"]}, "--set: epochs: got ''; allowed: an integer"),
+        ({"assign": ["fold=none,0"]}, "--set: fold: got '0'; allowed: none for digits, which has no folds"),
+        ({"space": "quickstart,"}, "unknown space ''; allowed: quickstart, thesis, "),
+        ({"space": "quickstart,quickstart"}, "--space: got 'quickstart,quickstart'; each name at most once"),
         ({"assign": ["arm=ce"]}, "--set: 'arm' is derived; set method or gamma instead"),
         (
             {"assign": ["epoch=2"]},

@@ -82,13 +82,17 @@ def _lead(trials: pd.DataFrame) -> str:
 
 
 def _note(trials: pd.DataFrame) -> str:
-    terms = join_and([TERMS[term].title for term in dict.fromkeys(trials["term"])])
+    used = trials.loc[trials["gamma"].fillna(0) > 0, "term"] if "gamma" in trials else trials["term"]
+    terms = [TERMS[term].title for term in dict.fromkeys(used)] or ["consistency"]
+    term = f"{terms[0]} term" if len(terms) == 1 else "consistency term (without a name: Barlow Twins)"
+    drawn = (trials["fold"] == "seed").any() or trials["data_seed"].notna().any()
+    alike = "tested on these same images" if drawn else "trained and tested on these same images"
     return (
-        f"CE: one view, cross-entropy alone. γ: weight of the {terms} term beside the cross-entropies of two"
+        f"CE: one view, cross-entropy alone. γ: weight of the {term} beside the cross-entropies of two"
         " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
-        " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds, trained"
-        " and tested on these same images. A Holm-adjusted interval excludes zero exactly where the adjusted"
-        " p is at most 0.05: it says which arms differ, not that several intervals hold at once."
+        " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds,"
+        f" {alike}. A Holm-adjusted interval excludes zero exactly where the adjusted p is at most"
+        " 0.05: it says which arms differ, not that several intervals hold at once."
     )
 
 
