@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainables.methods.barlow_twins import cross_correlation, distance_from_identity
-from trainables.methods.term import check_shapes
+from trainables.methods.term import at_least_fp32, check_shapes
 from trainables.setting import Setting
 
 
@@ -51,6 +51,8 @@ def mixed_barlow_twins_loss(
     Setting(low=0.0, high=1.0).check("alpha", alpha)
     if order.shape != z1.shape[:1]:
         raise ValueError(f"order: got shape {tuple(order.shape)}; allowed: ({len(z1)},)")
+    # Once, not in each correlation: gradients of half precision would be added up in it.
+    z1, z2, mixed = at_least_fp32(z1), at_least_fp32(z2), at_least_fp32(mixed)
     c = cross_correlation(z1, z2, center=center)
     shuffled = z2[order]
     distance = torch.zeros_like(c[0, 0])
