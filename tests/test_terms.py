@@ -1,7 +1,7 @@
 """The losses of the consistency terms against loops over images, written from the formulas, and lightly.
 
-Every loss and gradient is compared three times: in fp64, in fp32, and of bf16 under autocast, where they are to
-be those of the same numbers in fp32.
+Every loss and gradient is compared three times: in fp64, in fp32, and with bf16 inputs under autocast, where
+they are to be those of the same numbers in fp32.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Mixed Barlow Twins (Bandara et al. 2024): mixed images are to have mixed embeddings.
+"""Mixed Barlow Twins (Bandara et al. 2023): mixed images are to have mixed embeddings.
 
 Shapes: B images a batch, M dimensions of the embedding.
 """
@@ -22,7 +22,7 @@ def mixed_barlow_twins_loss(
     weight: float = 4.0,
     center: bool = True,
 ) -> Tensor:
-    """Barlow Twins and the regularisation of Bandara et al. 2024 (arXiv 2312.02151).
+    """Barlow Twins and the regularisation of Bandara et al. 2023 (arXiv 2312.02151).
 
     BT(z1, z2) + weight * lambd * (||C(m, z1) - C1||^2 + ||C(m, z2) - C2||^2), where m are the embeddings of
     mixed images, C1 = alpha * C(z1, z1) + (1 - alpha) * C(z2[order], z1) and
