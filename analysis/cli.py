@@ -73,7 +73,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     if not ledger.exists():
         uri = tracking_uri.redacted(ledger.uri)
         raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {uri}")
-    report = args.out or Path("reports", args.space)
+    report = args.out or Path("reports", selection.space)
     folder = args.out or report / subfolder
     tracking_uri.check_writable("--out", folder)
     records = ledger.trials()

@@ -42,7 +42,9 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
     single = [label for label in arms if label not in pairs]
     compared = {CE: dict.fromkeys(pairs, single[0]) if single else {}}
     compared[CONTROL] = _partners(
-        labels, {label: trial for label, trial in pairs.items() if trial.gamma}, gamma=0.0
+        labels,
+        {label: trial for label, trial in pairs.items() if trial.gamma and trial.method == "siamese"},
+        gamma=0.0,
     )
     for name in _OPTIONS:
         using = {label: trial for label, trial in pairs.items() if trial.uses(name)}

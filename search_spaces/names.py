@@ -43,14 +43,21 @@ def subset(trial: TrialConfig) -> str:
 
 
 def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -> list[str]:
-    """The fields in which the cells of these trials differ, except those in `besides`."""
-    cells = {trial.cell for trial in trials}
-    varying = (name for i, name in enumerate(CELL_FIELDS) if len({cell[i] for cell in cells}) > 1)
-    return [name for name in varying if name not in besides]
+    """The fields in which the cells of these trials differ, where they matter, except those in `besides`."""
+    # A field has its default where it does not matter (`hflip_p` without flips): that is no difference.
+    cells = {trial.cell: trial for trial in trials}.values()
+    return [
+        name
+        for name in CELL_FIELDS
+        if name not in besides and len({getattr(trial, name) for trial in cells if trial.uses(name)}) > 1
+    ]
 
 
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
-    """The arm's name, with the fields that distinguish arms of one name within a cell."""
+    """The arm's name, with the fields that distinguish arms of one name within a cell.
+
+    Of several such fields, those that have their default are left out, and the first where all have.
+    """
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
         values = tuple(getattr(trial, name) for name in ARM_FIELDS)
@@ -59,7 +66,8 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
     for trial in trials:
         variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
         differing = [name for name, values in zip(ARM_FIELDS, variants, strict=True) if len(set(values)) > 1]
-        extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in differing)
+        told = [name for name in differing if getattr(trial, name) != DEFAULTS.get(name)] or differing[:1]
+        extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in told)
         labels[trial] = trial.arm + extra
     return labels
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from search_spaces.design import Row, powerset
 from trainables.arms import CE
-from trainables.catalogue import METHODS, TRANSFORMS
+from trainables.catalogue import TRANSFORMS
 from trainables.metrics import OBJECTIVES
 from trainables.trial import FIELDS, TrialConfig, coerce, format_value, nearest
 
@@ -123,7 +123,7 @@ class Search:
     name: str
     fixed: Row
     parameters: tuple[Parameter, ...]
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = ("ce", "siamese")
     trials: int = 12
     finalists: int = 2
     seeds: int = 3

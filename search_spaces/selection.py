@@ -1,10 +1,11 @@
 """From a space and the command line's `--seeds`, `--only` and `--set` to the selected trials."""
 
 import argparse
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from search_spaces.assignments import FORM, assign_all, naming, parse_assignments, split_option
 from search_spaces.design import Trials
 from search_spaces.searches import SEARCHES, Search
 from search_spaces.seeds import UNTIL, SeedPlan, parse_seeds, seed_plans
@@ -12,13 +13,17 @@ from search_spaces.spaces import SPACES
 from trainables.metrics import OBJECTIVES
 from trainables.trial import FIELDS, FieldValue, TrialConfig, format_value, nearest, parse_value
 
+JOIN = "+"
+"""Between the names of several spaces, in that of their union."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """Distinct trials of a space, seed by seed: an interrupted study leaves complete replicates.
 
-    `steps` says how many trials each step of the selection left, in lines for people. `seeds` is what was
-    asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what
+    Of several spaces `space` is their joined name, `a+b`, and `origins` has the first one that each trial is
+    from. `steps` says how many trials each step of the selection left, in lines for people. `seeds` is what
+    was asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what
     counts as a difference worth having.
     """
 
@@ -27,6 +32,11 @@ class Selection:
     steps: tuple[str, ...]
     seeds: SeedPlan | None = None
     margin: float | None = None
+    origins: Mapping[TrialConfig, str] = field(default_factory=dict, hash=False)
+
+    def space_of(self, trial: TrialConfig) -> str:
+        """The first of the given spaces that has a trial."""
+        return self.origins.get(trial, self.space)
 
     @property
     def seed_plans(self) -> dict[str, SeedPlan]:
@@ -44,54 +54,118 @@ def select(
 ) -> Selection:
     """Select trials: the space (with seeds 0 … `seeds` - 1), filtered by `only`, changed by `assign`.
 
-    Each of `only` is `KEY=V[,V]`, KEY a field or `arm`: a trial stays if it has one of the values. Each of
-    `assign` is `KEY=VALUE` and replaces a field in the remaining trials; equal ones are merged.
-    ValueError for an unknown space, key or value, and where no trial is left.
+    `space` is a name, or several joined by commas: the trials that any of them has. Each of `only` is
+    `KEY=V[,V]`, KEY a field or `arm`: a trial stays if it has one of the values. Each of `assign` is
+    `KEY=V[,V]` and replaces a field in the remaining trials by each of the values in turn; equal trials are
+    merged. ValueError for an unknown space, key or value, and where no trial is left.
     """
-    if space not in SPACES:
-        known = (*SPACES, *SEARCHES)
-        raise ValueError(f"unknown space {space!r}{nearest(space, known)}; allowed: {', '.join(known)}")
-    design = SPACES[space]()
-    trials = Trials(design)
-    steps = [f"space {space}: {len(trials)} trials", *getattr(design, "notes", ())]
+    names = _space_names(space)
+    origins, steps = _union(names)
     plan = SeedPlan(low=seeds, high=seeds) if isinstance(seeds, int) else seeds
     if plan is not None:
-        trials = Trials(t.replace(seed=seed) for seed in range(plan.high) for t in trials)
-        steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(trials)}")
+        origins = _first((t.replace(seed=seed), origins[t]) for seed in range(plan.high) for t in origins)
+        steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(origins)}")
+    trials = Trials(origins)
     for condition in only:
         trials = _filter(trials, condition)
         steps.append(f"--only {condition}: {len(trials)}")
     if assign:
-        values = _assignments(assign)  # all at once: method and gamma, for example, are only valid together
-        with _naming("--set"):
-            trials = Trials(trial.replace(**values) for trial in trials)
-        steps.append(f"{' '.join(f'--set {assignment}' for assignment in assign)}: {len(trials)}")
+        changed, lines = assign_all(trials, assign)
+        origins, trials = {new: origins[old] for new, old in changed.items()}, Trials(changed)
+        steps += lines
     if plan is not None and plan.is_range and len({trial.seed for trial in trials}) < plan.high:
         raise ValueError(f"--seeds: got {plan} with --only or --set of seeds; allowed: a range alone")
     if not trials:
         raise ValueError(f"space {space!r} has no trials")
     trials.sort(key=lambda trial: trial.seed)
-    return Selection(space=space, trials=tuple(trials), steps=tuple(steps), seeds=plan, margin=margin)
+    return Selection(
+        space=JOIN.join(names),
+        trials=tuple(trials),
+        steps=tuple(steps),
+        seeds=plan,
+        margin=margin,
+        origins=origins if len(names) > 1 else {},
+    )
+
+
+def _space_names(text: str) -> tuple[str, ...]:
+    """The names in `a` or `a,b`."""
+    names = tuple(text.split(","))
+    searches = [name for name in names if name in SEARCHES]
+    if len(names) > 1 and searches:
+        raise ValueError(f"--space: got {text!r}; {searches[0]!r} is a search, which cannot be joined")
+    if len(set(names)) < len(names):
+        raise ValueError(f"--space: got {text!r}; each name at most once")
+    return names
+
+
+def _union(names: Sequence[str]) -> tuple[dict[TrialConfig, str], list[str]]:
+    """The trials of several spaces, each with the first one that has it, and lines for people."""
+    designs = {name: trials_of(name) for name in names}
+    origins = _first((trial, name) for name, design in designs.items() for trial in design)
+    steps = []
+    for name, design in designs.items():
+        steps += [f"space {name}: {len(design)} trials", *design.notes]
+    if len(names) > 1:
+        steps.append(f"together: {len(origins)}")
+    return origins, steps
+
+
+def trials_of(name: str) -> Trials:
+    """The trials of one space; ValueError for an unknown one."""
+    if name not in SPACES:
+        known = (*SPACES, *SEARCHES)
+        raise ValueError(f"unknown space {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
+    design = SPACES[name]()
+    return Trials(design, getattr(design, "notes", ()))
+
+
+def _first(pairs: Iterable[tuple[TrialConfig, str]]) -> dict[TrialConfig, str]:
+    """The first partner of each trial, in order."""
+    found: dict[TrialConfig, str] = {}
+    for trial, partner in pairs:
+        found.setdefault(trial, partner)
+    return found
+
+
+class _Once(argparse.Action):
+    """An option that may be given once: argparse would take the last one without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            joined = ",".join(dict.fromkeys([before, values]))
+            parser.error(
+                f"{self.option_strings[0]}: got twice; allowed: once, as {self.option_strings[0]} {joined}"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that select trials, shared by running and analysing."""
     group = parser.add_argument_group("which trials")
-    group.add_argument("--space", metavar="NAME", help=f"the search space: {', '.join((*SPACES, *SEARCHES))}")
+    group.add_argument(
+        "--space",
+        metavar="NAME[,NAME]",
+        action=_Once,
+        help=f"the search space, or several: {', '.join((*SPACES, *SEARCHES))}",
+    )
     group.add_argument(
         "--only",
-        metavar="KEY=V[,V]",
+        metavar=FORM,
         action="append",
         default=[],
         help="keep trials that have one of the values; a field or 'arm'; may be repeated",
     )
     group.add_argument(
         "--set",
-        metavar="KEY=VALUE",
+        metavar=FORM,
         action="append",
         default=[],
         dest="assign",
-        help="then replace a field in every trial; may be repeated",
+        help="then replace a field in every trial, by each of the values in turn; may be repeated",
     )
     group.add_argument(
         "--seeds",
@@ -152,7 +226,7 @@ def search_from(args: argparse.Namespace) -> Search | None:
     search = SEARCHES[args.space]()
     methods = search.methods
     for condition in args.only:
-        key, texts = _split("--only", condition, "KEY=V[,V]")
+        key, texts = split_option("--only", condition, FORM)
         if key != "method":
             raise ValueError(f"--only: got {condition!r}; allowed with a search: method={','.join(methods)}")
         methods = tuple(method for method in methods if method in texts.split(","))
@@ -169,15 +243,15 @@ def search_from(args: argparse.Namespace) -> Search | None:
     if args.objective is not None:
         given["objectives"] = tuple(args.objective.split(","))
     changes = {name: value for name, value in given.items() if value is not None}
-    search = search.replace(methods=methods, assigned=_assignments(args.assign), **changes)
-    with _naming("--set"):
+    search = search.replace(methods=methods, assigned=_assigned_once(args.assign), **changes)
+    with naming("--set"):
         if any(not trial.val_fraction for trial in search.draw()):
             raise ValueError("val_fraction=0 leaves a search no image to look at; allowed: > 0")
     return search
 
 
 def _filter(trials: Trials, condition: str) -> Trials:
-    key, texts = _split("--only", condition, "KEY=V[,V]")
+    key, texts = split_option("--only", condition, FORM)
     if key != "arm" and key not in FIELDS:
         known = ("arm", *FIELDS)
         raise ValueError(f"--only: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
@@ -188,7 +262,7 @@ def _filter(trials: Trials, condition: str) -> Trials:
     present = list(dict.fromkeys(value_of(trial) for trial in trials))
     wanted = texts.split(",")
     if key != "arm":
-        with _naming("--only"):
+        with naming("--only"):
             wanted = [format_value(parse_value(key, text)) for text in wanted]
     _check_present(key, wanted, present)
     return Trials(trial for trial in trials if value_of(trial) in wanted)
@@ -201,28 +275,11 @@ def _check_present(key: str, wanted: Iterable[str], present: Sequence[str]) -> N
             raise ValueError(f"--only {key}: no trial has {value!r}{hint}; there are: {known}")
 
 
-def _assignments(assignments: Iterable[str]) -> dict[str, FieldValue]:
-    values = {}
-    for assignment in assignments:
-        key, text = _split("--set", assignment, "KEY=VALUE")
-        if key == "arm":
-            raise ValueError("--set: 'arm' is derived; set method or gamma instead")
-        with _naming("--set"):
-            values[key] = parse_value(key, text)
-    return values
-
-
-@contextlib.contextmanager
-def _naming(option: str) -> Iterator[None]:
-    """Begin the message of a ValueError with the option."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
-
-
-def _split(option: str, text: str, form: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        raise ValueError(f"{option}: got {text!r}; allowed: {form}")
-    return key, value
+def _assigned_once(assignments: Sequence[str]) -> dict[str, FieldValue]:
+    """The one value of each field that a search is given."""
+    values = parse_assignments(assignments)
+    for key, several in values.items():
+        if len(several) > 1:
+            given = ",".join(map(format_value, several))
+            raise ValueError(f"--set: got {key}={given} with a search; allowed: one value of each field")
+    return {key: value for key, (value,) in values.items()}

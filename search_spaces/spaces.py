@@ -27,6 +27,7 @@ Space = Callable[[], list[TrialConfig]]
 GAMMAS = (0.0, 1e-4, 1e-3, 1e-2)
 """The control without the Barlow Twins term, then the thesis's values."""
 SEEDS = range(5)
+_PUBLISHED_ARMS = arms(GAMMAS, views="asymmetric")
 
 TABLES: Mapping[str, Row] = types.MappingProxyType(
     {
@@ -68,8 +69,7 @@ def quickstart() -> list[TrialConfig]:
 def thesis() -> list[TrialConfig]:
     """The cells of the thesis's Tables 4.1 to 4.10: 10 cells x 5 arms x 5 seeds, as it describes them."""
     return trials(
-        _as_published(arm)
-        for arm in product(seed=SEEDS, cell=TABLES.values(), arm=arms(GAMMAS, views="asymmetric"))
+        _as_published(arm) for arm in product(seed=SEEDS, cell=TABLES.values(), arm=_PUBLISHED_ARMS)
     )
 
 
@@ -81,6 +81,19 @@ def controls() -> list[TrialConfig]:
     equal_views = {"method": "siamese", "gamma": 0.0, "views": "symmetric"}
     kinds = [*references, twice_the_step, twice_the_epochs, equal_views]
     return trials(_as_published(arm) for arm in product(seed=SEEDS, cell=TABLES.values(), arm=kinds))
+
+
+def readings() -> list[TrialConfig]:
+    """What if the thesis meant something else? Its ResNet-18 under other readings: 23 arms in 3 cells."""
+    literal = {"views": "asymmetric", "second_view": "clean"}
+    others = (arms(GAMMAS, views="symmetric"), arms(GAMMAS, **literal))
+    kinds = [*_PUBLISHED_ARMS, *(arm for kind in others for arm in kind)]
+    readings = [
+        *product(seed=SEEDS, cell=[TABLES["4.2"]], arm=kinds),
+        *product(seed=SEEDS, cell=[TABLES["4.2"]], hflip_p=[1.0], arm=_PUBLISHED_ARMS),
+        *product(seed=range(10), cell=[TABLES["4.4"]], fold=["seed"], arm=_PUBLISHED_ARMS),
+    ]
+    return trials(_as_published(reading) for reading in readings)
 
 
 def ablations() -> list[TrialConfig]:
@@ -142,5 +155,5 @@ def _thesis_of_seed_0() -> frozenset[TrialConfig]:
 
 
 SPACES: Mapping[str, Space] = types.MappingProxyType(
-    {space.__name__: space for space in (quickstart, thesis, controls, ablations, unlabelled)}
+    {space.__name__: space for space in (quickstart, thesis, controls, readings, ablations, unlabelled)}
 )

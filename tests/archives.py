@@ -48,10 +48,12 @@ def cifar10_archive(train: np.ndarray, test: np.ndarray) -> tuple[bytes, Files]:
     return archive(CIFAR10.base_folder, files), files
 
 
-def stl10_archive(train: np.ndarray, unlabelled: np.ndarray, test: np.ndarray) -> tuple[bytes, Files]:
+def stl10_archive(
+    train: np.ndarray, unlabelled: np.ndarray, test: np.ndarray, folds: np.ndarray | None = None
+) -> tuple[bytes, Files]:
     """STL-10's binary version: images column by column, labels from 1.
 
-    Images are (N, 3, 96, 96); labels go round the ten classes.
+    Images are (N, 3, 96, 96); labels go round the ten classes. Without `folds` (10, n) their file is missing.
     """
     files = {
         f"{name}_X.bin": images.transpose(0, 1, 3, 2).tobytes()
@@ -60,14 +62,18 @@ def stl10_archive(train: np.ndarray, unlabelled: np.ndarray, test: np.ndarray) -
     for name, images in (("train", train), ("test", test)):
         files[f"{name}_y.bin"] = (np.arange(len(images)) % 10 + 1).astype(np.uint8).tobytes()
     files["class_names.txt"] = "".join(f"class{c}\n" for c in range(10)).encode()
+    if folds is not None:  # with a space at the end of each line, as in the real one
+        files[STL10.folds_list_file] = "".join(f"{' '.join(map(str, fold))} \n" for fold in folds).encode()
     return archive(STL10.base_folder, files), files
 
 
 def tell_torchvision(monkeypatch: pytest.MonkeyPatch, kind: Any, content: bytes, files: Files) -> None:
-    """Let one of torchvision's datasets expect the checksums of this archive and its files."""
+    """Let one of torchvision's datasets, and the reader of folds, expect the checksums of these files."""
     monkeypatch.setattr(kind, "tgz_md5", md5(content))
     for name in ("train_list", "test_list"):
         checked = [[file, md5(files[file])] for file, _ in getattr(kind, name)]
         monkeypatch.setattr(kind, name, checked)
+    if kind is STL10 and STL10.folds_list_file in files:
+        monkeypatch.setattr("trainables.datasets.sources.FOLDS_MD5", md5(files[STL10.folds_list_file]))
     if kind is CIFAR10:
         monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": md5(files["batches.meta"])})

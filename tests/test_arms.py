@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from trainables import arms
 from trainables.arms import CE, CONTROL, Arm, weight_text
 
 
@@ -33,25 +32,45 @@ def test_labels_round_trip(label: str, arm: Arm, title: str) -> None:
     "bad",
     [
         *("", "CE", "siamese", "siamese-", "siamese-x", "siamese-nan", "siamese-inf", "siamese--1"),
-        *("siamese-0.10", "siamese-1e-3", "siamese-0.0", "barlow_twins-0.1", "vicreg-0.1"),
+        *("siamese-0.10", "siamese-1e-3", "siamese-0.0", "barlow_twins-0.1", "simclr-0.1"),
+        *("unsupervised-0.1", "unsupervised-x-1", "unsupervised-siamese-0.1", "fixmatch", "fixmatch-01"),
     ],
 )
 def test_what_is_no_arm(bad: str) -> None:
-    message = f"arm: got {bad!r}; allowed: ce, siamese-0, siamese-0.001, …"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        ValueError, match=rf"^arm: got '{re.escape(bad)}'.*; allowed: ce, siamese-0, siamese-0"
+    ):
         Arm.parse(bad)
 
 
-def test_another_term_is_called_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "TERMS", {**arms.TERMS, "vicreg": "VICReg"})
+def test_a_misspelt_arm_gets_the_nearest_one() -> None:
+    message = (
+        "arm: got 'vicregg-0.1' (did you mean 'vicreg'?); allowed: ce, siamese-0, siamese-0.001, vicreg-0.1,"
+        " unsupervised-vicreg-0.1, fixmatch-1, …"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Arm.parse("vicregg-0.1")
+
+
+def test_another_term_is_called_by_its_own_name() -> None:
     arm = Arm(0.1, "vicreg", ("views=asymmetric",))
     assert str(arm) == "vicreg-0.1 views=asymmetric"
     assert Arm.parse(str(arm)) == arm
     assert arm.title == "VICReg, γ = 0.1 (views=asymmetric)"
     assert arm.setting == "VICReg views=asymmetric"
     assert arm.fields == {"method": "siamese", "gamma": 0.1, "term": "vicreg"}
-    with pytest.raises(ValueError, match=r"allowed: ce, siamese-0, siamese-0\.001, vicreg-0\.1, …$"):
-        Arm.parse("simclr-1")
+
+
+def test_methods_of_their_own_say_so() -> None:
+    alone, fixmatch = Arm(0.1, "vicreg", method="unsupervised"), Arm(1.0, method="fixmatch")
+    assert [str(alone), str(fixmatch)] == ["unsupervised-vicreg-0.1", "fixmatch-1"]
+    assert [alone.title, fixmatch.title] == ["VICReg without labels, γ = 0.1", "FixMatch, γ = 1"]
+    assert [alone.setting, fixmatch.setting] == ["VICReg without labels", "FixMatch"]
+    for arm in (alone, fixmatch, Arm(0.01, method="unsupervised")):
+        assert Arm.parse(str(arm)) == arm
+        assert not arm.has_control
+    assert Arm(0.1).has_control
+    assert alone.fields == {"method": "unsupervised", "gamma": 0.1, "term": "vicreg"}
 
 
 def test_baselines_rank_before_what_is_compared_with_them() -> None:

@@ -271,6 +271,24 @@ def test_asymmetric_views_get_no_transform_outside_the_subset(tiny: Tiny) -> Non
     assert view1.transforms == view2.transforms == ("hflip", "solarize")
 
 
+@pytest.mark.parametrize("views", ["symmetric", "asymmetric"])
+def test_a_clean_second_view_is_the_image_itself(views: str, tiny: Tiny) -> None:
+    config = tiny(views=views, augmentations=TRANSFORMS)
+    view1, view2 = policies(config.replace(second_view="clean"))
+    assert view1 == policies(config)[0]
+    x = images(4)
+    assert torch.equal(augment(x, view2, sample(4)), x.float() / 255)
+
+
+def test_always_flipped_is_every_image_mirrored_after_its_crop(tiny: Tiny) -> None:
+    x, draws = images(6), sample(6)
+    crops = augment(x, policies(tiny(augmentations=("rrc",)))[0], draws)
+    for view in policies(tiny(augmentations=("rrc", "hflip"), hflip_p=1)):
+        assert torch.equal(augment(x, view, draws), crops.flip(-1))
+    (alone,) = policies(tiny(method="ce", augmentations=("hflip",), hflip_p=1))
+    assert torch.equal(augment(x, alone, draws), x.float().flip(-1) / 255)
+
+
 def test_policy_is_in_canonical_order(tiny: Tiny) -> None:
     assert policy(tiny(), ("solarize", "rrc", "rrc")).transforms == ("rrc", "solarize")
 

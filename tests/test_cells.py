@@ -75,6 +75,17 @@ def test_arms_of_one_name_are_told_apart_by_what_differs() -> None:
     assert texts(table)["Test"] == ["50.0", "75.0", "25.0"]
 
 
+def test_arms_that_differ_in_several_fields_name_those_that_are_not_at_their_default() -> None:
+    asymmetric = {"augmentations": ("solarize",), "views": "asymmetric"}
+    kinds = [{"augmentations": ("solarize",)}, asymmetric, {**asymmetric, "second_view": "clean"}]
+    trials = frame({config("0.01", 0, **kind): 0.5 for kind in kinds})
+    assert cell_table(summarise(trials), trials, 0).columns == (
+        "γ = 10⁻² (views=symmetric)",
+        "γ = 10⁻² (views=asymmetric)",
+        "γ = 10⁻² (views=asymmetric, second_view=clean)",
+    )
+
+
 def test_cells_are_labelled_by_what_varies() -> None:
     varied = [config("ce", 0), config("ce", 0, train_size=200), config("ce", 0, augmentations=())]
     trials = frame(dict.fromkeys(varied, 0.5))
@@ -85,6 +96,18 @@ def test_cells_are_labelled_by_what_varies() -> None:
     }
     assert list(trials["group"]) == [0, 1, 0]
     assert list(trials["subset"]) == ["rrc+hflip", "rrc+hflip", "none (views alike)"]
+
+
+def test_a_field_that_does_not_matter_in_a_cell_does_not_set_it_apart() -> None:
+    """Without flips there is no probability of flips: these cells differ in their augmentations alone."""
+    subsets = (("rrc", "hflip"), ("rrc",), ())
+    trials = frame({config("ce", 0, augmentations=subset, hflip_p=1): 0.5 for subset in subsets})
+    assert list(trials["group"]) == [0, 0, 0]
+    assert cell_labels(trials)[0] == "digits · convnet · rrc+hflip"
+    both = frame({config("ce", 0, hflip_p=p): 0.5 for p in (0.5, 1)})
+    assert list(cell_labels(both).values()) == [
+        f"digits · convnet · rrc+hflip · hflip_p {p}" for p in (0.5, 1.0)
+    ]
 
 
 def bold(trials: pd.DataFrame) -> list[bool]:

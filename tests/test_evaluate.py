@@ -113,12 +113,15 @@ def test_all_trials_are_evaluated_on_the_same_augmented_images(seen: Callable[..
         assert torch.equal(seen(TRANSFORMS, **changes), expected)
 
 
-@pytest.mark.parametrize("strength", [{"crop_scale_min": 0.5}, {"grayscale_p": 0.9}, {"solarize_p": 0.8}])
+@pytest.mark.parametrize(
+    "strength", [{"crop_scale_min": 0.5}, {"hflip_p": 1}, {"grayscale_p": 0.9}, {"solarize_p": 0.8}]
+)
 def test_reference_images_do_not_depend_on_the_strengths_of_the_trial(
     strength: dict[str, float], seen: Callable[..., Tensor]
 ) -> None:
-    assert torch.equal(seen(TRANSFORMS, reference=True, **strength), seen(TRANSFORMS))
-    assert not torch.equal(seen(TRANSFORMS, **strength), seen(TRANSFORMS))
+    of = {"augmentations": TRANSFORMS, **strength}
+    assert torch.equal(seen(TRANSFORMS, reference=True, **of), seen(TRANSFORMS))
+    assert not torch.equal(seen(TRANSFORMS, **of), seen(TRANSFORMS))
 
 
 def test_subsets_share_their_draws(seen: Callable[..., Tensor]) -> None:

@@ -1,17 +1,16 @@
-"""Terms as values: what the network gets for one that needs a predictor and a target network."""
+"""Terms as values: what a network gets for one, and what training does with it."""
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from trainables import catalogue
-from trainables.catalogue import TERMS
-from trainables.methods import barlow_twins, term_of
+from trainables.catalogue import NEEDS, TERMS
+from trainables.methods import barlow_twins, byol, term_of
 from trainables.methods.barlow_twins import barlow_twins_loss
 from trainables.methods.term import Branches, Term
 from trainables.models import build
@@ -24,31 +23,16 @@ Tiny = Callable[..., TrialConfig]
 MOMENTUM = 0.75
 
 
-def toward_the_target(branches: Branches, config: TrialConfig) -> torch.Tensor:
-    """Each view's prediction is to be near the target's embedding of the other one."""
-    (p1, p2), (t1, t2) = branches.predictions, branches.target_z
-    assert not t1.requires_grad
-    return (p1 - t2).square().mean() + (p2 - t1).square().mean()
-
-
-@pytest.fixture
-def following(monkeypatch: pytest.MonkeyPatch) -> Iterator[Term]:
-    """The first term's name stands for one that has a predictor and a target network."""
-    term = Term(
-        name=catalogue.FIRST_TERM,
-        loss=toward_the_target,
-        column="following",
-        predictor=True,
-        target_momentum=lambda config, done: MOMENTUM,
-    )
-    monkeypatch.setattr(barlow_twins, "TERM", term)
-    return term
-
-
 def test_every_term_has_a_title_and_a_loss() -> None:
-    for name, title in TERMS.items():
+    columns = set()
+    for name, about in TERMS.items():
         term = importlib.import_module(f"trainables.methods.{name}").TERM
-        assert (term.name, term.title) == (name, title)
+        assert isinstance(term, Term)
+        assert about.title
+        assert set(about.needs) <= set(NEEDS)
+        assert (term.target_momentum is not None) == ("target_z" in about.needs)
+        columns.add(term.column)
+    assert len(columns) == len(TERMS)
 
 
 def test_a_trial_without_a_weight_has_no_term(tiny: Tiny) -> None:
@@ -58,20 +42,19 @@ def test_a_trial_without_a_weight_has_no_term(tiny: Tiny) -> None:
 
 def test_barlow_twins_takes_its_fields_from_the_config(tiny: Tiny) -> None:
     z1, z2 = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
-    branches = Branches(torch.zeros(6), (z1, z2), (z1, z2))
+    branches = Branches(torch.zeros(6), (z1, z2), (z1, z2), (z1, z2))
     found = barlow_twins.TERM.loss(branches, tiny(lambd=0.3, center=False))
     assert found == barlow_twins_loss(z1, z2, lambd=0.3, center=False)
-    with pytest.raises(ValueError, match=r"^embeddings: got none; required by the Barlow Twins term$"):
+    with pytest.raises(ValueError, match=r"^z: got none; required by this term$"):
         barlow_twins.TERM.loss(branches._replace(z=None), tiny())
 
 
 def test_backbone_and_classifier_start_alike_whatever_the_term_needs(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tiny: Tiny,
 ) -> None:
     before = build(tiny(), 10)
     assert before.predictor is before.target is None
-    request.getfixturevalue("following")
-    net = build(tiny(), 10)
+    net = build(tiny(term="byol"), 10)
     for name, weights in before.state_dict().items():
         assert torch.equal(net.state_dict()[name], weights), name
     for part in ("backbone", "projector"):
@@ -84,8 +67,8 @@ def test_backbone_and_classifier_start_alike_whatever_the_term_needs(
     assert not torch.equal(net.predictor[0].weight[:, :8], net.projector[0].weight[:, :8])
 
 
-def test_the_target_follows_by_its_momentum(tiny: Tiny, following: Term) -> None:
-    net = build(tiny(), 10)
+def test_the_target_follows_by_its_momentum(tiny: Tiny) -> None:
+    net = build(tiny(term="byol"), 10)
     before = [weight.clone() for weight in net.target.parameters()]
     with torch.no_grad():
         for weight in (*net.backbone.parameters(), *net.projector.parameters()):
@@ -95,12 +78,25 @@ def test_the_target_follows_by_its_momentum(tiny: Tiny, following: Term) -> None
         torch.testing.assert_close(now, then + (1 - MOMENTUM))
 
 
-def test_a_term_with_predictor_and_target_trains_and_resumes_bit_for_bit(
-    tiny: Tiny, following: Term, data_dir: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"term": "simsiam", "projector": "mlp_bn"},
+        {"term": "byol"},
+        {"term": "byol", "projector": "mlp_bn", "precision": "bf16"},
+        {"term": "mixed_barlow_twins"},
+        {"method": "unsupervised", "term": "vicreg", "val_fraction": 0.1},
+        {"method": "fixmatch", "gamma": 1.0, "fixmatch_threshold": 0.1},
+    ],
+    ids=lambda fields: "-".join(map(str, fields.values())),
+)
+def test_trials_resume_after_every_epoch_bit_for_bit(
+    tiny: Tiny, fields: dict[str, Any], data_dir: Path, tmp_path: Path
 ) -> None:
-    config: TrialConfig = tiny(epochs=3)
+    config: TrialConfig = tiny(epochs=3, **fields)
     whole = train(config, data_dir)
-    assert [row["train/following"] > 0 for row in whole.history] == [True] * 3
+    column = f"train/{config.method if config.method == 'fixmatch' else config.term}"
+    assert all(row[column] != 0 for row in whole.history)
 
     class Killed(BaseException):
         """What ends a trial."""
@@ -128,4 +124,4 @@ def test_a_term_with_predictor_and_target_trains_and_resumes_bit_for_bit(
 
 def test_a_value_of_another_name_is_no_term() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        barlow_twins.TERM.column = "other"  # type: ignore[misc]
+        byol.TERM.column = "other"  # type: ignore[misc]

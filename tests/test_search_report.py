@@ -225,6 +225,9 @@ class Reader:
     def exists(self) -> bool:
         return False
 
+    def studies(self) -> dict[str, dict[str, str]]:
+        return {}
+
     def study_tags(self, space: str) -> dict[str, str]:
         return {}
 

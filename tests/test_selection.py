@@ -28,6 +28,7 @@ def test_quickstart_is_four_arms_by_three_seeds_of_one_cell() -> None:
 
 SET = {
     "dataset": "folder:mine@48",
+    "fold": "seed",
     "train_size": "200",
     "unlabeled_size": "100",
     "val_fraction": "0.2",
@@ -38,9 +39,11 @@ SET = {
     "embedding_dim": "64",
     "augmentations": "hflip+solarize",
     "crop_scale_min": "0.5",
+    "hflip_p": "1.0",
     "grayscale_p": "0.5",
     "solarize_p": "0.5",
     "views": "symmetric",
+    "second_view": "clean",
     "method": "siamese",
     "gamma": "0.5",
     "lambd": "0.1",
@@ -112,6 +115,26 @@ def test_every_thesis_trial_says_which_table_it_feeds() -> None:
     assert tags("thesis", other) == {"space": "thesis"}  # not the thesis's images
 
 
+def test_readings_change_one_thing_of_the_thesis_at_a_time() -> None:
+    trials, thesis = select("readings").trials, set(select("thesis").trials)
+    cells: dict[tuple[object, ...], list[TrialConfig]] = {}
+    for trial in trials:
+        cells.setdefault((trial.dataset, trial.hflip_p, trial.fold), []).append(trial)
+    assert {cell: len(members) for cell, members in cells.items()} == {
+        ("cifar10", 0.5, "none"): 13 * 5,
+        ("cifar10", 1.0, "none"): 5 * 5,
+        ("stl10", 0.5, "seed"): 5 * 10,
+    }
+    assert len(thesis & set(trials)) == 25  # the reading of the thesis itself, trained once for both
+    as_thesis = {"views": "asymmetric", "second_view": "augmented", "hflip_p": 0.5, "fold": "none"}
+    for trial in trials:
+        kept = {name: getattr(trial, name) for name in as_thesis if trial.uses(name)}
+        changed = [name for name, value in kept.items() if value != as_thesis[name]]
+        assert len(changed) <= 1
+        if trial.seed < 5:
+            assert trial.replace(**as_thesis) in thesis
+
+
 def test_ablations_are_every_combination() -> None:
     trials = select("ablations").trials
     assert len(trials) == len({trial.key for trial in trials}) == 1600
@@ -173,7 +196,8 @@ def test_only_and_set_work_on_every_field(field: str) -> None:
     changed = select(
         "ablations", only=["dataset=stl10", "arm=siamese-0.01"], assign=[f"{field}={SET[field]}"]
     )
-    assert {format_value(getattr(trial, field)) for trial in changed.trials} == {SET[field]}
+    using = [trial for trial in changed.trials if trial.uses(field)]
+    assert {format_value(getattr(trial, field)) for trial in using} == {SET[field]}
 
 
 # As the first release had them: another digest means that finished trials in every ledger become unknown.
@@ -181,6 +205,7 @@ KEYS = {
     "quickstart": (12, "0589cfd2c24c7e0e"),
     "thesis": (250, "2234e2f84bbf8538"),
     "controls": (235, "5407fbce13d0491f"),
+    "readings": (140, "141063954107e1c4"),
     "ablations": (1600, "c7f201caf1d97d43"),
     "unlabelled": (90, "c779adfde1034889"),
 }

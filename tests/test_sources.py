@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from archives import archive, cifar10_archive, md5, stl10_archive, tell_torchvis
 from torchvision.datasets import CIFAR10, STL10
 
 from trainables import data
-from trainables.datasets.sources import DataError
+from trainables.datasets.sources import FOLDS_MD5, DataError
 from trainables.datasets.splits import UNLABELLED
+from trainables.trial import TrialConfig
 
 RANDOM = np.random.RandomState(0)
 CIFAR_TRAIN = RANDOM.randint(0, 256, (40, 3, 32, 32), dtype=np.uint8)
 CIFAR_TEST = RANDOM.randint(0, 256, (10, 3, 32, 32), dtype=np.uint8)
 STL_TRAIN = RANDOM.randint(0, 256, (20, 3, 96, 96), dtype=np.uint8)
+STL_FOLDS = np.stack([RANDOM.permutation(20)[:12] for _ in range(10)])
 STL_UNLABELLED = RANDOM.randint(0, 256, (30, 3, 96, 96), dtype=np.uint8)
 STL_TEST = RANDOM.randint(0, 256, (10, 3, 96, 96), dtype=np.uint8)
 
@@ -90,14 +92,87 @@ def test_cifar10_is_downloaded_and_read(serve: Any, data_dir: Path) -> None:
 
 
 def test_stl10_is_downloaded_and_read_with_its_unlabelled_images(serve: Any, data_dir: Path) -> None:
-    serve(STL10, *stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST))
+    serve(STL10, *stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST, STL_FOLDS))
     dataset = data.load("stl10", data_dir)
+    np.testing.assert_array_equal(dataset.folds, STL_FOLDS)
     np.testing.assert_array_equal(dataset.train.images, np.concatenate([STL_TRAIN, STL_UNLABELLED]))
     np.testing.assert_array_equal(dataset.test.images, STL_TEST)
     assert dataset.train.labels.tolist() == [*range(10)] * 2 + [UNLABELLED] * 30
     assert dataset.test.labels.tolist() == [*range(10)]
     assert dataset.classes == tuple(f"class{c}" for c in range(10))
     np.testing.assert_allclose(dataset.mean, STL_TRAIN.mean((0, 2, 3)) / 255)
+
+
+@pytest.mark.parametrize("where", ["archive", "unpacked", "download"])
+def test_folds_are_added_to_what_was_prepared_without_them(where: str, serve: Any, data_dir: Path) -> None:
+    without, _ = stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST)
+    content, files = stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST, STL_FOLDS)
+    serve(STL10, content, files)
+    STL10.tgz_md5 = md5(without)  # undone with the other attributes
+    (data_dir / STL10.filename).write_bytes(without)
+    before = data.load("stl10", data_dir)
+    assert before.folds is None
+    assert data.is_prepared("stl10", data_dir)
+    assert not data.is_prepared("stl10", data_dir, folds=True)
+    written = (data_dir / "prepared/stl10/train_images.npy").stat()
+
+    STL10.tgz_md5 = md5(content)
+    (data_dir / STL10.filename).unlink()
+    if where == "archive":
+        (data_dir / STL10.filename).write_bytes(content)
+    elif where == "unpacked":
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(data_dir, filter="data")
+    after = data.load("stl10", data_dir, folds=True)
+    np.testing.assert_array_equal(after.folds, STL_FOLDS)
+    assert after.sha256 == before.sha256 == data.prepare("stl10", data_dir, folds=True)
+    assert (data_dir / "prepared/stl10/train_images.npy").stat() == written  # not prepared again
+    assert names(data_dir / "prepared") == [".stl10.lock", "stl10"]
+
+    (data_dir / "prepared/stl10/folds.npy").write_bytes(b"\x93NUMPY")  # damaged: made again
+    np.testing.assert_array_equal(data.load("stl10", data_dir, folds=True).folds, STL_FOLDS)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_folds_that_are_missing_are_named(unpacked: bool, serve: Any, data_dir: Path) -> None:
+    content, files = stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST)
+    serve(STL10, content, files)
+    where = data_dir / STL10.filename / STL10.base_folder
+    if unpacked:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(data_dir, filter="data")
+        where = data_dir / STL10.base_folder
+    message = f"{where}/fold_indices.txt is missing or damaged: its MD5 is not {FOLDS_MD5}. It is a part of "
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        data.load("stl10", data_dir, folds=True)
+    assert data.load("stl10", data_dir).folds is None  # the images are prepared all the same
+
+
+def test_folds_in_an_archive_that_is_cut_short(serve: Any, data_dir: Path) -> None:
+    content, files = stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST, STL_FOLDS)
+    serve(STL10, content, files)
+    data.load("stl10", data_dir)
+    (data_dir / "prepared/stl10/folds.npy").unlink()
+    (data_dir / STL10.filename).write_bytes(content[:1000])
+    message = f"{data_dir / STL10.filename} is incomplete or damaged ("
+    with pytest.raises(DataError, match=f"^{re.escape(message)}.*Remove it to have it downloaded again$"):
+        data.load("stl10", data_dir, folds=True)
+
+
+def test_sizes_within_a_fold(serve: Any, data_dir: Path, tiny: Callable[..., TrialConfig]) -> None:
+    """Before anything is downloaded, and as it is once it is prepared."""
+    trial = tiny(dataset="stl10", fold="seed", train_size=None, val_fraction=0.1, batch_size=2)
+    (sizes,) = data.check([trial], data_dir).values()
+    assert (sizes.train, sizes.validation, sizes.test) == (900, 100, 8000)
+    with pytest.raises(
+        ValueError, match=r"^train_size: got 910; allowed: at most 90 images a class of stl10"
+    ):
+        data.check([trial.replace(train_size=910)], data_dir)
+    assert names(data_dir) == []
+    serve(STL10, *stl10_archive(STL_TRAIN, STL_UNLABELLED, STL_TEST, STL_FOLDS))
+    data.load("stl10", data_dir)
+    (sizes,) = data.check([trial.replace(val_fraction=0)], data_dir).values()
+    assert (sizes.train, sizes.test) == (12, 10)
 
 
 def test_an_archive_put_there_by_hand_is_used(serve: Any, data_dir: Path) -> None:

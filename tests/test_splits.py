@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.datasets.splits import UNLABELLED, Choice, Labels, stratified_choice, training_indices
+from trainables.datasets.splits import (
+    UNLABELLED,
+    Choice,
+    Folds,
+    Labels,
+    stratified_choice,
+    training_indices,
+)
 from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
@@ -21,9 +28,13 @@ def counts(indices: np.ndarray) -> list[int]:
     return np.bincount(LABELS[indices], minlength=3).tolist()
 
 
-def chosen(tiny: Tiny, labels: Labels = LABELS, **changes: Any) -> Choice:
+# Of 40 images, classes as they come, and overlapping.
+FOLDS = np.stack([np.sort(np.random.RandomState(fold).permutation(60)[:40]) for fold in range(10)])
+
+
+def chosen(tiny: Tiny, labels: Labels = LABELS, folds: Folds | None = FOLDS, **changes: Any) -> Choice:
     everything = {"dataset": "stl10", "train_size": None, "val_fraction": 0, "batch_size": 2}
-    return training_indices(tiny(**{**everything, **changes}), labels)
+    return training_indices(tiny(**{**everything, **changes}), labels, folds)
 
 
 def test_all_images_are_trained_on_by_default(tiny: Tiny) -> None:
@@ -173,6 +184,44 @@ def test_more_unlabelled_images_than_there_are(tiny: Tiny) -> None:
     message = "unlabeled_size: got 41; allowed: at most the 40 unlabelled images of stl10"
     with pytest.raises(ValueError, match=f"^{message}$"):
         chosen(tiny, MIXED, unlabeled_size=41)
+
+
+def test_a_fold_is_what_labelled_images_are_taken_from(tiny: Tiny) -> None:
+    for seed in (0, 3, 9, 10, 23):
+        assert chosen(tiny, fold="seed", seed=seed).train.tolist() == FOLDS[seed % 10].tolist()
+        assert chosen(tiny, fold="4", seed=seed).train.tolist() == FOLDS[4].tolist()
+    assert len(chosen(tiny).train) == 60
+    unlabelled = chosen(tiny, MIXED, fold="4", unlabeled_size=20).unlabelled
+    assert np.array_equal(unlabelled, chosen(tiny, MIXED, unlabeled_size=20).unlabelled)
+
+
+def test_choices_within_a_fold(tiny: Tiny) -> None:
+    for fold in range(10):
+        classes = counts(FOLDS[fold])
+        for data_seed in (None, 0):
+            of = {"fold": str(fold), "val_fraction": 0.2, "train_size": 6, "data_seed": data_seed}
+            train, validation, _ = chosen(tiny, **of)
+            assert counts(train) == [2, 2, 2]
+            assert counts(validation) == [round(0.2 * n) for n in classes]
+            assert not set(train) & set(validation)
+            assert {*train, *validation} <= {*FOLDS[fold]}
+
+
+def test_a_class_that_a_fold_has_too_few_images_of(tiny: Tiny) -> None:
+    fewest = min(counts(FOLDS[0]))
+    size = 3 * (fewest + 1)
+    message = (
+        f"train_size: got {size}; allowed: at most {fewest} images a class of stl10 beside val_fraction=0.0"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        chosen(tiny, fold="0", train_size=size)
+    without = np.stack([np.flatnonzero(LABELS != 0)[:24]] * 10)  # none of the first class
+    with pytest.raises(ValueError, match=r"^train_size: got 3; allowed: at most 0 images a class of stl10"):
+        chosen(tiny, folds=without, fold="0", train_size=3)
+    with pytest.raises(ValueError, match=r"^val_fraction: .*\(the smallest has 0\)$"):
+        chosen(tiny, folds=without, fold="0", val_fraction=0.2)
+    with pytest.raises(ValueError, match=r"^fold: got '0'; allowed: none, as the folds are not at hand$"):
+        chosen(tiny, folds=None, fold="0")
 
 
 @pytest.mark.parametrize("fraction", [0.04, 0.96])

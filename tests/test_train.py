@@ -355,7 +355,8 @@ def stl10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with STL-10, from an archive in its format: 40 labelled, 40 unlabelled, 20 for test."""
     folder = tmp_path_factory.mktemp("stl10")
     images = np.random.RandomState(0).randint(0, 256, (100, 3, 96, 96), dtype=np.uint8)
-    content, files = stl10_archive(images[:40], images[40:80], images[80:])
+    folds = np.stack([np.roll(np.arange(40), 4 * fold)[:20] for fold in range(10)])
+    content, files = stl10_archive(images[:40], images[40:80], images[80:], folds)
     (folder / STL10.filename).write_bytes(content)
     with pytest.MonkeyPatch.context() as monkeypatch:
         tell_torchvision(monkeypatch, STL10, content, files)
@@ -397,6 +398,21 @@ def test_labelled_and_unlabelled_images_are_shuffled_together(
     assert sorted(every[every != UNLABELLED].tolist()) == sorted(
         data.load("stl10", stl10_dir).train.labels[:40].tolist()
     )
+
+
+def test_a_fold_is_all_that_is_trained_on(
+    tiny: Tiny, stl10_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on, straight = [], train_module._training_set
+
+    def remember(dataset: Dataset, indices: np.ndarray, device: torch.device) -> Any:
+        trained_on.append(indices.tolist())
+        return straight(dataset, indices, device)
+
+    monkeypatch.setattr(train_module, "_training_set", remember)
+    for seed in (3, 13):
+        train(tiny(**{**SEMI, "method": "ce"}, fold="seed", seed=seed, batch_size=10), stl10_dir)
+    assert trained_on == [sorted(np.roll(np.arange(40), 12)[:20])] * 2
 
 
 def test_cross_entropy_sees_labelled_images_alone_and_barlow_twins_all(

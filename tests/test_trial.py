@@ -20,6 +20,7 @@ REQUIRED = {"dataset": "stl10", "backbone": "convnet", "augmentations": ("rrc", 
 # makes another trial. A new field needs an entry here.
 OTHER = {
     "dataset": "folder:mine",
+    "fold": "seed",
     "train_size": 200,
     "unlabeled_size": 100,
     "val_fraction": 0.1,
@@ -30,11 +31,25 @@ OTHER = {
     "embedding_dim": 64,
     "augmentations": ("hflip",),
     "crop_scale_min": 0.5,
+    "hflip_p": 1.0,
     "grayscale_p": 0.5,
     "solarize_p": 0.5,
     "views": "asymmetric",
+    "second_view": "clean",
     "method": "ce",
     "gamma": 0.001,
+    "term": "vicreg",
+    "mix_weight": 2.0,
+    "vicreg_invariance": 10.0,
+    "vicreg_variance": 10.0,
+    "vicreg_covariance": 2.0,
+    "whitening_size": 64,
+    "ntxent_temperature": 0.2,
+    "supcon_temperature": 0.2,
+    "target_momentum": 0.9,
+    "fixmatch_threshold": 0.8,
+    "projector": "mlp_bn",
+    "predictor_dim": 256,
     "lambd": 0.01,
     "center": False,
     "epochs": 2,
@@ -46,10 +61,22 @@ OTHER = {
     "precision": "bf16",
     "seed": 1,
 }
+USED_WITH: dict[str, dict[str, Any]] = {
+    "mix_weight": {"term": "mixed_barlow_twins"},
+    "vicreg_invariance": {"term": "vicreg"},
+    "vicreg_variance": {"term": "vicreg"},
+    "vicreg_covariance": {"term": "vicreg"},
+    "whitening_size": {"term": "wmse", "embedding_dim": 32},
+    "ntxent_temperature": {"term": "ntxent"},
+    "supcon_temperature": {"term": "supcon"},
+    "target_momentum": {"term": "byol"},
+    "predictor_dim": {"term": "simsiam"},
+    "fixmatch_threshold": {"method": "fixmatch"},
+    "hflip_p": {"augmentations": ("hflip", "solarize")},
+}
+"""With what a field matters that does not matter in every siamese trial with gamma > 0."""
 FIRST = {field: value for field, value in OTHER.items() if SETTINGS[field].as_before is FIRST_RELEASE}
 """Those of the fields of the first release."""
-CHANGEABLE = [field for field in FIELDS if len(SETTINGS[field].choices) != 1]
-"""Fields that have another value: a mapping may have one entry so far."""
 GAMMAS = (0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.1 + 0.2, 1, 10, 1e16, 1e22)
 
 
@@ -71,8 +98,12 @@ def ce(**changes: Any) -> TrialConfig:
         (siamese(dataset="cifar10", gamma=0, augmentations=(), seed=3), "5c9f00d570baa30a"),
         (siamese(**{**FIRST, "augmentations": ("solarize",), "method": "siamese"}), "b0e5e89bcd4ea1bf"),
         (siamese(data_seed=0), "54d32e3484326379"),
+        (
+            siamese(fold="seed", second_view="clean", augmentations=("hflip",), hflip_p=1),
+            "61ba1ac38650e087",
+        ),
     ],
-    ids=["ce", "siamese", "siamese-0", "no-default-left", "data-seed"],
+    ids=["ce", "siamese", "siamese-0", "no-default-left", "data-seed", "readings"],
 )
 def test_keys_never_change(config: TrialConfig, key: str) -> None:
     assert config.key == key
@@ -89,9 +120,12 @@ def test_key_is_the_same_in_another_process() -> None:
         assert done.stdout.strip() == siamese().key
 
 
-@pytest.mark.parametrize("field", CHANGEABLE)
+@pytest.mark.parametrize("field", FIELDS)
 def test_every_field_that_matters_changes_the_key(field: str) -> None:
-    assert siamese(**{field: OTHER[field]}).key != siamese().key
+    used = USED_WITH.get(field, {})
+    assert siamese(**used, **{field: OTHER[field]}).key != siamese(**used).key
+    if used:  # it is left out of the key elsewhere
+        assert siamese(**{field: OTHER[field]}) == siamese()
 
 
 def test_protocol_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,19 +152,28 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
                 "lambd",
                 "center",
                 "views",
+                "second_view",
                 "hidden_dim",
                 "embedding_dim",
                 "unlabeled_size",
+                "term",
+                "projector",
+                "fixmatch_threshold",
             )
         ],
         *[
             (siamese(gamma=0), siamese(gamma=0, **{field: OTHER[field]}))
-            for field in ("lambd", "center", "hidden_dim", "embedding_dim")
+            for field in ("term", "lambd", "center", "projector", "hidden_dim", "embedding_dim")
         ],
+        (siamese(term="kl"), siamese(term="kl", projector="mlp_bn", hidden_dim=8, embedding_dim=9)),
+        (siamese(term="vicreg"), siamese(term="vicreg", lambd=0.1, center=False, predictor_dim=3)),
+        (siamese(method="fixmatch"), siamese(method="fixmatch", term="byol", views="asymmetric")),
         *[
             (siamese(augmentations=subset), siamese(augmentations=subset, views="asymmetric"))
             for subset in ((), ("rrc",), ("hflip",), ("rrc", "hflip"))
         ],
+        (siamese(augmentations=()), siamese(augmentations=(), second_view="clean")),
+        (ce(augmentations=("rrc",)), ce(augmentations=("rrc",), hflip_p=1)),
         (siamese(dataset="digits"), siamese(dataset="digits", data_seed=3)),  # all images: nothing to choose
         (siamese(gamma=1), siamese(gamma=1.0)),
         (siamese(gamma=0.0), siamese(gamma=-0.0)),
@@ -154,16 +197,16 @@ def test_normalised_fields_have_their_defaults() -> None:
     assert config.gamma is None
 
 
-@pytest.mark.parametrize("field", CHANGEABLE)
+@pytest.mark.parametrize("field", FIELDS)
 def test_params_round_trip(field: str) -> None:
-    config = siamese(**{field: OTHER[field]})
+    config = siamese(**USED_WITH.get(field, {}), **{field: OTHER[field]})
     params = config.to_params()
     assert list(params) == list(FIELDS)
     assert all(type(text) is str for text in params.values())
     assert TrialConfig.from_params({**params, "arm": config.arm}) == config
 
 
-@pytest.mark.parametrize("field", CHANGEABLE)
+@pytest.mark.parametrize("field", FIELDS)
 def test_values_round_trip_as_text(field: str) -> None:
     for value in (OTHER[field], DEFAULTS.get(field, REQUIRED.get(field, "siamese"))):
         assert parse_value(field, format_value(value)) == value
@@ -228,6 +271,11 @@ def test_text_that_is_no_value_of_the_field(field: str, text: str, message: str)
         ("lr_schedule", "cos", "lr_schedule: got 'cos' (did you mean 'cosine'?); allowed: constant, cosine"),
         ("precision", "fp16", "precision: got 'fp16' (did you mean 'bf16'?); allowed: fp32, bf16"),
         ("gamma", None, "gamma: required by method 'siamese'; allowed: a number >= 0"),
+        ("term", "barlow", "term: got 'barlow' (did you mean 'barlow_twins'?); allowed: barlow_twins, "),
+        ("projector", "bn", "projector: got 'bn' (did you mean 'mlp_bn'?); allowed: mlp, mlp_bn"),
+        ("target_momentum", 1.5, "target_momentum: got 1.5; allowed: >= 0.0 and <= 1.0"),
+        ("ntxent_temperature", 0, "ntxent_temperature: got 0.0; allowed: > 0.0"),
+        ("whitening_size", 1, "whitening_size: got 1; allowed: >= 2"),
         ("gamma", -0.01, "gamma: got -0.01; allowed: >= 0.0"),
         ("lambd", -1, "lambd: got -1.0; allowed: >= 0.0"),
         ("weight_decay", -1, "weight_decay: got -1.0; allowed: >= 0.0"),
@@ -264,6 +312,39 @@ def test_bad_value_is_refused(field: str, value: Any, message: str) -> None:
         siamese(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"term": "wmse"}, "embedding_dim: got 128; allowed for wmse: less than the 128 images that are"),
+        (
+            {"term": "wmse", "embedding_dim": 64, "whitening_size": 64},
+            "embedding_dim: got 64; allowed for wmse: less than the 64 images",
+        ),
+        (
+            {"term": "wmse", "embedding_dim": 8, "whitening_size": 50},
+            "whitening_size: got 50; allowed: a divisor of batch_size, 128",
+        ),
+        (
+            {"method": "unsupervised", "gamma": 0},
+            "gamma: got 0.0 with method 'unsupervised'; allowed: a numb",
+        ),
+        ({"method": "unsupervised", "gamma": None}, "gamma: required by method 'unsupervised'; allowed: a n"),
+        ({"method": "fixmatch", "gamma": None}, "gamma: required by method 'fixmatch'; allowed: a number"),
+        *[
+            (
+                {"method": "unsupervised", "term": term},
+                f"term: got {term!r}, which cannot be trained without labels; allowed with method"
+                " 'unsupervised': barlow_twins, mixed_barlow_twins, vicreg, wmse, ntxent, simsiam, byol, mse",
+            )
+            for term in ("supcon", "kl")
+        ],
+    ],
+)
+def test_what_a_term_cannot_be_trained_with(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        siamese(**fields)
+
+
 def test_arms() -> None:
     assert ce().arm == "ce"
     names = [siamese(gamma=gamma).arm for gamma in GAMMAS]
@@ -272,9 +353,10 @@ def test_arms() -> None:
     assert [float(name.removeprefix("siamese-")) for name in names] == list(GAMMAS)
 
 
-@pytest.mark.parametrize("field", CHANGEABLE)
+@pytest.mark.parametrize("field", FIELDS)
 def test_cell_is_what_arms_and_seeds_share(field: str) -> None:
-    same = siamese(**{field: OTHER[field]}).cell == siamese().cell
+    used = USED_WITH.get(field, {})
+    same = siamese(**used, **{field: OTHER[field]}).cell == siamese(**used).cell
     assert same == (field == "seed" or field in ARM_FIELDS)
 
 
@@ -298,6 +380,17 @@ def test_a_dataset_without_unlabelled_images(dataset: str) -> None:
         siamese(dataset=dataset, unlabeled_size=100)
     for having in ("stl10", "folder:mine", "folder:mine@64"):
         assert siamese(dataset=having, unlabeled_size=100).unlabeled_size == 100
+
+
+def test_a_dataset_without_folds() -> None:
+    for dataset in ("digits", "cifar10", "folder:mine"):
+        message = f"fold: got '3'; allowed: none for {dataset}, which has no folds"
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            siamese(dataset=dataset, fold="3")
+    with pytest.raises(
+        ValueError, match=r"^fold: got 'seeds' \(did you mean 'seed'\?\); allowed: none, seed, 0,"
+    ):
+        siamese(fold="seeds")
 
 
 def test_any_name_of_a_network_may_be_one_of_torchvisions() -> None:

@@ -189,6 +189,23 @@ def test_the_first_plan_of_a_cell_stays(store: Ledger, monkeypatch: pytest.Monke
     assert read_seed_plans(store, "ablations") == declared
 
 
+def test_a_look_at_a_space_is_a_look_at_what_it_is_joined_to(
+    store: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, more = select("quickstart", seeds=4), select("quickstart,controls", seeds=9)
+    first = declare_seed_plans(store, alone, {})
+    joined = declare_seed_plans(store, more, {})
+    assert joined.items() > first.items()
+    assert {plan.low for plan in joined.values()} == {4, 9}
+    # What was declared for the union alone counts for each of its spaces.
+    again = declare_seed_plans(store, select("controls", seeds=2), {})
+    assert {again[cell].low for cell in select("controls").seed_plans} == {9}
+    assert read_seed_plans(store, "thesis") == {}
+    assert set(store.studies()) == {"quickstart", "quickstart+controls"}
+    monkeypatch.setattr("study.ledger.sqlite_reader.SCHEMA", "another")  # by MLflow's client, too
+    assert read_seed_plans(store, "controls") == {c: p for c, p in joined.items() if c not in first}
+
+
 def test_what_an_earlier_study_has_counts_as_its_plan(store: Ledger) -> None:
     asked = select("quickstart", seeds=6)
     records = {t.key: record(t, 0.5) for t in asked.trials if t.seed < 3}

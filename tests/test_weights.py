@@ -1,5 +1,6 @@
 """The kept weights of a trial, and what is measured from them again."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -125,9 +126,13 @@ def test_their_size_is_known_before_they_are(changes: dict[str, Any], kept: Call
     assert has_projector == bool(config.gamma)
 
 
-def test_sizes_are_told_to_a_command_line(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sizes_are_told_to_a_command_line(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     regnet = tiny(backbone="regnet_y_400mf", method="ce")  # which the meta device cannot make
-    assert weights.main([json.dumps([(tiny().to_params(), 10), (regnet.to_params(), 7)])]) == 0
+    asked = [(tiny().to_params(), 10), (regnet.to_params(), 7)]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"asked": asked, "files": []})))
+    assert weights.main() == 0
     assert json.loads(capsys.readouterr().out) == [
         weights.size(tiny(), 10),
         sum(t.nbytes for n, t in build(regnet, 7).state_dict().items() if not n.startswith("projector.")),

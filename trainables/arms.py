@@ -1,8 +1,8 @@
 """What is compared within a cell, as a value: an arm is parsed, printed, titled and ranked here alone.
 
-As text an arm is `ce`, or the method and the weight of its consistency term: `siamese-0`, `siamese-0.001`.
-A label adds the fields that tell apart arms of one name within a cell: `siamese-0.001 views=asymmetric`.
-Standard library only.
+As text an arm is `ce`, or its consistency term and the weight of it: `siamese-0`, `siamese-0.001` with Barlow
+Twins, `vicreg-0.1`, `unsupervised-vicreg-0.1` without cross-entropies, `fixmatch-1`. A label adds the fields
+that tell apart arms of one name within a cell: `siamese-0.001 views=asymmetric`. Standard library only.
 """
 
 import math
@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from trainables.catalogue import FIRST_TERM, TERMS
+from trainables.setting import nearest
 
 CE = "ce"
 """Cross-entropy on one view: the baseline of the thesis's claim."""
@@ -25,13 +26,15 @@ class Arm:
 
     Attributes:
         gamma: weight of the consistency term; None: one view, cross-entropy alone.
-        term: one of `TERMS`; the first where gamma is None or 0.
+        term: one of `TERMS`; the first where gamma is None or 0, and with FixMatch.
         options: `field=value` of the fields that set it apart from arms of the same name.
+        method: one of `METHODS`; with gamma None it is `ce`.
     """
 
     gamma: float | None = None
     term: str = FIRST_TERM
     options: tuple[str, ...] = ()
+    method: str = "siamese"
 
     @classmethod
     def parse(cls, label: str) -> "Arm":
@@ -43,14 +46,21 @@ class Arm:
         name, *options = label.split(" ")
         if name == CE:
             return cls(options=tuple(options))
-        method, _, weight = name.partition("-")
-        term = FIRST_TERM if method == "siamese" else method
+        head, _, rest = name.partition("-")
+        method = head if head in ("unsupervised", "fixmatch") else "siamese"
+        term, weight = head, rest
+        if method == "unsupervised":
+            term, _, weight = rest.partition("-")
+        elif head in ("siamese", "fixmatch"):
+            term = FIRST_TERM
         if term in TERMS and _is_weight(weight):
-            arm = cls(float(weight), term, tuple(options))
+            arm = cls(float(weight), term, tuple(options), method)
             if arm.name == name:  # not siamese-0.10: one arm has one name
                 return arm
-        others = "".join(f", {other}-0.1" for other in TERMS if other != FIRST_TERM)
-        raise ValueError(f"arm: got {name!r}; allowed: ce, siamese-0, siamese-0.001{others}, …")
+        raise ValueError(
+            f"arm: got {name!r}{nearest(head, ('siamese', 'unsupervised', 'fixmatch', *TERMS))}; allowed: ce,"
+            " siamese-0, siamese-0.001, vicreg-0.1, unsupervised-vicreg-0.1, fixmatch-1, …"
+        )
 
     def __str__(self) -> str:
         """The label."""
@@ -61,8 +71,12 @@ class Arm:
         """The label without its options."""
         if self.gamma is None:
             return CE
-        method = "siamese" if self.term == FIRST_TERM else self.term
-        return f"{method}-{repr(self.gamma).removesuffix('.0')}"
+        kind = "siamese" if self.term == FIRST_TERM else self.term
+        if self.method == "fixmatch":
+            kind = self.method
+        elif self.method == "unsupervised":
+            kind = f"{self.method}-{self.term}"
+        return f"{kind}-{repr(self.gamma).removesuffix('.0')}"
 
     @property
     def title(self) -> str:
@@ -70,8 +84,7 @@ class Arm:
         if self.gamma is None:
             text = "CE"
         else:
-            weight = f"γ = {weight_text(self.gamma)}"
-            text = weight if self.term == FIRST_TERM else f"{TERMS[self.term]}, {weight}"
+            text = ", ".join(filter(None, [self._kind, f"γ = {weight_text(self.gamma)}"]))
         return f"{text} ({', '.join(self.options)})" if self.options else text
 
     @property
@@ -79,18 +92,31 @@ class Arm:
         """The fields of a trial that its name tells."""
         if self.gamma is None:
             return {"method": CE}
-        return {"method": "siamese", "gamma": self.gamma, "term": self.term}
+        return {"method": self.method, "gamma": self.gamma, "term": self.term}
+
+    @property
+    def has_control(self) -> bool:
+        """Whether γ = 0 is what it would be without its term."""
+        return self.gamma is not None and self.method == "siamese"
 
     @property
     def setting(self) -> str:
         """What arms that differ in γ alone have in common; empty for the first term without options."""
-        term = "" if self.term == FIRST_TERM else TERMS[self.term]
-        return " ".join(filter(None, [term, *self.options]))
+        return " ".join(filter(None, [self._kind, *self.options]))
 
     @property
     def rank(self) -> int:
         """Its place among arms: `ce` and its variants, the control, arms with a term."""
         return 0 if self.gamma is None else 1 + (self.gamma > 0)
+
+    @property
+    def _kind(self) -> str:
+        """What is weighed by γ, for people; empty for two views with the first term."""
+        if self.method == "fixmatch":
+            return "FixMatch"
+        if self.method == "unsupervised":
+            return f"{TERMS[self.term].title} without labels"
+        return "" if self.term == FIRST_TERM else TERMS[self.term].title
 
 
 def weight_text(gamma: float) -> str:

@@ -6,7 +6,6 @@ Shapes: B images a batch, 3 channels, S pixels height and width.
 import dataclasses
 import itertools
 import math
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.catalogue import AUGMENTATIONS, TARGETED
+from trainables.catalogue import AUGMENTATIONS, TARGETED, TRANSFORMS
+from trainables.extensions import functions
 from trainables.trial import TrialConfig, two_views
 
 RATIO = (3 / 4, 4 / 3)
@@ -23,25 +23,6 @@ ATTEMPTS = 10
 """Crops tried before the central one is taken, as in torchvision."""
 SOLARIZE_THRESHOLD = 128 / 255
 LUMA = (0.299, 0.587, 0.114)
-HFLIP_P = 0.5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augmentation:
-    """An augmentation beyond the thesis's four; `<name>_p` of `TrialConfig` says how often it happens.
-
-    Attributes:
-        apply: maps images (B, 3, S, S) fp32 in 0–1 and random numbers (B, `numbers`) to augmented images.
-        numbers: uniform random numbers in [0, 1) that it takes for an image.
-    """
-
-    apply: Callable[[Tensor, Tensor], Tensor]
-    numbers: int = 0
-
-
-ADDED: Mapping[str, Augmentation] = types.MappingProxyType({})
-"""Augmentations beyond `TRANSFORMS`, by name. Each draws from a random stream of its own, so that adding one
-changes no draw of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,9 +67,9 @@ class Draws:
         """
         u = torch.rand(count, 2 * ATTEMPTS + 5, generator=stream(""))
         added = {
-            name: torch.rand(count, 1 + ADDED[name].numbers, generator=stream(f" {name}"))
+            name: torch.rand(count, 1 + AUGMENTATIONS[name].numbers, generator=stream(f" {name}"))
             for name in transforms
-            if name in ADDED
+            if name not in TRANSFORMS
         }
         return cls(u, added)
 
@@ -132,12 +113,15 @@ class Draws:
 
 def policies(config: TrialConfig) -> tuple[Policy, ...]:
     """The training policy of each view: of one, or of two."""
-    view2 = policy(config, config.augmentations)
+    view1 = policy(config, config.augmentations)
     if not two_views(config):
-        return (view2,)
-    if config.views == "symmetric":
-        return (view2, view2)
-    return (dataclasses.replace(view2, p={**view2.p, **dict.fromkeys(TARGETED, 1.0)}), view2)
+        return (view1,)
+    always = dataclasses.replace(view1, p={**view1.p, **dict.fromkeys(TARGETED, 1.0)})
+    if config.method == "fixmatch":
+        weak = tuple(name for name in view1.transforms if name not in TARGETED)
+        return (dataclasses.replace(view1, transforms=weak), always)
+    view2 = policy(config, ()) if config.second_view == "clean" else view1
+    return (view1 if config.views == "symmetric" else always, view2)
 
 
 def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
@@ -148,7 +132,8 @@ def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
 
 
 def _probability(config: TrialConfig, name: str) -> float:
-    return HFLIP_P if name == "hflip" else float(getattr(config, f"{name}_p"))
+    always = AUGMENTATIONS[name].p
+    return float(getattr(config, f"{name}_p")) if always is None else always
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
@@ -176,7 +161,13 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
         return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     if name == "solarize":
         return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
-    return ADDED[name].apply(x, draws.added[name][:, 1:])
+    numbers = draws.added[name][:, 1:]
+    function = functions["augmentation", name]
+    made: Tensor = function(x, numbers) if AUGMENTATIONS[name].numbers else function(x)
+    if not isinstance(made, Tensor) or made.shape != x.shape:
+        got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise ValueError(f"augmentation {name!r} returned {got}; allowed: a tensor of shape {tuple(x.shape)}")
+    return made
 
 
 def crop_boxes(draws: Draws, size: int, scale_min: float) -> Tensor:

@@ -1,18 +1,21 @@
 """Whether the backbones of a study can run on its images, asked before anything starts.
 
 As a script it tries them: the command line starts it as a process, so that it need not import PyTorch itself.
+It reads a JSON object from standard input (`asked`, the arguments of `why_unsupported`; `files`, see
+`OwnFile.shipped`) and prints the answers as JSON.
 """
 
 import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.catalogue import BACKBONES
+from trainables.catalogue import BACKBONES, code_of
 from trainables.data import image_size
+from trainables.extensions.files import load_shipped, loaded
 from trainables.redact import first_line
 from trainables.trial import TrialConfig, nearest
 
@@ -34,12 +37,13 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> None:
     unknown = [
         (name, width, sizes[dataset])
         for name, width, dataset in pairs
-        if name not in BACKBONES or sizes[dataset] < SAFE_SIZE
+        if name not in BACKBONES or code_of("backbone", name) or sizes[dataset] < SAFE_SIZE
     ]
     if not unknown:
         return
-    command = [sys.executable, "-W", "ignore", "-m", "trainables.backbones", json.dumps(unknown)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", "trainables.backbones"]
+    request = json.dumps({"asked": unknown, "files": [file.shipped for file in loaded()]})
+    done = subprocess.run(command, cwd=ROOT, input=request, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         names = ", ".join(dict.fromkeys(name for name, *_ in unknown))
@@ -59,7 +63,10 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
 
     from trainables.models import backbone, without_storage
 
-    known = sorted({*BACKBONES, *torchvision.models.list_models(module=torchvision.models)})
+    theirs = torchvision.models.list_models(module=torchvision.models)
+    if code_of("backbone", name) and name in theirs:
+        return f"backbone: {name!r} exists already in torchvision; allowed: another name"
+    known = sorted({*BACKBONES, *theirs})
     if name not in known:
         return (
             f"backbone: got {name!r}{nearest(name, known)}; allowed: {', '.join(BACKBONES)} or a"
@@ -77,11 +84,13 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
     return None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print `why_unsupported` for each of a list of its arguments, all in JSON."""
-    print(json.dumps([why_unsupported(*arguments) for arguments in json.loads(argv[0])]))
+def main() -> int:
+    """Answer the request on standard input."""
+    request = json.load(sys.stdin)
+    load_shipped(request["files"])
+    print(json.dumps([why_unsupported(*arguments) for arguments in request["asked"]]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,9 +1,9 @@
 """Datasets: prepared once a machine into uint8 arrays on disk, then mapped read-only by every trial.
 
 A prepared dataset is a folder `<data-dir>/prepared/<name>` with `train_images.npy`, `train_labels.npy`,
-`test_images.npy`, `test_labels.npy` and `meta.json`. Images are (N, 3, S, S) uint8, labels (N,) int64; in
-the training split, unlabelled images (label -1) come after all the others. All processes that map one
-file share its pages.
+`test_images.npy`, `test_labels.npy` and `meta.json`; STL-10 may have `folds.npy`, too. Images are
+(N, 3, S, S) uint8, labels (N,) int64; in the training split, unlabelled images (label -1) come after all the
+others. All processes that map one file share its pages.
 
 To prepare ahead, with a progress bar: `python -m trainables.data NAME --data-dir DIR`.
 
@@ -20,12 +20,21 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from trainables.catalogue import DATASETS, FOLDER
+from trainables.catalogue import DATASETS, FOLDER, has_folds
 from trainables.datasets import sources
-from trainables.datasets.arrays import Split, digest_of, read_meta, scratch_folder, write_arrays
+from trainables.datasets.arrays import (
+    FOLDS,
+    Split,
+    digest_of,
+    read_folds,
+    read_meta,
+    scratch_folder,
+    write_arrays,
+    write_folds,
+)
 from trainables.datasets.folders import folder as folder_of_images
 from trainables.datasets.sources import DataError, Source
-from trainables.datasets.splits import UNLABELLED, Labels, training_indices
+from trainables.datasets.splits import UNLABELLED, Folds, Labels, fold_number, training_indices
 from trainables.trial import TrialConfig, nearest
 
 SIZE_FIELDS = ("dataset", "train_size", "val_fraction", "unlabeled_size", "batch_size")
@@ -52,6 +61,8 @@ class Dataset:
         train: all labelled training images, then the unlabelled ones.
         mean: per channel, over all pixels of the labelled training images, on the scale 0–1; `std` likewise.
         sha256: digest of the images and labels of both splits.
+        folds: (folds, n) indices into `train` of its predefined folds; None where it has none, or they were
+            not prepared with it.
     """
 
     name: str
@@ -61,6 +72,7 @@ class Dataset:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     sha256: str
+    folds: Folds | None = None
 
     @property
     def image_size(self) -> int:
@@ -68,11 +80,11 @@ class Dataset:
         return int(self.train.images.shape[-1])
 
 
-def load(name: str, data_dir: Path) -> Dataset:
+def load(name: str, data_dir: Path, *, folds: bool = False) -> Dataset:
     """The dataset `name`, prepared first if this machine does not have it yet; see `prepare` for errors."""
     folder = _folder(name, data_dir)
     while True:
-        prepare(name, data_dir)
+        prepare(name, data_dir, folds=folds)
         try:
             meta = read_meta(folder)
             splits = {
@@ -84,7 +96,8 @@ def load(name: str, data_dir: Path) -> Dataset:
             }
         except FileNotFoundError:
             continue  # just being replaced, as its images have changed
-        if meta is not None and meta == read_meta(folder):
+        found = read_folds(folder) if has_folds(name) else None
+        if meta is not None and meta == read_meta(folder) and (found is not None or not folds):
             break
     return Dataset(
         name=name,
@@ -93,39 +106,70 @@ def load(name: str, data_dir: Path) -> Dataset:
         std=tuple(meta["std"]),
         classes=tuple(meta["classes"]),
         sha256=meta["sha256"],
+        folds=found,
     )
 
 
-def prepare(name: str, data_dir: Path, *, look_at_source: bool = False, progress: bool = False) -> str:
+def prepare(
+    name: str,
+    data_dir: Path,
+    *,
+    folds: bool = False,
+    look_at_source: bool = False,
+    progress: bool = False,
+) -> str:
     """Make the dataset's arrays unless they are there; returns their SHA-256.
 
     One process of a machine works, the others wait at a file lock. The folder appears under its name only
-    when it is whole. With `look_at_source` a dataset is prepared again if its folder of images has changed.
+    when it is whole. With `folds` it gets its predefined folds, if it was prepared without. With
+    `look_at_source` a dataset is prepared again if its folder of images has changed.
 
     Raises:
         DataError: a download failed, or images are missing or broken. Nothing half-made is left.
     """
     folder = _folder(name, data_dir)
     digest = fingerprint(name, data_dir, look_at_source=look_at_source)
-    if digest is not None:
+    if digest is not None and not (folds and read_folds(folder) is None):
         return digest
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             digest = fingerprint(name, data_dir, look_at_source=look_at_source)
-            if digest is not None:
-                return digest
-            with scratch_folder(folder) as scratch:
-                origin = source(name, data_dir)
-                arrays = scratch / "arrays"
-                arrays.mkdir()
-                digest = write_arrays(arrays, origin.read(scratch), origin.state, name if progress else None)
-                if folder.exists():
-                    os.replace(folder, scratch / "replaced")
-                os.replace(arrays, folder)
+            if digest is None:
+                with scratch_folder(folder) as scratch:
+                    digest = _write(folder, scratch, source(name, data_dir), name if progress else None)
+            if folds and read_folds(folder) is None:
+                with scratch_folder(folder) as scratch:
+                    _add_folds(folder, scratch, source(name, data_dir))
     except OSError as error:
         raise DataError(f"{name} cannot be prepared in {folder.parent}: {error}") from error
     return digest
+
+
+def _write(folder: Path, scratch: Path, origin: Source, title: str | None) -> str:
+    """Write the arrays of a dataset into `folder`, in place of any that are there; returns the SHA-256."""
+    arrays = scratch / "arrays"
+    arrays.mkdir()
+    digest = write_arrays(arrays, origin.read(scratch), origin.state, title)
+    if folder.exists():
+        os.replace(folder, scratch / "replaced")
+    os.replace(arrays, folder)
+    return digest
+
+
+def _add_folds(folder: Path, scratch: Path, origin: Source) -> None:
+    """Write the predefined folds beside the arrays, which stay as they are."""
+    if origin.read_folds is None:
+        raise DataError(f"{folder.name} has no predefined folds")
+    write_folds(scratch, origin.read_folds(scratch))
+    os.replace(scratch / FOLDS, folder / FOLDS)
+
+
+def is_prepared(name: str, data_dir: Path, *, folds: bool = False) -> bool:
+    """Whether `prepare` would have nothing to do."""
+    return fingerprint(name, data_dir) is not None and not (
+        folds and read_folds(_folder(name, data_dir)) is None
+    )
 
 
 def fingerprint(name: str, data_dir: Path, *, look_at_source: bool = False) -> str | None:
@@ -152,16 +196,16 @@ def check(trials: Iterable[TrialConfig], data_dir: Path) -> dict[TrialConfig, Si
         ValueError: a trial asks for more images than its dataset has.
         DataError: a folder of images is missing, or not laid out as it must be.
     """
-    known: dict[str, tuple[Labels, int]] = {}
+    known: dict[str, tuple[Labels, int, Folds | None]] = {}
     sizes: dict[tuple[object, ...], Sizes] = {}
     found = {}
     for trial in trials:
-        fields = tuple(getattr(trial, name) for name in SIZE_FIELDS)
+        fields = (*(getattr(trial, name) for name in SIZE_FIELDS), fold_number(trial))
         if fields not in sizes:
             if trial.dataset not in known:
                 known[trial.dataset] = _known_labels(trial.dataset, data_dir)
-            labels, test = known[trial.dataset]
-            choice = training_indices(trial, labels)
+            labels, test, folds = known[trial.dataset]
+            choice = training_indices(trial, labels, folds)
             steps = (len(choice.train) + len(choice.unlabelled)) // trial.batch_size
             sizes[fields] = Sizes(
                 epoch=steps * trial.batch_size,
@@ -183,7 +227,7 @@ def image_size(name: str, data_dir: Path) -> int:
 
 def class_count(name: str, data_dir: Path) -> int:
     """Number of classes of a dataset, whether it is prepared or not."""
-    labels, _ = _known_labels(name, data_dir)
+    labels, *_ = _known_labels(name, data_dir)
     return len(np.unique(labels[labels != UNLABELLED]))
 
 
@@ -211,13 +255,15 @@ def _only_prepared(name: str, data_dir: Path) -> bool:
     return gone and fingerprint(name, data_dir) is not None
 
 
-def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int]:
-    """Labels of the training split and the number of test images, whether it is prepared or not."""
-    if _only_prepared(name, data_dir):
-        folder = _folder(name, data_dir)
-        return np.load(folder / "train_labels.npy"), len(np.load(folder / "test_labels.npy"))
+def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int, Folds | None]:
+    """Labels of the training split, the number of test images, and folds, whether it is prepared or not."""
+    folder = _folder(name, data_dir)
+    with_folds = has_folds(name) and is_prepared(name, data_dir, folds=True)
+    if with_folds or _only_prepared(name, data_dir):
+        labels, test = (np.load(folder / f"{split}_labels.npy") for split in ("train", "test"))
+        return labels, len(test), read_folds(folder)
     origin = source(name, data_dir)
-    return origin.labels, origin.test_images
+    return origin.labels, origin.test_images, origin.folds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -246,6 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if unlabelled := int((labels == UNLABELLED).sum()):
                 counts.append(f"{unlabelled} unlabelled")
             counts.append(f"{len(dataset.test.labels)} test images")
+            if dataset.folds is not None:
+                counts.append(f"{len(dataset.folds)} folds")
             print(
                 f"{name}: {', '.join(counts)} of {len(dataset.classes)} classes, {size} x {size} pixels,"
                 f" in {_folder(name, args.data_dir)}, sha256 {digest[:16]}"

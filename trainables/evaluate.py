@@ -7,6 +7,7 @@ Shapes: N images evaluated, D = feature_dim, M = embedding_dim, K classes.
 """
 
 import io
+import math
 import types
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables import measures
 from trainables.catalogue import AUGMENTATIONS, TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
+from trainables.extensions import METRIC_INPUTS, functions
+from trainables.extensions.functions import inputs_of
 from trainables.kept import npz, of_features, of_predictions, relative_logits
-from trainables.linear_probe import linear_probe_accuracy
-from trainables.metrics import METRICS, PREDICTIONS
+from trainables.linear_probe import LinearProbe, fit_linear_probe
+from trainables.metrics import METRICS, OWN, PREDICTIONS
 
 EMBEDDED_IMAGES = 2000
 """Images of each split whose features are kept, and measured: fixed and stratified."""
@@ -153,13 +156,16 @@ class Passes:
 
     def linear_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> float:
         """Accuracy on clean test images of a linear probe on `features` of h (N, D)."""
+        return self.fitted_probe(features).accuracy(features(self.test.h), self.test.labels)
+
+    def fitted_probe(self, features: Callable[[Tensor], Tensor] = lambda h: h) -> LinearProbe:
+        """The linear probe on `features` of h (N, D)."""
         bank, labels = self.bank_features
         held_out = None
         if len(self.validation):
             chosen = self.held_out.some(self.choosing)
             held_out = features(chosen.h), chosen.labels
-        of_bank = features(bank).to(bank.device)
-        return linear_probe_accuracy(features(self.test.h), self.test.labels, of_bank, labels, held_out)
+        return fit_linear_probe(features(bank).to(bank.device), labels, held_out)
 
     @property
     def _subset(self) -> tuple[str, ...]:
@@ -179,6 +185,24 @@ class Passes:
         if not (outputs.h.isfinite().all() and outputs.logits.isfinite().all()):
             raise NonFiniteOutputs(f"features or scores of {split} images are not finite")
         return outputs
+
+
+def fit_classifier(evaluator: Evaluator, train: Indices, validation: Indices) -> None:
+    """Make the network's classifier the linear probe on its frozen features.
+
+    For a network that was trained without labels: whatever is then measured of its classes is the probe's.
+    `train` (n,) are the labelled training images, `validation` (v,) those held out, if any.
+    """
+    passes = Passes(evaluator=evaluator, train=train, validation=validation)
+    probe = passes.fitted_probe()
+    classifier = evaluator.net.classifier
+    assert isinstance(classifier, nn.Linear)  # noqa: S101  # for the type checker: `build` made it
+    with torch.no_grad():
+        # A class without an image in the bank is never the highest.
+        classifier.weight.zero_()
+        classifier.bias.fill_(torch.finfo(torch.float16).min)
+        classifier.weight[probe.classes] = probe.slopes.T.float().to(classifier.weight.device)
+        classifier.bias[probe.classes] = probe.bias.float().to(classifier.bias.device)
 
 
 FORMULAS: Mapping[str, Callable[[Passes], float]] = types.MappingProxyType(
@@ -231,7 +255,37 @@ def measure(passes: Passes, names: Iterable[str]) -> dict[str, float]:
         NonFiniteOutputs: features or scores are not finite.
     """
     config = passes.evaluator.config
-    return {name: FORMULAS[name](passes) for name in names if METRICS[name].where.holds(config)}
+    own = {key: name for name, key in OWN.items()}
+    return {
+        name: FORMULAS[name](passes) if name in FORMULAS else _own_metric(own[name], passes)
+        for name in names
+        if METRICS[name].where.holds(config)
+    }
+
+
+def _own_metric(name: str, of: Passes) -> float:
+    """A metric that a file of your own defines; ValueError where it returns no finite number."""
+    function = functions["metric", name]
+    inputs: dict[str, Callable[[], Tensor]] = {
+        "logits": lambda: of.test.logits,
+        "labels": lambda: of.test.labels,
+        "h": lambda: of.test.h,
+        "z": lambda: of.evaluator.embedding(of.test.h),
+        "logits1": lambda: of.views[0].logits,
+        "logits2": lambda: of.views[1].logits,
+        "h1": lambda: of.views[0].h,
+        "h2": lambda: of.views[1].h,
+        "view_labels": lambda: of.labels,
+    }
+    value = function(**{given: inputs[given]() for given in inputs_of(function, METRIC_INPUTS)})
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        number = math.nan
+    if not math.isfinite(number):
+        got = repr(value).splitlines()[0]
+        raise ValueError(f"metric {name!r} returned {got}; allowed: one finite number")
+    return number
 
 
 def evaluate(
@@ -248,7 +302,7 @@ def evaluate(
         NonFiniteOutputs: features or scores are not finite.
     """
     passes = Passes(evaluator=evaluator, train=train, validation=validation)
-    metrics = measure(passes, FORMULAS)
+    metrics = measure(passes, [*FORMULAS, *OWN.values()])
     dataset = evaluator.dataset
     embeddings = {
         **of_features("train", passes.train_aug.h, dataset.train.labels, train[passes.shown]),

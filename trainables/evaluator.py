@@ -26,7 +26,7 @@ from trainables.trial import DEFAULTS, TrialConfig
 
 BATCH_PIXELS = 500 * 32 * 32
 """Pixels evaluated at once: 500 images of 32 x 32, 55 of 96 x 96."""
-STRENGTHS = ("crop_scale_min", "grayscale_p", "solarize_p")
+STRENGTHS = ("crop_scale_min", "hflip_p", "grayscale_p", "solarize_p")
 """Fields that say how strongly each transform augments."""
 NO_FEATURES = np.arange(0)
 """`keep` of `Evaluator.outputs` where no features are needed."""

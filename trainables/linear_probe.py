@@ -8,6 +8,7 @@ Shapes: N images, M of them in the bank of training images, D dimensions of feat
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,24 @@ NEWTON_STEPS, CG_STEPS, HALVINGS = 100, 250, 40
 """Bounds that only rounding reaches: the objective is convex, and has a minimum."""
 
 
+class LinearProbe(NamedTuple):
+    """A linear classifier of features: scores are h @ slopes + bias.
+
+    Attributes:
+        classes: (K,) int64, what the columns stand for.
+        slopes: (D, K) float64; `bias` (K,).
+    """
+
+    classes: Tensor
+    slopes: Tensor
+    bias: Tensor
+
+    def accuracy(self, h: Tensor, labels: Tensor) -> float:
+        """Share of images with features (N, D) whose class (N,) it predicts."""
+        scores = h @ self.slopes.to(h) + self.bias.to(h)
+        return (self.classes[scores.argmax(1).cpu()] == labels.cpu()).double().mean().item()
+
+
 def linear_probe_accuracy(
     h: Tensor,
     labels: Tensor,
@@ -33,10 +52,20 @@ def linear_probe_accuracy(
     *,
     strengths: Sequence[float] = STRENGTHS,
 ) -> float:
-    """Share of images classified right by logistic regression on the bank's standardised features.
+    """Share of images with features h (N, D) and labels (N,) that `fit_linear_probe` classifies right."""
+    return fit_linear_probe(bank, bank_labels, held_out, strengths=strengths).accuracy(h, labels)
+
+
+def fit_linear_probe(
+    bank: Tensor,
+    bank_labels: Tensor,
+    held_out: tuple[Tensor, Tensor] | None,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+) -> LinearProbe:
+    """Logistic regression on the bank's standardised features.
 
     Args:
-        h: (N, D) features of the images that are classified; `labels` (N,) int64.
         bank: (M, D) features of training images, which are fitted on their device; `bank_labels` (M,). They
             are standardised by their own mean and standard deviation, and all others by the same.
         held_out: features (V, D) and labels (V,) of validation images: the C with the highest accuracy on
@@ -51,19 +80,17 @@ def linear_probe_accuracy(
     x = (bank - mean) / scale
     fit = partial(logistic_regression, x, targets.to(bank.device), classes=len(classes), gram=gram_matrix(x))
 
-    def share_right(weights: Tensor, features: Tensor, truth: Tensor) -> float:
+    def probe_of(weights: Tensor) -> LinearProbe:
         slopes = weights[:-1] / scale[:, None]  # so that features need not be standardised
-        bias = weights[-1] - mean.to(slopes.dtype) @ slopes
-        scores = features @ slopes.to(features) + bias.to(features)
-        return (classes[scores.argmax(1).cpu()] == truth.cpu()).double().mean().item()
+        return LinearProbe(classes.cpu(), slopes, weights[-1] - mean.to(slopes.dtype) @ slopes)
 
     if held_out is None:
-        return share_right(fit(strength=FIXED_STRENGTH), h, labels)
+        return probe_of(fit(strength=FIXED_STRENGTH))
     fitted: list[Tensor] = []
     for strength in sorted(strengths):  # each starts where the one before it ended
         fitted.append(fit(strength=strength, start=fitted[-1] if fitted else None))
     # max takes the first of equally good ones: the smallest C.
-    return share_right(max(fitted, key=lambda weights: share_right(weights, *held_out)), h, labels)
+    return max(map(probe_of, fitted), key=lambda probe: probe.accuracy(*held_out))
 
 
 def logistic_regression(

@@ -12,7 +12,7 @@ from trainables.datasets.splits import UNLABELLED
 from trainables.methods.barlow_twins import barlow_twins_loss
 from trainables.methods.term import at_least_fp32
 
-__all__ = ["Loss", "barlow_twins_loss", "cross_entropy", "siamese_loss"]
+__all__ = ["Loss", "barlow_twins_loss", "cross_entropy", "siamese_loss", "with_term"]
 
 
 class Loss(NamedTuple):
@@ -43,7 +43,11 @@ def siamese_loss(
         term: scalar, such as `barlow_twins_loss(z1, z2)`; ValueError if it is missing and gamma is not 0.
         gamma: weight of the term.
     """
-    ce = cross_entropy(logits1, targets) + cross_entropy(logits2, targets)
+    return with_term(cross_entropy(logits1, targets) + cross_entropy(logits2, targets), term, gamma=gamma)
+
+
+def with_term(ce: Tensor, term: Tensor | None, *, gamma: float) -> Loss:
+    """Cross-entropy + gamma * term, scalars; ValueError where the term is missing and gamma is not 0."""
     if gamma == 0:
         return Loss(ce, ce, None)
     if term is None:

@@ -47,45 +47,42 @@ class Metric:
         return f"{self.title} (s)" if self.unit == "s" else self.title
 
 
-METRICS: Mapping[str, Metric] = types.MappingProxyType(
-    {
-        "train_aug_acc": Metric(title="Train (augmented)", table="accuracy"),
-        "train_acc": Metric(title="Train (clean)", table="accuracy"),
-        "val_acc": Metric(title="Validation", table="accuracy", objective=True, where=HELD_OUT),
-        "test_acc": Metric(title="Test", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)),
-        "test_aug_acc": Metric(
-            title="Test (augmented)", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)
-        ),
-        "test_augcrop_acc": Metric(title="Test (augmented and cropped)", table="accuracy"),
-        "test_augfull_acc": Metric(title="Test (all augmentations)", table="accuracy"),
-        "test_acc_bnrecal": Metric(title="Test, batch norm re-estimated"),
-        "linear_probe_acc": Metric(title="Linear probe on h"),
-        "z_linear_probe_acc": Metric(title="Linear probe on z", where=WITH_EMBEDDING),
-        "knn_weighted_acc": Metric(title="kNN on h, weighted votes"),
-        "knn_acc": Metric(title="kNN on h, 20 equal votes"),
-        "test_ce": Metric(title="Test cross-entropy", unit="", better="lower"),
-        "test_ece": Metric(title="Calibration error (ECE)", better="lower"),
-        "test_ece_floor": Metric(
-            title="ECE if perfectly calibrated", better="", measured_from=(PREDICTIONS, WEIGHTS)
-        ),
-        "val_ece": Metric(
-            title="Validation calibration error (ECE)", better="lower", objective=True, where=HELD_OUT
-        ),
-        "view_agreement": Metric(title="Agreement of two views"),
-        "view_kappa": Metric(title="Agreement beyond chance (kappa)", unit=""),
-        "view_both_right": Metric(title="Both views right"),
-        "view_cosine": Metric(title="Cosine of two views", unit=""),
-        "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
-        "z_effective_rank": Metric(title="Effective rank of z", unit="", better="", where=WITH_EMBEDDING),
-        "silhouette": Metric(title="Silhouette of h", unit=""),
-        "train_seconds": Metric(
-            title="Training time", unit="s", better="lower", table="cost", objective=True, measured_from=()
-        ),
-        "evaluate_seconds": Metric(
-            title="Evaluation time", unit="s", better="lower", table="cost", measured_from=()
-        ),
-    }
-)
+_metrics = {
+    "train_aug_acc": Metric(title="Train (augmented)", table="accuracy"),
+    "train_acc": Metric(title="Train (clean)", table="accuracy"),
+    "val_acc": Metric(title="Validation", table="accuracy", objective=True, where=HELD_OUT),
+    "test_acc": Metric(title="Test", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)),
+    "test_aug_acc": Metric(title="Test (augmented)", table="accuracy", measured_from=(PREDICTIONS, WEIGHTS)),
+    "test_augcrop_acc": Metric(title="Test (augmented and cropped)", table="accuracy"),
+    "test_augfull_acc": Metric(title="Test (all augmentations)", table="accuracy"),
+    "test_acc_bnrecal": Metric(title="Test, batch norm re-estimated"),
+    "linear_probe_acc": Metric(title="Linear probe on h"),
+    "z_linear_probe_acc": Metric(title="Linear probe on z", where=WITH_EMBEDDING),
+    "knn_weighted_acc": Metric(title="kNN on h, weighted votes"),
+    "knn_acc": Metric(title="kNN on h, 20 equal votes"),
+    "test_ce": Metric(title="Test cross-entropy", unit="", better="lower"),
+    "test_ece": Metric(title="Calibration error (ECE)", better="lower"),
+    "test_ece_floor": Metric(
+        title="ECE if perfectly calibrated", better="", measured_from=(PREDICTIONS, WEIGHTS)
+    ),
+    "val_ece": Metric(
+        title="Validation calibration error (ECE)", better="lower", objective=True, where=HELD_OUT
+    ),
+    "view_agreement": Metric(title="Agreement of two views"),
+    "view_kappa": Metric(title="Agreement beyond chance (kappa)", unit=""),
+    "view_both_right": Metric(title="Both views right"),
+    "view_cosine": Metric(title="Cosine of two views", unit=""),
+    "effective_rank": Metric(title="Effective rank of h", unit="", better=""),
+    "z_effective_rank": Metric(title="Effective rank of z", unit="", better="", where=WITH_EMBEDDING),
+    "silhouette": Metric(title="Silhouette of h", unit=""),
+    "train_seconds": Metric(
+        title="Training time", unit="s", better="lower", table="cost", objective=True, measured_from=()
+    ),
+    "evaluate_seconds": Metric(
+        title="Evaluation time", unit="s", better="lower", table="cost", measured_from=()
+    ),
+}
+METRICS: Mapping[str, Metric] = types.MappingProxyType(_metrics)
 """Every final metric by its name in the ledger (there with the prefix `final/`), in the order of tables."""
 
 ACCURACIES: Mapping[str, str] = types.MappingProxyType(
@@ -107,3 +104,15 @@ OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
 
 TRAIN_PASSES, TEST_PASSES = 3, 5
 """How often the final metrics take all training and all test images through the network."""
+
+_own: dict[str, str] = {}
+OWN: Mapping[str, str] = types.MappingProxyType(_own)
+"""Names in `METRICS` of those that a file of your own defines, by their names there. They end in a digest of
+their code: a metric that was edited is another one, which trials measured before do not have."""
+
+
+def add_own_metric(name: str, code: str, about: Metric) -> None:
+    """Add a metric that a file of your own defines, in place of another version of it."""
+    _metrics.pop(_own.get(name, ""), None)
+    _own[name] = f"{name}-{code[:8]}"
+    _metrics[_own[name]] = about

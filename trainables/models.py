@@ -5,16 +5,35 @@ Shapes: B images, D = feature_dim, M = embedding_dim, K classes.
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trainables.extensions import functions
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
-from trainables.methods import term_of
-from trainables.methods.term import Branches, Pair, Term
+from trainables.methods import needs_of
+from trainables.methods.term import Branches, Mixed, Pair
 from trainables.randomness import stream_seed
 from trainables.trial import TrialConfig
+
+
+class Mixing(NamedTuple):
+    """How images of two views are mixed: `alpha` of view 1, the rest of view 2 in `order` (B,)."""
+
+    alpha: float
+    order: Tensor
+
+    @classmethod
+    def sample(cls, count: int, stream: torch.Generator, device: torch.device) -> "Mixing":
+        """Uniform alpha and a random order of `count` images."""
+        alpha = torch.rand((), generator=stream).item()
+        return cls(alpha, torch.randperm(count, generator=stream).to(device))
+
+    def of(self, view1: Tensor, view2: Tensor) -> Tensor:
+        """The mixed images (B, 3, S, S)."""
+        return torch.lerp(view2[self.order], view1, self.alpha)
 
 
 class SiameseNet(nn.Module):
@@ -27,8 +46,8 @@ class SiameseNet(nn.Module):
         backbone: images (B, 3, S, S) to features h (B, D).
         classifier: features to scores of the classes (B, K).
         projector: features to embeddings z (B, M).
-        predictor: embeddings to predictions of them (B, M); None unless the trial's term has one.
-        target: the network that follows this one without being trained; None unless the term has one.
+        predictor: embeddings to predictions of them (B, M); None unless the trial's term needs them.
+        target: the network that follows this one without being trained; None unless the term needs it.
     """
 
     def __init__(
@@ -72,16 +91,33 @@ class SiameseNet(nn.Module):
         return z
 
     def branches(
-        self, term: Term, h: Tensor, views: Sequence[Tensor], logits: Pair, targets: Tensor
+        self,
+        needs: Sequence[str],
+        *,
+        h: Tensor,
+        views: Sequence[Tensor],
+        logits: Pair,
+        targets: Tensor,
+        mixing: Mixing | None = None,
     ) -> Branches:
-        """What a term looks at in a batch of two `views`, with features h (2·B, D)."""
-        z = self.embedding(h) if term.projector else None
-        predictions = self.predictor(z) if self.predictor is not None else None
-        target_z = None
+        """What a term that `needs` this looks at in a batch of two `views`.
+
+        `h` are their features (2·B, D), with `mixing` followed by those of the mixed images (B, D).
+        """
+        both = 2 * len(views[0])
+        found = Branches(targets, logits, _pair(h[:both]))
+        if {"z", "predictions", "mixed"}.intersection(needs):
+            z = _by_view(self.projector, h, len(h) // len(views[0]))
+            found = found._replace(z=_pair(z[:both]))
+            if mixing is not None:
+                found = found._replace(mixed=Mixed(z[both:], mixing.alpha, mixing.order))
+            if self.predictor is not None:
+                found = found._replace(predictions=_pair(_by_view(self.predictor, z[:both], 2)))
         if self.target is not None:
             with torch.no_grad():
-                target_z = self.target.embedding(self.target.features_of_views(views))
-        return Branches(targets, logits, *map(_pair, (z, predictions, target_z)))
+                of_target = self.target.features_of_views(views)
+                found = found._replace(target_z=_pair(_by_view(self.target.projector, of_target, 2)))
+        return found
 
     def follow(self) -> None:
         """Take a copy of backbone and projector as the target network."""
@@ -99,9 +135,17 @@ class SiameseNet(nn.Module):
                     theirs.lerp_(weight, 1 - momentum)
 
 
-def _pair(both: Tensor | None) -> Pair | None:
+def _by_view(head: nn.Module, x: Tensor, views: int) -> Tensor:
+    """A head's outputs (V·B, M) for V views (V·B, D): batch norm meets each view by itself."""
+    if not any(isinstance(module, NORMS) for module in head.modules()):
+        together: Tensor = head(x)
+        return together
+    return torch.cat([head(view) for view in x.chunk(views)])
+
+
+def _pair(both: Tensor) -> Pair:
     """Each view's half of a batch of both."""
-    return None if both is None else (both[: len(both) // 2], both[len(both) // 2 :])
+    return both[: len(both) // 2], both[len(both) // 2 :]
 
 
 def without_storage(make: Callable[[], nn.Module]) -> nn.Module:
@@ -120,7 +164,8 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     backbone and classifier.
     """
     width, hidden, embedding = config.feature_dim, config.hidden_dim, config.embedding_dim
-    term = term_of(config)
+    needs = needs_of(config)
+    projector = _mlp if config.projector == "mlp" else _mlp_with_norms
 
     def part(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -130,12 +175,12 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
     net = SiameseNet(
         backbone=part("backbone", lambda: by_views(speed_up(backbone(config.backbone, width)))),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
-        projector=part("projector", lambda: _mlp(width, hidden, embedding)),
-        predictor=part("predictor", lambda: _mlp(embedding, hidden, embedding))
-        if term and term.predictor
+        projector=part("projector", lambda: projector(width, hidden, embedding)),
+        predictor=part("predictor", lambda: _predictor(embedding, config.predictor_dim))
+        if "predictions" in needs
         else None,
     )
-    if term and term.target_momentum:
+    if "target_z" in needs:
         net.follow()
     return net.to(memory_format=torch.channels_last)
 
@@ -146,10 +191,30 @@ def _mlp(*widths: int) -> nn.Module:
     return nn.Sequential(nn.Linear(first, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, last))
 
 
+def _mlp_with_norms(first: int, hidden: int, last: int) -> nn.Module:
+    """Linear, batch norm, ReLU, twice, then linear, as Zbontar et al. (2021) have it."""
+    layers: list[nn.Module] = []
+    for width in (first, hidden):
+        # Batch norm takes a bias away again.
+        layers += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(hidden, last))
+
+
+def _predictor(embedding: int, hidden: int) -> nn.Module:
+    """Linear, batch norm, ReLU, linear, as in SimSiam and BYOL."""
+    first = nn.Linear(embedding, hidden, bias=False)
+    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, embedding))
+
+
 def backbone(name: str, feature_dim: int) -> nn.Module:
     """A backbone by its name in `TrialConfig`, without pretrained weights; its last layer gives features."""
     if name in OWN:
         return OWN[name](feature_dim)
+    if ("backbone", name) in functions:
+        made: nn.Module = functions["backbone", name](feature_dim)
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"backbone {name!r} returned {type(made).__name__}; allowed: a torch.nn.Module")
+        return made
     from torchvision.models import get_model
 
     net: nn.Module = get_model(name, weights=None, num_classes=feature_dim)

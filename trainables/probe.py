@@ -1,8 +1,8 @@
 """Measure for a few seconds what trials would take, without training them: `study/run.py --plan --probe`.
 
-Reads one JSON object from standard input (`threads`, `gpu`: whether to use one, `trials`: `params` and
-`data_dir` of each) and prints a `Probe` as a JSON object on a line for each trial. It runs as a separate
-process, because the command line does not load PyTorch.
+Reads one JSON object from standard input (`threads`, `gpu`: whether to use one, `files`: see
+`OwnFile.shipped`, `trials`: `params` and `data_dir` of each) and prints a `Probe` as a JSON object on a line
+for each trial. It runs as a separate process, because the command line does not load PyTorch.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from trainables import data
 from trainables.datasets.splits import stratified_choice, training_indices
 from trainables.evaluate import evaluate
 from trainables.evaluator import NO_FEATURES, Evaluator
+from trainables.extensions.files import load_shipped
 from trainables.machine import device_name
 from trainables.models import build
 from trainables.train import EpochRow, train
@@ -49,6 +50,7 @@ class _Enough(Exception):
 
 def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> Probe:
     """Train a few batches of a trial, and evaluate the untrained network on some images."""
+    config = config.replace(fold="none")  # as fast, and measuring downloads nothing
     dataset = data.load(config.dataset, data_dir)
     whole = training_indices(config, dataset.train.labels).train
     few = min(len(whole), max(BATCHES * config.batch_size, len(dataset.classes)))
@@ -98,6 +100,7 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
 def main() -> None:
     """Answer what is asked on standard input."""
     asked = json.load(sys.stdin)
+    load_shipped(asked["files"])
     device = "cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu"
     for trial in asked["trials"]:
         config = TrialConfig.from_params(trial["params"])

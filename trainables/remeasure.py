@@ -49,8 +49,8 @@ def remeasure(
     settle(threads)
     if artifact.name == PREDICTIONS:
         return from_predictions(artifact.read_bytes(), names)
-    dataset = data.load(config.dataset, data_dir)
+    dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
     net = load(artifact, config, len(dataset.classes)).to(device)
-    choice = training_indices(config, dataset.train.labels)
+    choice = training_indices(config, dataset.train.labels, dataset.folds)
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=torch.device(device))
     return measure(Passes(evaluator=evaluator, train=choice.train, validation=choice.validation), names)

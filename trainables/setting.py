@@ -6,7 +6,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 FIRST_RELEASE = object()
@@ -50,7 +50,7 @@ class Setting:
     above: float | None = None
     high: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     pattern: re.Pattern[str] | None = None
     hint: str = ""
     part: str = "cell"
@@ -59,7 +59,7 @@ class Setting:
 
     def check(self, name: str, value: typing.Any) -> None:
         """Raise ValueError for a value that is not allowed; None is always in range."""
-        if self.choices:
+        if self.choices or self.pattern:
             if not (self.pattern and self.pattern.fullmatch(value)):
                 one_of(name, value, self.choices, self.hint)
         elif value is not None:
@@ -75,12 +75,29 @@ def setting(default: typing.Any = dataclasses.MISSING, **about: typing.Any) -> t
     return field(default=default, metadata={"setting": Setting(**about)})
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...], hint: str = "") -> None:
+def one_of(name: str, value: str, allowed: Collection[str], hint: str = "") -> None:
     """Raise ValueError unless the value is one of the allowed ones, with the nearest of them."""
     if value not in allowed:
         raise ValueError(
             f"{name}: got {value!r}{nearest(value, allowed)}; allowed: {', '.join(allowed)}{hint}"
         )
+
+
+def are_texts(value: object) -> bool:
+    """Whether it is a text, or several."""
+    return isinstance(value, str | tuple | list) and all(isinstance(item, str) for item in value)
+
+
+def ordered_subset(name: str, given: typing.Any, allowed: Collection[str]) -> tuple[str, ...]:
+    """A subset of `allowed`, in its order, from names in any order or `a+b`; `none`: an empty one."""
+    names = given
+    if isinstance(names, str):
+        names = [] if names in ("none", "") else names.split("+")
+    for item in names:
+        one_of(name, item, allowed, hint=", joined by +, or none")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name}: got {'+'.join(names)!r}; each name at most once")
+    return tuple(item for item in allowed if item in names)
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

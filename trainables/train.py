@@ -15,15 +15,15 @@ from torch import Tensor
 from trainables import data
 from trainables.augment import Draws, Policy, augment, normalise, policies
 from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
-from trainables.evaluate import evaluate
+from trainables.evaluate import evaluate, fit_classifier
 from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.fast.optimizer import SGD
-from trainables.losses import Loss, cross_entropy, siamese_loss
+from trainables.losses import Loss, cross_entropy, siamese_loss, with_term
 from trainables.machine import settle
-from trainables.methods import term_of
+from trainables.methods import needs_of, term_of
 from trainables.methods.term import Term
 from trainables.metrics import WEIGHTS
-from trainables.models import SiameseNet, build
+from trainables.models import Mixing, SiameseNet, build
 from trainables.randomness import generator, stream_seed
 from trainables.storage.bundles import to_parquet
 from trainables.storage.checkpoints import Checkpoints
@@ -75,8 +75,8 @@ def train(
     started = time.perf_counter()
     device = torch.device(device)
     settle(threads)
-    dataset = data.load(config.dataset, data_dir)
-    choice = training_indices(config, dataset.train.labels)
+    dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
+    choice = training_indices(config, dataset.train.labels, dataset.folds)
     # Labelled and unlabelled images are shuffled together.
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)
@@ -98,8 +98,9 @@ def train(
             x, targets = images(batch), labels[batch.to(device)]
             views = list(_views(config, dataset, x, view_policies, epoch=epoch, step=step))
             torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
+            mixing = _mixing(config, len(batch), epoch, step, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, logits = _forward(config, term, net, views, targets)
+                loss, logits = _forward(config, term, net, views=views, targets=targets, mixing=mixing)
             optimizer.zero_grad()
             loss.total.backward()
             optimizer.step(lr)
@@ -118,7 +119,7 @@ def train(
             "epoch_seconds": epoch_seconds,
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
-        if len(choice.validation):
+        if len(choice.validation) and config.method != "unsupervised":  # which has no classifier yet
             row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NO_FEATURES).accuracy
         history.append(row)
         reached = _reached(state, history, started)
@@ -146,6 +147,8 @@ def _evaluated(
     if not all(parameter.isfinite().all() for parameter in evaluator.net.parameters()):
         # The loss of a step is computed before its update: only this sees the last one.
         raise NonFiniteLoss(f"weights are not finite after epoch {config.epochs} of {config.epochs}")
+    if config.method == "unsupervised":
+        fit_classifier(evaluator, choice.train, choice.validation)
     metrics, artifacts = evaluate(evaluator, choice.train, choice.validation)
     metrics["train_seconds"] = train_seconds
     metrics["evaluate_seconds"] = time.perf_counter() - started
@@ -252,18 +255,40 @@ def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def _mixing(config: TrialConfig, count: int, epoch: int, step: int, device: torch.device) -> Mixing | None:
+    """How the images of a step are mixed; None where no term looks at mixed ones."""
+    if "mixed" not in needs_of(config):
+        return None
+    return Mixing.sample(count, generator(config.seed, "mixing", epoch, step), device)
+
+
 def _forward(
-    config: TrialConfig, term: Term | None, net: SiameseNet, views: list[Tensor], targets: Tensor
+    config: TrialConfig,
+    term: Term | None,
+    net: SiameseNet,
+    *,
+    views: list[Tensor],
+    targets: Tensor,
+    mixing: Mixing | None,
 ) -> tuple[Loss, list[Tensor]]:
     """The loss of a batch and the logits of each view."""
     # All views at once: the gradient of a weight is computed once, not once a view and added up.
-    h = net.features_of_views(views)
-    logits = list(net.logits(h).chunk(len(views)))
+    h = net.features_of_views([*views, mixing.of(*views)] if mixing else views)
+    logits = list(net.logits(h[: len(views) * len(targets)]).chunk(len(views)))
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)
         return Loss(ce, ce, None), logits
-    value = term.loss(net.branches(term, h, views, (logits[0], logits[1]), targets), config) if term else None
-    return siamese_loss(logits[0], logits[1], targets, value, gamma=config.gamma), logits
+    value = None
+    if term:
+        pair = (logits[0], logits[1])
+        branches = net.branches(
+            needs_of(config), h=h, views=views, logits=pair, targets=targets, mixing=mixing
+        )
+        value = term.loss(branches, config)
+    if config.method == "siamese":
+        return siamese_loss(logits[0], logits[1], targets, value, gamma=config.gamma), logits
+    ce = cross_entropy(logits[0], targets) if config.method == "fixmatch" else h.new_zeros(())
+    return with_term(ce, value, gamma=config.gamma), logits
 
 
 @torch.no_grad()
@@ -278,9 +303,11 @@ def _step_sums(loss: Loss, logits: list[Tensor], targets: Tensor) -> Tensor:
 def _train_row(config: TrialConfig, term: Term | None, sums: list[float], steps: int, epoch: int) -> EpochRow:
     """Means of an epoch from `_step_sums` added up; a term has a column where it is trained."""
     total, ce, of_term, right, labelled = sums
-    parts = {"train/ce": ce, **({f"train/{term.column}": of_term} if term else {})}
+    without_labels = config.method == "unsupervised"
+    parts = {} if without_labels else {"train/ce": ce}
+    parts |= {f"train/{term.column}": of_term} if term else {}
     for name, value in {**parts, "train/loss": total}.items():
         if not math.isfinite(value):
             raise NonFiniteLoss(f"{name} is {value} in epoch {epoch} of {config.epochs}")
     means = {"train/loss": total / steps, **{name: value / steps for name, value in parts.items()}}
-    return {**means, "train/acc": right / max(labelled, 1)}
+    return means if without_labels else {**means, "train/acc": right / max(labelled, 1)}

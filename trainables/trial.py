@@ -5,13 +5,10 @@ default, range, part of the identity, when it matters. Like all that it imports 
 alone: command lines, search spaces and analysis use it without PyTorch.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import math
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,50 +16,43 @@ from dataclasses import dataclass, field
 
 from trainables.arms import Arm
 from trainables.catalogue import (
-    AUGMENTATIONS,
     BACKBONES,
+    CODE_PATTERN,
     DATASETS,
     FIRST_TERM,
+    FOLD_CHOICES,
     FOLDER,
     METHODS,
     OTHER_BACKBONE,
-    TARGETED,
+    SECOND_VIEWS,
     TERMS,
+    code_of,
+    has_folds,
     has_unlabelled,
 )
-from trainables.setting import Rule, Setting, nearest, one_of, setting
+from trainables.relevance import (
+    WITH_A_CHOICE,
+    WITH_AUGMENTATION,
+    WITH_DIFFERING_VIEWS,
+    WITH_FIXMATCH,
+    WITH_FLIPS,
+    WITH_OWN_PARTS,
+    WITH_OWN_TERM,
+    WITH_PREDICTOR,
+    WITH_PROJECTOR,
+    WITH_TWO_VIEWS,
+    check_term,
+    own_parts,
+    two_views,
+    with_need,
+    with_term,
+)
+from trainables.setting import Setting, nearest, setting
+from trainables.values import FieldValue, format_value, in_type, parse
 
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results from before and after are never mixed up."""
-
-FieldValue = str | int | float | bool | tuple[str, ...] | None
-
-
-def two_views(trial: "TrialConfig") -> bool:
-    """Whether two views of each image are trained on."""
-    return trial.method == "siamese"
-
-
-def with_term(*terms: str) -> Rule:
-    """Where one of these consistency terms is trained; without names, where any is."""
-    names = " or ".join(TERMS[term] for term in terms)
-    return Rule(
-        f"{names}, γ > 0" if terms else "γ > 0",
-        lambda trial: two_views(trial) and bool(trial.gamma) and (not terms or trial.term in terms),
-    )
-
-
-WITH_TWO_VIEWS = Rule("two views", two_views)
-WITH_A_CHOICE = Rule(
-    "a part of the images",
-    # Fields of the cell alone decide, so that all arms of a cell have the same data_seed.
-    lambda trial: trial.train_size is not None or trial.val_fraction > 0 or has_unlabelled(trial.dataset),
-)
-WITH_DIFFERING_VIEWS = Rule(
-    f"two views, with {' or '.join(TARGETED)}",
-    lambda trial: two_views(trial) and not set(TARGETED).isdisjoint(trial.augmentations),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +75,8 @@ class TrialConfig:
     """Share of the full training split held out for validation, stratified."""
     data_seed: int | None = setting(None, low=0, used_by=WITH_A_CHOICE, as_before=None)
     """None: these choices, and that of unlabelled images, are fixed. A number: drawn from it and `seed`."""
+    fold: str = setting("none", choices=FOLD_CHOICES, as_before="none")
+    """The predefined fold that labelled images are taken from; `seed`: fold number `seed` mod 10."""
 
     backbone: str = setting(
         choices=BACKBONES, pattern=OTHER_BACKBONE, hint=" or a classification model of torchvision"
@@ -95,34 +87,85 @@ class TrialConfig:
 
     augmentations: tuple[str, ...] = setting()
     """Subset of `AUGMENTATIONS`; as text `rrc+hflip`, or `none`."""
+    code: str = setting(
+        "", pattern=CODE_PATTERN, hint="name@digest, joined by +", used_by=WITH_OWN_PARTS, as_before=""
+    )
+    """Of a backbone and augmentations in a file of your own: `name@digest` of the code of each, joined by +.
+    Found by itself."""
     crop_scale_min: float = setting(0.2, above=0.0, high=1.0)
     """Smallest share of the image's area that a random resized crop keeps."""
+    hflip_p: float = setting(0.5, low=0.0, high=1.0, used_by=WITH_FLIPS, as_before=0.5)
     grayscale_p: float = setting(0.2, low=0.0, high=1.0)
     solarize_p: float = setting(0.2, low=0.0, high=1.0)
 
     method: str = setting(choices=METHODS, part="arm")
-    """`ce`: one view, one cross-entropy. `siamese`: two views, shared weights, Eq. 3.5 of the thesis."""
+    """`ce`: one view, one cross-entropy. `siamese`: two views, shared weights, Eq. 3.5 of the thesis: two
+    cross-entropies and a consistency term. `unsupervised`: the consistency term alone; a linear classifier
+    is fitted to the frozen features afterwards. `fixmatch`: Sohn et al. (2020), cross-entropy on a weakly
+    augmented view, whose confident predictions are the labels of a strongly augmented one."""
     gamma: float | None = setting(None, low=0.0, part="arm", used_by=WITH_TWO_VIEWS)
-    """Weight of the consistency term; required by `siamese`, None under `ce`."""
-    term: str = setting(
-        FIRST_TERM, choices=tuple(TERMS), part="arm", used_by=with_term(), as_before=FIRST_TERM
-    )
+    """Weight of the consistency term, or of FixMatch's; required with two views, None under `ce`."""
+    term: str = setting(FIRST_TERM, choices=TERMS, part="arm", used_by=with_term(), as_before=FIRST_TERM)
     """The consistency term that `gamma` weighs, one of `TERMS`."""
-    lambd: float = setting(0.0051, low=0.0, part="arm", used_by=with_term("barlow_twins"))
+    term_code: str = setting(
+        "", pattern=CODE_PATTERN, hint="name@digest", part="arm", used_by=WITH_OWN_TERM, as_before=""
+    )
+    """Of a term in a file of your own: `name@digest` of its code. Found by itself."""
+    lambd: float = setting(
+        0.0051, low=0.0, part="arm", used_by=with_term("barlow_twins", "mixed_barlow_twins")
+    )
     """Weight of the off-diagonal part of the Barlow Twins term."""
-    center: bool = setting(True, part="arm", used_by=with_term("barlow_twins"))
+    center: bool = setting(True, part="arm", used_by=with_term("barlow_twins", "mixed_barlow_twins"))
     """Standardise embeddings along the batch; False: Eq. 3.4 to the letter (no mean taken away)."""
+    mix_weight: float = setting(
+        4.0, low=0.0, part="arm", used_by=with_term("mixed_barlow_twins"), as_before=4.0
+    )
+    """Weight of the part of Mixed Barlow Twins that looks at mixed images, times `lambd`."""
+    vicreg_invariance: float = setting(25.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=25.0)
+    vicreg_variance: float = setting(25.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=25.0)
+    vicreg_covariance: float = setting(1.0, low=0.0, part="arm", used_by=with_term("vicreg"), as_before=1.0)
+    whitening_size: int | None = setting(None, low=2, part="arm", used_by=with_term("wmse"), as_before=None)
+    """Images that W-MSE whitens together; None: the batch."""
+    ntxent_temperature: float = setting(
+        0.5, above=0.0, part="arm", used_by=with_term("ntxent"), as_before=0.5
+    )
+    supcon_temperature: float = setting(
+        0.1, above=0.0, part="arm", used_by=with_term("supcon"), as_before=0.1
+    )
+    target_momentum: float = setting(
+        0.99, low=0.0, high=1.0, part="arm", used_by=with_need("target_z", "target network"), as_before=0.99
+    )
+    """Share of itself that the target network keeps after the first step; it rises to 1 along a cosine."""
+    fixmatch_threshold: float = setting(
+        0.95, low=0.0, high=1.0, part="arm", used_by=WITH_FIXMATCH, as_before=0.95
+    )
+    """Probability from which on a prediction counts as a label."""
     views: str = setting(
         "symmetric", choices=("symmetric", "asymmetric"), part="arm", used_by=WITH_DIFFERING_VIEWS
     )
     """`symmetric`: both views by the probabilities above. `asymmetric`: view 1 always applies those of
     `TARGETED` that the subset has, view 2 by the probabilities above."""
+    second_view: str = setting(
+        SECOND_VIEWS[0],
+        choices=SECOND_VIEWS,
+        part="arm",
+        used_by=WITH_AUGMENTATION,
+        as_before=SECOND_VIEWS[0],
+    )
+    """`clean`: view 2 is the image itself, without any augmentation; view 1 is as without it."""
     unlabeled_size: int = setting(0, low=0, part="arm", used_by=WITH_TWO_VIEWS)
     """Unlabelled images mixed into training; they count in the consistency term only."""
-    hidden_dim: int = setting(2048, low=1, part="arm", used_by=with_term())
-    """Width of the projector's hidden layer."""
-    embedding_dim: int = setting(128, low=1, part="arm", used_by=with_term())
+    projector: str = setting(
+        "mlp", choices=("mlp", "mlp_bn"), part="arm", used_by=WITH_PROJECTOR, as_before="mlp"
+    )
+    """From features to embeddings. `mlp`: linear, ReLU, linear. `mlp_bn`: three linear layers, with batch
+    norm and ReLU after the first two."""
+    hidden_dim: int = setting(2048, low=1, part="arm", used_by=WITH_PROJECTOR)
+    """Width of the projector's hidden layers."""
+    embedding_dim: int = setting(128, low=1, part="arm", used_by=WITH_PROJECTOR)
     """Width of the embedding `z`."""
+    predictor_dim: int = setting(512, low=1, part="arm", used_by=WITH_PREDICTOR, as_before=512)
+    """Width of the hidden layer of the predictor: linear, batch norm, ReLU, linear."""
 
     epochs: int = setting(1000, low=1)
     batch_size: int = setting(128, low=2)
@@ -148,14 +191,26 @@ class TrialConfig:
         # First all rules, then all changes: a rule may look at a field that does not matter itself.
         for name in [name for name in FIELDS if not self.uses(name)]:
             object.__setattr__(self, name, DEFAULTS[name])
+        self._find_code("term_code", [("term", self.term)])
+        self._find_code("code", own_parts(self))
 
     def _validate(self) -> None:
         for name, about in SETTINGS.items():
             about.check(name, getattr(self, name))
-        if self.method == "siamese" and self.gamma is None:
-            raise ValueError("gamma: required by method 'siamese'; allowed: a number >= 0")
+        if two_views(self) and self.gamma is None:
+            raise ValueError(f"gamma: required by method {self.method!r}; allowed: a number >= 0")
+        check_term(self)
         if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
+        if self.fold != "none" and not has_folds(self.dataset):
+            raise ValueError(f"fold: got {self.fold!r}; allowed: none for {self.dataset}, which has no folds")
+
+    def _find_code(self, name: str, parts: list[tuple[str, str]]) -> None:
+        """Set a field to the code of these parts as it is now, unless it tells of their code already."""
+        given = [item.partition("@")[0] for item in getattr(self, name).split("+")]
+        if self.uses(name) and given != [part for _, part in parts]:
+            code = "+".join(f"{part}@{code_of(kind, part)}" for kind, part in parts)
+            object.__setattr__(self, name, code)
 
     def uses(self, name: str) -> bool:
         """Whether a field matters in this trial: the only definition of relevance."""
@@ -172,7 +227,7 @@ class TrialConfig:
     @property
     def arm(self) -> str:
         """What is compared within a cell: `ce`, `siamese-0`, `siamese-0.001`, … (`trainables.arms`)."""
-        return str(Arm(self.gamma, self.term))
+        return str(Arm(self.gamma, self.term, method=self.method))
 
     @property
     def cell(self) -> tuple[FieldValue, ...]:
@@ -236,15 +291,6 @@ class TrialResult:
     artifacts: Mapping[str, bytes]
 
 
-def format_value(value: FieldValue) -> str:
-    """Text of a field's value, as in parameters, tables and on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "+".join(value) or "none"
-    return "none" if value is None else str(value)
-
-
 def parse_value(name: str, text: str) -> typing.Any:
     """The value that `text` stands for in field `name`; the inverse of `format_value`.
 
@@ -253,21 +299,7 @@ def parse_value(name: str, text: str) -> typing.Any:
     """
     if name not in FIELDS:
         raise ValueError(f"unknown field {name!r}{nearest(name, FIELDS)}; allowed: {', '.join(FIELDS)}")
-    kind, optional = field_type(name)
-    if optional and text == "none":
-        return None
-    if kind is tuple:
-        return _canonical(text)
-    if kind is bool and text in ("true", "false"):
-        return text == "true"
-    if kind is int and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
-    if kind is float:
-        with contextlib.suppress(ValueError):  # reported below, in the same words as for the other types
-            return float(text)
-    if kind is str:
-        return text
-    raise _type_error(name, text)
+    return parse(name, text, *field_type(name))
 
 
 @functools.cache
@@ -279,40 +311,6 @@ def field_type(name: str) -> tuple[type, bool]:
     return typing.get_origin(plain) or plain, type(None) in options
 
 
-def _type_error(name: str, value: object) -> ValueError:
-    kind, optional = field_type(name)
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", tuple: "names"}
-    return ValueError(f"{name}: got {value!r}; allowed: {words[kind]}{' or none' if optional else ''}")
-
-
 def coerce(name: str, value: object) -> FieldValue:
     """`value` in the field's own type, so that 1 and 1.0 give one key."""
-    kind, optional = field_type(name)
-    if value is None and optional:
-        return None
-    if kind is tuple and (isinstance(value, str) or _are_texts(value)):
-        return _canonical(value)  # type: ignore[arg-type]
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            number = float(value) + 0.0  # -0.0 becomes 0.0
-            if math.isfinite(number):
-                return number
-    elif kind in (int, bool, str) and type(value) is kind:
-        return value
-    raise _type_error(name, value)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, tuple | list) and all(isinstance(item, str) for item in value)
-
-
-def _canonical(augmentations: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """A subset of `AUGMENTATIONS` in canonical order, from names in any order or `a+b`."""
-    names = augmentations
-    if isinstance(names, str):
-        names = [] if names in ("none", "") else names.split("+")
-    for name in names:
-        one_of("augmentations", name, AUGMENTATIONS, hint=", joined by +, or none")
-    if len(set(names)) < len(names):
-        raise ValueError(f"augmentations: got {'+'.join(names)!r}; each name at most once")
-    return tuple(name for name in AUGMENTATIONS if name in names)
+    return in_type(name, value, *field_type(name))

@@ -22,6 +22,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.extensions.files import ExtensionError, load_shipped, loaded
 from trainables.machine import cap_gpu_memory, device_name
 from trainables.metrics import OBJECTIVES, TESTED
 from trainables.node import check_node
@@ -81,6 +82,7 @@ def job(
         "save_at": sorted(save_at),
         "keep": sorted(keep),
         "verdict": verdict,
+        "files": [file.shipped for file in loaded()],
     }
 
 
@@ -99,6 +101,11 @@ def run_job(job: dict[str, Any]) -> None:
     unfit = check_node(job["node"]) if job.get("node") else None
     if unfit:
         tune.report({"unfit": unfit})
+        return
+    try:
+        load_shipped(job["files"])
+    except ExtensionError as error:  # a package that it imports is missing here
+        tune.report({"unfit": masked(f"node {socket.gethostname()}: {error}")})
         return
     half_done = saved_epoch(Storage(job["storage"]), job["key"])
     if not half_done and time.time() > job.get("latest_start", math.inf):
@@ -124,7 +131,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     threads = max(1, int(job["request"]["cpu"]))
     share = job["request"]["gpu"]
     device = _granted_device(share)
-    digest = data.prepare(config.dataset, Path(job["data_dir"]))
+    digest = data.prepare(config.dataset, Path(job["data_dir"]), folds=config.fold != "none")
     gpus = {}
     if device == "cuda":
         cap = cap_gpu_memory(share)

@@ -1,16 +1,18 @@
 """The final weights of a trial as safetensors: packed after training, loaded to measure again, counted ahead.
 
 As a script it counts the bytes: the command line starts it as a process, so that it need not import PyTorch.
+It reads a JSON object from standard input (`asked`, params and number of classes of each trial; `files`, see
+`OwnFile.shipped`) and prints the sizes as JSON.
 """
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from trainables.extensions.files import load_shipped
 from trainables.metrics import WEIGHTS
 from trainables.models import SiameseNet, build, without_storage
 from trainables.redact import first_line
@@ -61,18 +63,20 @@ def size(config: TrialConfig, num_classes: int) -> int:
 
 
 def _trained(config: TrialConfig, net: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers, less a projector that no term trains: its weights are the initial ones."""
+    """Weights and buffers of what is measured: no projector without training, no predictor, no target."""
     state: dict[str, Tensor] = net.state_dict()
-    used = ("",) if config.uses("term") else ("backbone.", "classifier.")
+    used = ("backbone.", "classifier.", *(("projector.",) if config.uses("embedding_dim") else ()))
     return {name: tensor for name, tensor in state.items() if name.startswith(used)}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print `size` for each of a list of params and numbers of classes, all in JSON."""
-    asked = json.loads(argv[0])
+def main() -> int:
+    """Answer the request on standard input."""
+    request = json.load(sys.stdin)
+    load_shipped(request["files"])
+    asked = request["asked"]
     print(json.dumps([size(TrialConfig.from_params(params), classes) for params, classes in asked]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

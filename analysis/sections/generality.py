@@ -154,7 +154,9 @@ def generality_tables(results: Results, number: int, label: str) -> tuple[Table,
 
 def _training_images(trials: pd.DataFrame, number: int) -> str:
     """What the intervals of a cell say about other training images."""
-    fixed = "data_seed" not in trials or trials.loc[trials["cell"] == number, "data_seed"].isna().any()
-    if fixed:
+    cell = trials[trials["cell"] == number]
+    if "fold" in trials and (cell["fold"] == "seed").all():
+        return "Each seed trains on its own predefined fold, so both intervals speak for other folds, too."
+    if "data_seed" not in trials or cell["data_seed"].isna().any():
         return "No interval speaks for other training images: all trials have the same."
     return "Each seed has its own choice of training images, so both intervals speak for new choices, too."

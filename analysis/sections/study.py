@@ -82,7 +82,7 @@ def _lead(trials: pd.DataFrame) -> str:
 
 
 def _note(trials: pd.DataFrame) -> str:
-    terms = join_and([TERMS[term] for term in dict.fromkeys(trials["term"])])
+    terms = join_and([TERMS[term].title for term in dict.fromkeys(trials["term"])])
     return (
         f"CE: one view, cross-entropy alone. γ: weight of the {terms} term beside the cross-entropies of two"
         " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"

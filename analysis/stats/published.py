@@ -115,7 +115,7 @@ def match_published(
     cell = ["dataset", "backbone", "augmentations"]
     fields = trials.drop_duplicates(["cell", "arm_label"]).set_index(["cell", "arm_label"])
     ours = dict(list(summary.groupby([*cell, "arm", "metric"], sort=False)))
-    settings = [*dict.fromkeys([*published.settings, "train_size", "val_fraction"])]
+    settings = [*dict.fromkeys([*published.settings, "train_size", "val_fraction", "fold"])]
     return [
         PublishedComparison(
             published=row,

@@ -20,7 +20,7 @@ from trainables.trial import two_views
 
 METHOD_TITLES = {"ce": "CE", "siamese": "Siamese"}
 SHARED_FIELDS = (
-    *("dataset", "train_size", "unlabeled_size", "val_fraction", "data_seed"),
+    *("dataset", "train_size", "unlabeled_size", "val_fraction", "data_seed", "fold"),
     *("backbone", "feature_dim", "epochs", "lr_schedule"),
 )
 """Fields that arms of another space take from the search, to be shown beside its finalists."""

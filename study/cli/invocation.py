@@ -59,6 +59,11 @@ class Invocation:
         """Names of all datasets of the selection."""
         return list(dict.fromkeys(trial.dataset for trial in self.selection.trials))
 
+    @property
+    def datasets_with_folds(self) -> set[str]:
+        """Those of them whose predefined folds some trial needs."""
+        return {trial.dataset for trial in self.selection.trials if trial.fold != "none"}
+
     def current_digests(self) -> dict[str, str | None]:
         """SHA-256 of each dataset as it is prepared; None where it is not."""
         return {name: data.fingerprint(name, self.data_dir) for name in self.datasets}
@@ -84,7 +89,8 @@ class Invocation:
                     f"{option}: got {str(folder.absolute())!r}, which Ray deletes after the job; allowed: a"
                     " folder elsewhere, and no --working-dir of `ray job submit`"
                 )
-        if not all(self.current_digests().values()):
+        needed = {name: name in self.datasets_with_folds for name in self.datasets}
+        if not all(data.is_prepared(name, self.data_dir, folds=folds) for name, folds in needed.items()):
             folders.append(("--data-dir", self.args.data_dir))  # otherwise reading is enough
         if "://" not in self.storage_uri:
             folders.append(("--storage", Path(self.storage_uri)))

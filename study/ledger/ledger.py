@@ -242,14 +242,21 @@ class Ledger:
             self.tag(run_id, tags)
             self.client.set_terminated(run_id, "FINISHED")
 
-    def study_tags(self, space: str) -> dict[str, str]:
-        """The tags of that run; empty where there is none."""
+    def studies(self) -> dict[str, dict[str, str]]:
+        """The tags of the run of `kind=study` of each space, by space, the oldest first."""
         if self.store.sqlite_file is not None:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
-                return sqlite_reader.read_study_tags(self.store.sqlite_file, self.experiment_id, space)
+                return sqlite_reader.read_studies(self.store.sqlite_file, self.experiment_id)
         with self.store.asking():
-            runs = self._study_runs(space)
-        return dict(runs[0].data.tags) if runs else {}
+            runs = sorted(self.store.search("tags.kind = 'study'"), key=_age)
+        studies: dict[str, dict[str, str]] = {}
+        for run in runs:
+            studies.setdefault(run.data.tags["space"], dict(run.data.tags))
+        return studies
+
+    def study_tags(self, space: str) -> dict[str, str]:
+        """The tags of a space's run of `kind=study`; empty where there is none."""
+        return self.studies().get(space, {})
 
     def _study_runs(self, space: str) -> list["Run"]:
         runs = self.store.search(f"tags.kind = 'study' and tags.space = '{space}'")

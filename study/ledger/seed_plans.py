@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from search_spaces import Selection
 from search_spaces.seeds import SeedPlan, cell_digest
+from search_spaces.selection import JOIN
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.tracking_uri import LedgerError
@@ -21,15 +22,30 @@ CELLS_PER_TAG = 250
 
 
 def read_seed_plans(ledger: Ledger, space: str) -> dict[str, SeedPlan]:
-    """The plan of each cell of the space, by the cell's digest; of several plans the first counts."""
+    """The plan of each cell of the space, by the cell's digest; of several plans the first counts.
+
+    What was declared for a joined space counts for those that it was joined from, and the other way round:
+    who looked at `a` has looked at a part of `a+b`.
+    """
+    declared = [
+        (json.loads(tags[name]), other != space, number, name)
+        for number, (other, tags) in enumerate(_related(ledger, space).items())
+        for name in tags
+        if name.startswith(f"{TAG}.")
+    ]
     plans: dict[str, SeedPlan] = {}
-    tags = ledger.study_tags(space) if ledger.exists() else {}
-    for name in sorted(name for name in tags if name.startswith(f"{TAG}.")):
-        declared = json.loads(tags[name])
-        cells = declared.pop("cells")
+    for plan, *_ in sorted(declared, key=lambda each: (each[0]["date"] or "", *each[1:])):
+        cells = plan.pop("cells")
         for cell in cells:
-            plans.setdefault(cell, SeedPlan(**declared))
+            plans.setdefault(cell, SeedPlan(**plan))
     return plans
+
+
+def _related(ledger: Ledger, space: str) -> dict[str, dict[str, str]]:
+    """The tags of the studies that have a space in common with this one, by name, the oldest first."""
+    spaces = set(space.split(JOIN))
+    studies = ledger.studies() if ledger.exists() else {}
+    return {other: tags for other, tags in studies.items() if not spaces.isdisjoint(other.split(JOIN))}
 
 
 def declare_seed_plans(
@@ -74,7 +90,7 @@ def adopt_seed_plans(
         The plans that count, by the cells' digests.
     """
     known = read_seed_plans(ledger, selection.space)
-    if known or not ledger.exists() or not ledger.study_tags(selection.space):
+    if known or not _related(ledger, selection.space):
         return known
     return _record(ledger, selection.space, known, _adopted(selection, read_records()))
 

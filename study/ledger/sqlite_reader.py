@@ -27,12 +27,12 @@ RUNS = """
     order by run.start_time desc, run.run_uuid
 """
 """The runs of trials, in the order in which MLflow's client returns them."""
-STUDY_RUN = """
-    select run.run_uuid from runs run
+STUDY_RUNS = """
+    select run.run_uuid, space.value from runs run
     join tags kind on kind.run_uuid = run.run_uuid and kind.key = 'kind' and kind.value = 'study'
-    join tags space on space.run_uuid = run.run_uuid and space.key = 'space' and space.value = ?
+    join tags space on space.run_uuid = run.run_uuid and space.key = 'space'
     where run.experiment_id = ? and run.lifecycle_stage = 'active'
-    order by run.start_time, run.run_uuid limit 1
+    order by run.start_time, run.run_uuid
 """
 
 
@@ -84,13 +84,15 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
     ]
 
 
-def read_study_tags(file: Path, experiment_id: str, space: str) -> dict[str, str]:
-    """The tags of the oldest run of `kind=study` of a space; raises UnsupportedSchema."""
+def read_studies(file: Path, experiment_id: str) -> dict[str, dict[str, str]]:
+    """The tags of the oldest run of `kind=study` of each space, by space; raises UnsupportedSchema."""
+    studies: dict[str, dict[str, str]] = {}
     with _reading(file) as database:
-        row = database.execute(STUDY_RUN, (space, experiment_id)).fetchone()
-        if row is None:
-            return {}
-        return dict(database.execute("select key, value from tags where run_uuid = ?", row).fetchall())
+        for run_id, space in database.execute(STUDY_RUNS, (experiment_id,)).fetchall():
+            if space not in studies:
+                tags = database.execute("select key, value from tags where run_uuid = ?", (run_id,))
+                studies[space] = dict(tags.fetchall())
+    return studies
 
 
 def _texts(database: sqlite3.Connection, table: str, run_ids: list[str]) -> dict[str, dict[str, str]]:

@@ -213,7 +213,7 @@ def group_of(trial: TrialConfig) -> Group:
 
 def kind_of(trial: TrialConfig) -> str:
     """What distinguishes trials that take different time per image."""
-    return f"siamese with {trial.term}" if trial.uses("term") else trial.method
+    return f"{trial.method} with {trial.term}" if trial.uses("term") else trial.method
 
 
 def evaluated_images(sizes: Sizes) -> int:

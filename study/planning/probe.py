@@ -14,6 +14,7 @@ from typing import Any
 from study.cluster.connection import ROOT, Allocation
 from study.planning.forecast import Forecast, Group, evaluated_images, group_of, kind_of
 from trainables import data
+from trainables.extensions.files import loaded
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig
 
@@ -44,6 +45,7 @@ def probe(
         request = {
             "threads": allocation.threads,
             "gpu": bool(allocation.gpus),
+            "files": [file.shipped for file in loaded()],
             "trials": [{"params": t.to_params(), "data_dir": folder(t.dataset)} for t in kinds.values()],
         }
         answers = _measure(request, allocation)

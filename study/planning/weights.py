@@ -10,10 +10,11 @@ from pathlib import Path
 from study.cluster.connection import ROOT
 from study.ledger.records import TrialRecord
 from trainables import data
+from trainables.extensions.files import loaded
 from trainables.metrics import WEIGHTS
 from trainables.trial import TrialConfig
 
-ARCHITECTURE = ("backbone", "feature_dim", "hidden_dim", "embedding_dim", "term", "dataset")
+ARCHITECTURE = ("backbone", "feature_dim", "projector", "hidden_dim", "embedding_dim", "dataset")
 """Fields that decide how large a network is, the dataset by its number of classes."""
 
 
@@ -47,12 +48,15 @@ def _total(sizes: Sequence[int]) -> str:
 
 def _sizes(trials: Sequence[TrialConfig], data_dir: Path) -> list[int]:
     """Bytes of each trial's weights, asked from a process that imports PyTorch."""
-    keys = [(*(getattr(trial, name) for name in ARCHITECTURE), trial.uses("term")) for trial in trials]
+    keys = [
+        (*(getattr(trial, name) for name in ARCHITECTURE), trial.uses("embedding_dim")) for trial in trials
+    ]
     kinds = dict(zip(keys, trials, strict=True))
     classes = {name: data.class_count(name, data_dir) for name in {trial.dataset for trial in trials}}
     asked = [(trial.to_params(), classes[trial.dataset]) for trial in kinds.values()]
-    command = [sys.executable, "-W", "ignore", "-m", "trainables.weights", json.dumps(asked)]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", "trainables.weights"]
+    request = json.dumps({"asked": asked, "files": [file.shipped for file in loaded()]})
+    done = subprocess.run(command, cwd=ROOT, input=request, check=True, capture_output=True, text=True)
     sizes = dict(zip(kinds, json.loads(done.stdout), strict=True))
     return [sizes[key] for key in keys]
 

@@ -157,7 +157,7 @@ class StudyRun:
             trial,
             data_dir=invocation.data_dir,
             storage=invocation.storage_uri,
-            tags={**tags(invocation.selection.space, trial), **extra, **code},
+            tags={**tags(invocation.selection.space_of(trial), trial), **extra, **code},
             request=request,
             node=node,
             save_at=save_at,
@@ -207,7 +207,8 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     embedded = [name for name in invocation.datasets if name in data.EMBEDDED]
     for name in invocation.datasets:
         if name not in embedded:
-            data.prepare(name, invocation.data_dir, progress=True)
+            folds = name in invocation.datasets_with_folds
+            data.prepare(name, invocation.data_dir, folds=folds, progress=True)
     return [
         partial(importlib.import_module, "study.cluster.execute"),
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),

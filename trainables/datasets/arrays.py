@@ -1,7 +1,8 @@
 """The files of a prepared dataset: how arrays are written, described and checked.
 
 A dataset's folder has `train_images.npy`, `train_labels.npy`, `test_images.npy`, `test_labels.npy` and
-`meta.json`. Images are (N, 3, S, S) uint8, labels (N,) int64.
+`meta.json`. Images are (N, 3, S, S) uint8, labels (N,) int64. Where a dataset has predefined folds, there may
+be `folds.npy`, (folds, n) int64, indices into the training split.
 """
 
 import contextlib
@@ -20,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.datasets.sources import Contents, DataError, Images, Part
-from trainables.datasets.splits import UNLABELLED, Labels
+from trainables.datasets.splits import UNLABELLED, Folds, Labels
 
 LAYOUT = 2
 """Version of the prepared files; a folder of another layout is prepared again."""
 ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+
+FOLDS = "folds.npy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,8 @@ def write_arrays(folder: Path, contents: Contents, state: str, title: str | None
             labels = np.ascontiguousarray(part.labels, dtype="<i8")
             _save(folder / f"{name}_labels.npy", partial(np.save, arr=labels))
             digest.update(labels.data)
+    if contents.folds is not None:
+        write_folds(folder, contents.folds)
     mean, std = _moments(pixels)
     meta = {
         "layout": LAYOUT,
@@ -151,6 +156,20 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         return meta if meta["layout"] == LAYOUT and meta["bytes"] == sizes else None
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def write_folds(folder: Path, folds: Folds) -> None:
+    """Write the predefined folds into `folder`. They have no part in the SHA-256: images and labels have."""
+    _save(folder / FOLDS, partial(np.save, arr=np.ascontiguousarray(folds, dtype="<i8")))
+
+
+def read_folds(folder: Path) -> Folds | None:
+    """The predefined folds; None where they are not there, or not whole."""
+    try:
+        folds: Folds = np.load(folder / FOLDS)
+    except (OSError, EOFError, ValueError):
+        return None
+    return folds
 
 
 def digest_of(*splits: Split) -> str:

@@ -6,11 +6,14 @@ cannot work is refused before it starts.
 Imports PyTorch only where a dataset comes through torchvision, and only when it is read.
 """
 
+import hashlib
 import http.client
 import importlib.util
 import os
 import socket
+import tarfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables.datasets.splits import UNLABELLED, Labels, stratified_choice
+from trainables.datasets.splits import UNLABELLED, Folds, Labels, stratified_choice
 
 Images = npt.NDArray[np.uint8]
 
 CHUNK_BYTES = 2**24
 """Pixels of the images that are handed over at once."""
+FOLDS_MD5 = "4bbf8cd098ab9f87fe03fbcb37c06b28"
+"""Of the file of STL-10's folds in its archive; torchvision reads it unchecked."""
 STALLED_SECONDS = 60
 """A download that sends nothing for so long has failed."""
 
@@ -48,12 +53,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """A dataset, not read yet: training images, labelled ones first, and test images."""
+    """A dataset, not read yet: training images, labelled ones first, and test images.
+
+    `folds` are its predefined folds; None where it has none, or they did not come with the images.
+    """
 
     train: Part
     test: Part
     image_size: int
     classes: tuple[str, ...]
+    folds: Folds | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +73,8 @@ class Source:
         labels: of the training split.
         state: changes when the images do; empty for datasets that never change.
         read: the contents, given a folder for temporary files that outlives the reading.
+        folds: stand-ins for the predefined folds, with as many of `labels` of each class; None: it has none.
+        read_folds: the real folds, without the images, given a folder for temporary files.
     """
 
     labels: Labels
@@ -71,6 +82,8 @@ class Source:
     image_size: int
     state: str
     read: Callable[[Path], Contents]
+    folds: Folds | None = None
+    read_folds: Callable[[Path], Folds] | None = None
 
 
 def images_at_once(size: int) -> int:
@@ -102,13 +115,19 @@ def cifar10(data_dir: Path) -> Source:
 
 
 def stl10(data_dir: Path) -> Source:
-    """STL-10 (Coates et al. 2011), with its unlabelled images, through torchvision."""
+    """STL-10 (Coates et al. 2011), with its unlabelled images, through torchvision.
+
+    It has ten predefined folds of 1,000 labelled images, 100 of each class.
+    """
+    fold = np.arange(10)[:, None] * 500 + np.arange(100)  # stands for each: any 100 images of each class
     return Source(
         labels=np.concatenate([np.repeat(np.arange(10), 500), np.full(100_000, UNLABELLED)]),
         test_images=8_000,
         image_size=96,
         state="",
         read=lambda scratch: _stl10(data_dir, scratch),
+        folds=np.tile(fold.ravel(), (10, 1)),
+        read_folds=lambda scratch: _stl10_folds(data_dir, scratch),
     )
 
 
@@ -163,7 +182,51 @@ def _stl10(data_dir: Path, scratch: Path) -> Contents:
         test=_part(test.data, test.labels.astype(np.int64)),
         image_size=96,
         classes=tuple(train.classes),
+        folds=_folds_in(Path(train.root, train.base_folder, train.folds_list_file)),
     )
+
+
+def _stl10_folds(data_dir: Path, scratch: Path) -> Folds:
+    """The folds of STL-10 alone, from its archive, which is downloaded where missing, or from its files."""
+    from torchvision.datasets import STL10
+
+    unpacked, archive = data_dir / STL10.base_folder, data_dir / STL10.filename
+    file = unpacked / STL10.folds_list_file
+    if (folds := _folds_in(file)) is not None:
+        return folds
+    if archive.exists() or not unpacked.is_dir():
+        if not archive.exists():
+            _download(STL10, archive, scratch)
+        name = f"{STL10.base_folder}/{STL10.folds_list_file}"
+        file = scratch / STL10.folds_list_file
+        file.write_bytes(_member(archive, name))
+        if (folds := _folds_in(file)) is not None:
+            return folds
+        file = archive / name
+    raise DataError(f"{file} is missing or damaged: its MD5 is not {FOLDS_MD5}. It is a part of {STL10.url}")
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """One file of an archive; empty where it has none of this name."""
+    try:
+        # As a stream: finding a file by its name would unpack all of the archive, twice.
+        with tarfile.open(archive, "r|*") as tar:
+            for member in tar:
+                if member.name == name and (file := tar.extractfile(member)):
+                    return file.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{archive} is incomplete or damaged ({error}). Remove it to have it downloaded again"
+        ) from None
+    return b""
+
+
+def _folds_in(file: Path) -> Folds | None:
+    """The folds in a file of STL-10, one a line; None where it is missing or damaged."""
+    content = file.read_bytes() if file.exists() else b""
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != FOLDS_MD5:
+        return None
+    return np.array([line.split() for line in content.decode().splitlines()], dtype=np.int64)
 
 
 def _part(images: Images, labels: Labels, *more: Images) -> Part:

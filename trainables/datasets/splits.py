@@ -6,10 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainables.catalogue import DATASETS
 from trainables.trial import TrialConfig
 
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
+Folds = npt.NDArray[np.int64]
+"""(folds, n): indices of the labelled training images of each predefined fold. Folds may overlap."""
 
 UNLABELLED = -1
 """Label of an image without one. In a training split such images come after all the others."""
@@ -23,7 +26,14 @@ class Choice(NamedTuple):
     unlabelled: Indices
 
 
-def training_indices(config: TrialConfig, labels: Labels) -> Choice:
+def fold_number(config: TrialConfig) -> int | None:
+    """Which predefined fold a trial's labelled images are taken from; None: from all labelled images."""
+    if config.fold == "none":
+        return None
+    return config.seed % DATASETS[config.dataset].folds if config.fold == "seed" else int(config.fold)
+
+
+def training_indices(config: TrialConfig, labels: Labels, folds: Folds | None = None) -> Choice:
     """Which images of the full training split are trained on, and which are held out for validation.
 
     Without a `data_seed` all choices depend on the data alone; with one they are drawn anew for each seed,
@@ -31,8 +41,9 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
     `unlabeled_size` is a subset of a larger one, of the same draw.
 
     Args:
-        config: its `val_fraction` is taken first, its `train_size` from the rest.
+        config: its `val_fraction` is taken first, its `train_size` from the rest, both within its `fold`.
         labels: (N,) of the full training split, unlabelled images last.
+        folds: of the dataset; required by a config with a fold.
 
     Raises:
         ValueError: a class has too few images for `train_size`, there are too few unlabelled ones, or
@@ -40,6 +51,10 @@ def training_indices(config: TrialConfig, labels: Labels) -> Choice:
     """
     labels, unlabelled = labels[labels != UNLABELLED], np.flatnonzero(labels == UNLABELLED)
     order = _order(config, len(labels))
+    if (number := fold_number(config)) is not None:
+        if folds is None:
+            raise ValueError(f"fold: got {config.fold!r}; allowed: none, as the folds are not at hand")
+        order = order[np.isin(order, folds[number])]
     by_class = [order[labels[order] == c] for c in np.unique(labels)]
     held_out = [round(config.val_fraction * len(indices)) for indices in by_class]
     rest = [indices[n:] for indices, n in zip(by_class, held_out, strict=True)]

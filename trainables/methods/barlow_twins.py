@@ -68,9 +68,7 @@ def off_diagonal(c: Tensor) -> Tensor:
 
 
 def _term(branches: Branches, config: TrialConfig) -> Tensor:
-    if branches.z is None:
-        raise ValueError("embeddings: got none; required by the Barlow Twins term")
-    return barlow_twins_loss(*branches.z, lambd=config.lambd, center=config.center)
+    return barlow_twins_loss(*branches.need("z"), lambd=config.lambd, center=config.center)
 
 
-TERM = Term(name="barlow_twins", loss=_term, column="bt")
+TERM = Term(loss=_term, column="bt")

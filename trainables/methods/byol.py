@@ -8,8 +8,9 @@ import math
 from torch import Tensor
 
 from trainables.methods.simsiam import mean_cosine
-from trainables.methods.term import check_shapes
+from trainables.methods.term import Branches, Term, check_shapes
 from trainables.setting import Setting
+from trainables.trial import TrialConfig
 
 
 def byol_loss(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
@@ -49,3 +50,12 @@ def ema_momentum(base: float, done: float) -> float:
     for name, value in {"base": base, "done": done}.items():
         Setting(low=0.0, high=1.0).check(name, value)
     return 1 - (1 - base) * (math.cos(math.pi * done) + 1) / 2
+
+
+def _term(branches: Branches, _: TrialConfig) -> Tensor:
+    return byol_loss(*branches.need("predictions"), *branches.need("target_z"))
+
+
+TERM = Term(
+    loss=_term, column="byol", target_momentum=lambda config, done: ema_momentum(config.target_momentum, done)
+)

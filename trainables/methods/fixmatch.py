@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
 from trainables.setting import Setting
+from trainables.trial import TrialConfig
 
 
 def fixmatch_loss(weak: Tensor, strong: Tensor, *, threshold: float = 0.95) -> Tensor:
@@ -37,3 +38,10 @@ def fixmatch_loss(weak: Tensor, strong: Tensor, *, threshold: float = 0.95) -> T
         confidence, pseudo_labels = at_least_fp32(weak.detach()).softmax(1).max(1)
         ce = F.cross_entropy(at_least_fp32(strong), pseudo_labels, reduction="none")
         return torch.where(confidence >= threshold, ce, 0).mean()
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    return fixmatch_loss(*branches.logits, threshold=config.fixmatch_threshold)
+
+
+TERM = Term(loss=_term, column="fixmatch")

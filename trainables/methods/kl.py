@@ -6,7 +6,8 @@ Shapes: B images a batch, K classes.
 import torch
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
+from trainables.trial import TrialConfig
 
 
 def kl_loss(logits1: Tensor, logits2: Tensor) -> Tensor:
@@ -31,3 +32,10 @@ def kl_loss(logits1: Tensor, logits2: Tensor) -> Tensor:
         log_p1, log_p2 = (at_least_fp32(logits).log_softmax(1) for logits in (logits1, logits2))
         # The sum of both directions: p1 (log p1 - log p2) + p2 (log p2 - log p1).
         return ((log_p1.exp() - log_p2.exp()) * (log_p1 - log_p2)).sum(1).mean() / 2
+
+
+def _term(branches: Branches, _: TrialConfig) -> Tensor:
+    return kl_loss(*branches.logits)
+
+
+TERM = Term(loss=_term, column="kl")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trainables.methods.barlow_twins import cross_correlation, distance_from_identity
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Mixed, Term, at_least_fp32, check_shapes
 from trainables.setting import Setting
+from trainables.trial import TrialConfig
 
 
 def mixed_barlow_twins_loss(
@@ -60,3 +61,21 @@ def mixed_barlow_twins_loss(
         expected = alpha * first + (1 - alpha) * cross_correlation(shuffled, z, center=center)
         distance = distance + (cross_correlation(mixed, z, center=center) - expected).square().sum()
     return distance_from_identity(c, lambd=lambd) + weight * lambd * distance
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    z1, z2 = branches.need("z")
+    mixed: Mixed = branches.need("mixed")
+    return mixed_barlow_twins_loss(
+        z1,
+        z2,
+        mixed.z,
+        mixed.alpha,
+        mixed.order,
+        lambd=config.lambd,
+        weight=config.mix_weight,
+        center=config.center,
+    )
+
+
+TERM = Term(loss=_term, column="mixed_barlow_twins")

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
+from trainables.trial import TrialConfig
 
 
 def mse_loss(z1: Tensor, z2: Tensor) -> Tensor:
@@ -29,3 +30,10 @@ def mse_loss(z1: Tensor, z2: Tensor) -> Tensor:
     check_shapes("embeddings", z1, z2)
     with torch.autocast(z1.device.type, enabled=False):
         return F.mse_loss(at_least_fp32(z1), at_least_fp32(z2))
+
+
+def _term(branches: Branches, _: TrialConfig) -> Tensor:
+    return mse_loss(*branches.need("z"))
+
+
+TERM = Term(loss=_term, column="mse")

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
 from trainables.setting import Setting
+from trainables.trial import TrialConfig
 
 
 def ntxent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
@@ -49,3 +50,10 @@ def log_softmax_of_views(z1: Tensor, z2: Tensor, *, temperature: float) -> Tenso
         views = F.normalize(torch.cat([at_least_fp32(z1), at_least_fp32(z2)]), dim=1)
         itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
         return (views @ views.T / temperature).masked_fill(itself, -torch.inf).log_softmax(1)
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    return ntxent_loss(*branches.need("z"), temperature=config.ntxent_temperature)
+
+
+TERM = Term(loss=_term, column="ntxent")

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
+from trainables.trial import TrialConfig
 
 
 def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
@@ -36,3 +37,10 @@ def mean_cosine(p: Tensor, target: Tensor) -> Tensor:
     """Mean over the batch of the cosine of (B, M) and (B, M); no gradient flows into `target`."""
     with torch.autocast(p.device.type, enabled=False):
         return F.cosine_similarity(at_least_fp32(p), at_least_fp32(target.detach()), dim=1).mean()
+
+
+def _term(branches: Branches, _: TrialConfig) -> Tensor:
+    return simsiam_loss(*branches.need("predictions"), *branches.need("z"))
+
+
+TERM = Term(loss=_term, column="simsiam")

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from trainables.datasets.splits import UNLABELLED
 from trainables.methods.ntxent import log_softmax_of_views
+from trainables.methods.term import Branches, Term
+from trainables.trial import TrialConfig
 
 
 def supcon_loss(z1: Tensor, z2: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
@@ -44,3 +46,11 @@ def supcon_loss(z1: Tensor, z2: Tensor, targets: Tensor, *, temperature: float =
     positives = (classes[:, None] == classes).fill_diagonal_(False)
     # The diagonal is -inf: filled, not multiplied by 0, which would be NaN.
     return -(log_p.masked_fill(~positives, 0).sum(1) / positives.sum(1)).mean()
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    z1, z2 = branches.need("z")
+    return supcon_loss(z1, z2, branches.targets, temperature=config.supcon_temperature)
+
+
+TERM = Term(loss=_term, column="supcon")

@@ -1,16 +1,15 @@
 """What a consistency term is: a loss of two views, and what it needs of the network.
 
-Shapes: B images a batch, M dimensions of the embedding, K classes.
+Shapes: B images a batch, D features, M dimensions of the embedding, K classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainables.catalogue import TERMS
 from trainables.trial import TrialConfig
 
 Pair = tuple[Tensor, Tensor]
@@ -19,49 +18,63 @@ HALF = (torch.bfloat16, torch.float16)
 """Types in which sums lose their small terms: losses are computed in at least fp32."""
 
 
+class Mixed(NamedTuple):
+    """Images mixed from both views, `alpha` of view 1 and the rest of view 2 in another order.
+
+    Attributes:
+        z: (B, M) their embeddings.
+        alpha: between 0 and 1.
+        order: (B,) int64, which image of view 2 each is mixed with.
+    """
+
+    z: Tensor
+    alpha: float
+    order: Tensor
+
+
 class Branches(NamedTuple):
-    """What a term may look at in a batch.
+    """What a term may look at in a batch: what it does not need (`TermInfo.needs`) may be None.
 
     Attributes:
         targets: (B,) int64 classes, -1 where there is no label.
         logits: (B, K) each.
-        z: (B, M) each, embeddings by the projector; None unless the term needs one.
-        predictions: (B, M) each, of `z` by the predictor; None unless the term needs one.
-        target_z: (B, M) each, embeddings by the target network, without gradient; None unless there is one.
+        h: (B, D) each, features by the backbone.
+        z: (B, M) each, embeddings by the projector.
+        predictions: (B, M) each, of `z` by the predictor.
+        target_z: (B, M) each, embeddings by the target network, without gradient.
+        mixed: embeddings of mixed images.
     """
 
     targets: Tensor
     logits: Pair
+    h: Pair
     z: Pair | None = None
     predictions: Pair | None = None
     target_z: Pair | None = None
+    mixed: Mixed | None = None
+
+    def need(self, name: str) -> Any:
+        """One of them; ValueError where it is missing."""
+        found = getattr(self, name)
+        if found is None:
+            raise ValueError(f"{name}: got none; required by this term")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Term:
-    """A consistency term.
+    """A consistency term as it is trained.
 
     Attributes:
-        name: as in `TERMS`.
         loss: the scalar that gamma weighs.
         column: of the history, after `train/`.
-        projector: whether it looks at embeddings `z`.
-        predictor: whether it looks at predictions of them.
         target_momentum: for a term with a target network, the share that the target keeps of itself when it
             follows the network, from the config and the share of the training that is done (0 to 1).
     """
 
-    name: str
     loss: Callable[[Branches, TrialConfig], Tensor]
     column: str
-    projector: bool = True
-    predictor: bool = False
     target_momentum: Callable[[TrialConfig, float], float] | None = None
-
-    @property
-    def title(self) -> str:
-        """What people read."""
-        return TERMS[self.name]
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.methods.barlow_twins import off_diagonal
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
+from trainables.trial import TrialConfig
 
 EPS = 1e-4
 """Added to the variance before its root, Eq. 2 of the paper."""
@@ -55,3 +56,15 @@ def _covariance_loss(z: Tensor) -> Tensor:
     batch, m = z.shape
     z = z - z.mean(0)
     return off_diagonal(z.T @ z / (batch - 1)).square().sum() / m
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    return vicreg_loss(
+        *branches.need("z"),
+        invariance=config.vicreg_invariance,
+        variance=config.vicreg_variance,
+        covariance=config.vicreg_covariance,
+    )
+
+
+TERM = Term(loss=_term, column="vicreg")

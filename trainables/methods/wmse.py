@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.term import at_least_fp32, check_shapes
+from trainables.methods.term import Branches, Term, at_least_fp32, check_shapes
+from trainables.trial import TrialConfig
 
 EPS = 1e-6
 """Share of the identity in the covariance: small beside the variances of an untrained network's embeddings
@@ -70,3 +71,10 @@ def _whitened(z: Tensor, size: int) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(covariance)
     white = torch.linalg.solve_triangular(factor, z.mT, upper=False).mT
     return white.masked_fill((failed != 0)[:, None, None], torch.nan).reshape(batch, m)
+
+
+def _term(branches: Branches, config: TrialConfig) -> Tensor:
+    return wmse_loss(*branches.need("z"), sub_batch=config.whitening_size)
+
+
+TERM = Term(loss=_term, column="wmse")
