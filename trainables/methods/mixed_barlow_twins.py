@@ -1,4 +1,4 @@
-"""Mixed Barlow Twins (Bandara et al. 2024): mixed images are to have mixed embeddings.
+"""Mixed Barlow Twins (Bandara et al. 2023): mixed images are to have mixed embeddings.
 
 Shapes: B images a batch, M dimensions of the embedding.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainables.methods.barlow_twins import cross_correlation, distance_from_identity
-from trainables.methods.term import Branches, Mixed, Term, check_shapes
+from trainables.methods.term import Branches, Mixed, Term, at_least_fp32, check_shapes
 from trainables.setting import Setting
 from trainables.trial import TrialConfig
 
@@ -23,7 +23,7 @@ def mixed_barlow_twins_loss(
     weight: float = 4.0,
     center: bool = True,
 ) -> Tensor:
-    """Barlow Twins and the regularisation of Bandara et al. 2024 (arXiv 2312.02151).
+    """Barlow Twins and the regularisation of Bandara et al. 2023 (arXiv 2312.02151).
 
     BT(z1, z2) + weight * lambd * (||C(m, z1) - C1||^2 + ||C(m, z2) - C2||^2), where m are the embeddings of
     mixed images, C1 = alpha * C(z1, z1) + (1 - alpha) * C(z2[order], z1) and
@@ -52,6 +52,8 @@ def mixed_barlow_twins_loss(
     Setting(low=0.0, high=1.0).check("alpha", alpha)
     if order.shape != z1.shape[:1]:
         raise ValueError(f"order: got shape {tuple(order.shape)}; allowed: ({len(z1)},)")
+    # Once, not in each correlation: gradients of half precision would be added up in it.
+    z1, z2, mixed = at_least_fp32(z1), at_least_fp32(z2), at_least_fp32(mixed)
     c = cross_correlation(z1, z2, center=center)
     shuffled = z2[order]
     distance = torch.zeros_like(c[0, 0])
