@@ -20,7 +20,8 @@ from analysis.trials import MixedData
 from search_spaces import SPACES, Search
 from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
 from study.ledger.records import PRUNED_TAG, TrialRecord
-from study.ledger.search_state import SearchState, SearchTrial, load_search_state
+from study.ledger.search_members import Member, SearchTrial
+from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.tracking_uri import LedgerError
 from trainables.trial import TrialConfig
 
@@ -264,17 +265,14 @@ def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:
         render_search(found, Reader(records), tmp_path)  # type: ignore[arg-type]
 
 
-def members(values: dict[float, float]) -> list[SearchTrial]:
+def members(values: dict[float, float]) -> list[Member]:
     """Of lr and weight decay the first alone matters."""
     rng = np.random.default_rng(0)
     made = []
     for number, (lr, value) in enumerate(values.items(), 1):
         trial = config("ce", lr).replace(weight_decay=round(float(rng.uniform(0.001, 1)), 3))
-        made.append(
-            SearchTrial(
-                config=trial, number=number, state="finished", objectives=(value,), epochs=60, run_id="r"
-            )
-        )
+        one = SearchTrial(config=trial, state="finished", objectives=(value,), epochs=60, run_id="r")
+        made.append(Member(config=trial, method="ce", number=number, trials={0: one}))
     return made
 
 

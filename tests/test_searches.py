@@ -5,8 +5,8 @@ import argparse
 import pytest
 
 from search_spaces import SEARCHES, SPACES, Search, add_selection_arguments, search_from, selection_from
-from search_spaces.searches import SEED, Parameter, integers, loguniform, uniform
-from trainables.catalogue import METHODS
+from search_spaces.search_design import SEED
+from search_spaces.searches import Parameter, integers, loguniform, uniform
 from trainables.trial import TrialConfig, format_value
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 9}
@@ -38,7 +38,8 @@ def test_every_search_draws_trials_and_recalls_each(name: str) -> None:
     assert SEARCHES[name].__doc__
     drawn = search.draw()
     assert drawn == search.draw()
-    assert {trial.method for trial in drawn} == set(search.methods)
+    for method in search.methods:  # no method suggests what is another's
+        assert {search.method_of(trial) for trial in search.draw_of(method)} == {method}
     assert all(trial.seed == SEED and trial.val_fraction > 0 for trial in drawn)
     for trial in drawn:
         recalled = search.recall(trial)
@@ -111,8 +112,9 @@ def test_options_of_a_search() -> None:
         "--trials", "5", "--finalists", "3", "--objective", "val_acc,val_ece", "--only", "method=ce"
     )
     assert (search.trials, search.finalists, search.objectives) == (5, 3, ("val_acc", "val_ece"))
-    assert search.methods == ("ce",)
-    assert searching().methods == METHODS
+    assert search.methods == {"ce": {"method": "ce"}}
+    assert searching().methods == {"ce": {"method": "ce"}, "siamese": {"method": "siamese"}}
+    assert searching().seeds_per_configuration == 1
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,11 @@ def test_options_of_a_search() -> None:
         (["--only", "method=cee"], r"no trial has 'cee' \(did you mean 'ce'\?\)"),
         (["--set", "seed=3"], "--set: a search has seed by itself"),
         (["--set", "method=ce"], "--set: a search has method by itself"),
+        (["--seeds-per-configuration", "0"], "--seeds-per-configuration: got 0; allowed: an integer >= 1"),
+        (
+            ["--only", "method=ce", "--only", "method=siamese"],
+            "--only: no method is left; allowed: method=ce,",
+        ),
         (["--set", "lr=fast"], "--set: lr: got 'fast'; allowed: a number"),
         (["--set", "val_fraction=0"], "leaves a search no image to look at"),
     ],
@@ -140,7 +147,7 @@ def test_bad_options_are_one_clear_error(words: list[str], message: str) -> None
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("option", ["trials", "finalists", "objective"])
+@pytest.mark.parametrize("option", ["trials", "finalists", "seeds-per-configuration", "objective"])
 def test_options_of_searches_are_refused_elsewhere(option: str) -> None:
     value = "val_acc" if option == "objective" else "3"
     with pytest.raises(ValueError, match=f"--{option}: got with 'quickstart'; allowed with a search: search"):
