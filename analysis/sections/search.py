@@ -67,7 +67,9 @@ def search_report(
             tables=(table,),
             headed=False,
         )
-        for table in (searched_table(study, method, stopped) for method in study.state.members)
+        for table in (
+            searched_table(study, method, stopped) for method, own in study.state.members.items() if own
+        )
     ]
     sections = [
         Section(id="finals", title="Finalists", tables=tuple(tables)),
