@@ -1,6 +1,7 @@
 """What a search asks for, and what is recalled of it from a trial alone."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from search_spaces import (
     Search,
     add_selection_arguments,
     search_from,
+    searches,
     selection,
     selection_from,
 )
@@ -262,3 +264,14 @@ def test_two_ranges_of_one_field_at_once_are_refused() -> None:
         ValueError, match="search 's': two ranges of lr apply to ce: their `when` must exclude"
     ):
         rivals(parameters=twice).draw()
+
+
+@pytest.mark.parametrize("name", ["cifar", "widths"])
+def test_searches_in_the_documentation_can_be_typed(name: str) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs/search.md").read_text()
+    (code,) = [part for part in text.split("```python\n")[1:] if part.startswith(f"def {name}(")]
+    known = dict(vars(searches))
+    exec(code.partition("```")[0], known)  # noqa: S102  # what the documentation says
+    search = known[name]()
+    for method in search.methods:
+        assert {search.method_of(trial) for trial in search.draw_of(method)} == {method}
