@@ -424,7 +424,12 @@ def test_methods_with_fields_of_their_own_are_named_and_compared(tmp_path: Path)
     by_key = {record.key: record for record in records}
     found = study(by_key, methods=methods, trials=1)
     assert list(found.finalists) == ["CE 1", "Control 1", "wide 1"]
-    assert set(found.compared["arm_label"]) == {"Control 1", "wide 1"}
+    tested = found.compared[found.compared["metric"] == "test_acc"].set_index(["arm_label", "baseline"])
+    deltas = {("Control 1", "CE 1"): 0.12, ("wide 1", "CE 1"): 0.24, ("wide 1", "Control 1"): 0.12}
+    assert dict(tested["delta"]) == pytest.approx(deltas)
+    # Two comparisons with one baseline, and one with the other: the families are adjusted apart.
+    assert tested.loc[("wide 1", "Control 1"), "p_holm"] == tested.loc[("wide 1", "Control 1"), "p"]
+    assert any("Control: Control 1, chosen likewise" in table.caption for table in final_tables(found))
     render_search(found.state, Reader(by_key), tmp_path)  # type: ignore[arg-type]
     report = (tmp_path / "report.md").read_text()
     assert (

@@ -24,6 +24,8 @@ def final_tables(study: SearchStudy) -> list[Table]:
         return []
     best = "the finalist of cross-entropy with the highest mean validation accuracy over the fresh seeds"
     note = f" Baseline: {best}."
+    if study.control:
+        note += f" Control: {study.control}, chosen likewise among the finalists with γ = 0."
     differences = difference_table(study.compared, "finalists-differences", "Finalists: differences", note)
     return [*filter(None, (_results(study), differences, _beside(study), _configurations(study)))]
 

@@ -19,6 +19,7 @@ from study.ledger.search_members import Member
 from study.ledger.search_state import SearchState
 from trainables.arms import CE
 from trainables.catalogue import TERMS
+from trainables.trial import TrialConfig, two_views
 
 METHOD_TITLES = {"ce": "CE", "siamese": "Siamese", "control": "Control"}
 """Titles of methods; one that is called as a consistency term has the term's, any other its name."""
@@ -85,22 +86,46 @@ class SearchStudy:
     @cached_property
     def baseline(self) -> str | None:
         """The finalist of cross-entropy with the highest mean validation accuracy over the fresh seeds."""
-        alone = [label for label, member in self.finalists.items() if member.config.method == CE]
-        if self.finals.empty:
-            return None
-        means = values_of(self.finals, "val_acc")[alone].mean().dropna()
-        return None if means.empty else str(means.idxmax())
+        return self._best([label for label, config in self._configs.items() if config.method == CE])
+
+    @cached_property
+    def control(self) -> str | None:
+        """The finalist of two views without a term (γ = 0) that is best likewise; None without such ones."""
+        controls = (
+            label for label, config in self._configs.items() if two_views(config) and not config.gamma
+        )
+        return self._best(list(controls))
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Finalists of other methods compared with the baseline (`analysis.stats.comparisons`); or empty."""
-        others = [label for label, member in self.finalists.items() if member.config.method != CE]
+        """Finalists compared with the baseline and with the control (`analysis.stats.comparisons`); or empty.
+
+        All methods but cross-entropy are compared with the baseline, all with a term with the control.
+        """
+        others = [label for label, config in self._configs.items() if config.method != CE]
+        with_term = [
+            label for label in others if two_views(self._configs[label]) and self._configs[label].gamma
+        ]
+        wanted = {self.baseline: others, self.control: with_term}
+        families = {name: dict.fromkeys(arms, name) for name, arms in wanted.items() if name and arms}
         groups = []
-        if self.baseline and others:
-            configs = {label: arm_configs(self.finals)[label] for label in (self.baseline, *others)}
-            families = {self.baseline: dict.fromkeys(others, self.baseline)}
+        if families:
+            labels = dict.fromkeys([*families, *(arm for arms in families.values() for arm in arms)])
+            configs = {label: arm_configs(self.finals)[label] for label in labels}
             groups = [ComparedArms(cell=0, trials=self.finals, configs=configs, families=families)]
         return comparisons(self.finals, groups)
+
+    @property
+    def _configs(self) -> dict[str, TrialConfig]:
+        """The configuration of each finalist, by label."""
+        return {label: member.config for label, member in self.finalists.items()}
+
+    def _best(self, labels: list[str]) -> str | None:
+        """The finalist among these with the highest mean validation accuracy over the fresh seeds."""
+        if self.finals.empty:
+            return None
+        means = values_of(self.finals, "val_acc")[labels].mean().dropna()
+        return None if means.empty else str(means.idxmax())
 
 
 def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFrame:
