@@ -78,7 +78,8 @@ def render_search(
         MixedData: searched trials were trained on different data.
     """
     study = _search_study(state, ledger)
-    digests = {study.records[member.config.key].tags.get(DATA_TAG) for member in state.all} - {None}
+    trials = [trial for member in state.all for trial in member.trials.values()]
+    digests = {study.records[trial.config.key].tags.get(DATA_TAG) for trial in trials} - {None}
     if len(digests) > 1:
         raise MixedData(
             f"search {state.search.name}: its trials were trained on different data"
@@ -88,7 +89,7 @@ def render_search(
 
     def build(cache: FigureCache) -> tuple[Report, list[Path]]:
         stopped = {
-            member.config.key: ledger.history(member.run_id, "val/acc").get(member.epochs, np.nan)
+            member.config.key: ledger.history(member.run_ids[0], "val/acc").get(member.epochs, np.nan)
             for member in state.all
             if member.state == "pruned"
         }
@@ -144,10 +145,16 @@ def _search_study(state: SearchState, ledger: Ledger) -> SearchStudy:
 
 def _digest(study: SearchStudy) -> str:
     """Digest of all that the report of a search depends on."""
-    rows = [(m.config.key, m.state, m.run_id, f"{m.number} {m.objectives}") for m in study.state.all]
+    rows = [
+        (trial.config.key, trial.state, trial.run_id, f"{member.number} {trial.objectives}")
+        for member in study.state.all
+        for trial in member.trials.values()
+    ]
     searched = pd.DataFrame(rows, columns=["key", "status", "run_id", "changed"])
     source = pd.concat([searched, *(frame for frame in (study.finals, study.beside) if len(frame))])
-    return digest_of(source, repr(study.state.search.objectives))
+    search = study.state.search
+    several = f" {search.seeds_per_configuration} seeds" if search.seeds_per_configuration > 1 else ""
+    return digest_of(source, repr(search.objectives) + several)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,8 @@ def objective(seed: int) -> Callable[[TrialConfig], float]:
 
 def best_found(sampler: str, seed: int, trials: int) -> float:
     """The best value among `trials` configurations."""
-    search = Search(name="quadratic", fixed=FIXED, parameters=PARAMETERS, methods=("ce",), trials=trials)
+    methods = {"ce": {"method": "ce"}}
+    search = Search(name="quadratic", fixed=FIXED, parameters=PARAMETERS, methods=methods, trials=trials)
     jobs = OptunaQueue(
         SearchState(search=search, members={"ce": ()}),
         lambda config, tags: {"key": config.key},

@@ -13,15 +13,9 @@ from search_spaces.design import (
     product,
     trials,
 )
-from search_spaces.searches import (
-    SEARCHES,
-    Parameter,
-    Search,
-    choice,
-    integers,
-    loguniform,
-    uniform,
-)
+from search_spaces.ranges import choice, integers, loguniform, uniform
+from search_spaces.search_design import Parameter, Search, for_methods, with_a_term, with_two_views
+from search_spaces.searches import SEARCHES
 from search_spaces.selection import Selection, add_selection_arguments, search_from, select, selection_from
 from search_spaces.spaces import SPACES, TABLES, Space, tags
 from trainables.catalogue import AUGMENTATIONS, TERMS, TRANSFORMS
@@ -42,6 +36,7 @@ __all__ = [
     "arms",
     "choice",
     "exclude",
+    "for_methods",
     "integers",
     "leave_one_out",
     "loguniform",
@@ -54,4 +49,6 @@ __all__ = [
     "tags",
     "trials",
     "uniform",
+    "with_a_term",
+    "with_two_views",
 ]

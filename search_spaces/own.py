@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.design import Trials
-from search_spaces.searches import Search, add_search
+from search_spaces.search_design import Search
+from search_spaces.searches import add_search
 from search_spaces.spaces import add_space
 from trainables.extensions.files import ExtensionError, OwnFile, load_file, loaded, space_functions
 from trainables.setting import nearest

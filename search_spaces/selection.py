@@ -8,7 +8,8 @@ from typing import Any
 from search_spaces.assignments import FORM, assign_all, naming, parse_assignments, split_option
 from search_spaces.design import Trials
 from search_spaces.own import described, resolved
-from search_spaces.searches import SEARCHES, Search
+from search_spaces.search_design import Search
+from search_spaces.searches import SEARCHES
 from search_spaces.seeds import UNTIL, SeedPlan, parse_seeds, seed_plans
 from search_spaces.spaces import SPACES
 from trainables.metrics import OBJECTIVES
@@ -193,6 +194,12 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
         "--finalists", metavar="K", type=int, help="best of each method, trained with fresh seeds"
     )
     group.add_argument(
+        "--seeds-per-configuration",
+        metavar="N",
+        type=int,
+        help="train each configuration with N seeds; the mean of their objectives counts (default: 1)",
+    )
+    group.add_argument(
         "--objective",
         metavar="NAME[,NAME]",
         help=f"what is optimised: {', '.join(OBJECTIVES)} (default: the search's own)",
@@ -205,10 +212,10 @@ def selection_from(args: argparse.Namespace) -> Selection:
         known = ", ".join((*SPACES, *SEARCHES))
         raise ValueError(f"--space: required; allowed: {known}, or a space in a file, my_study.py:name")
     args.space = resolved(args.space)
-    for option in ("trials", "finalists", "objective", "sampler", "scheduler"):
+    for option in ("trials", "finalists", "seeds_per_configuration", "objective", "sampler", "scheduler"):
         if getattr(args, option, None) is not None:
-            known = ", ".join(SEARCHES)
-            raise ValueError(f"--{option}: got with {args.space!r}; allowed with a search: {known}")
+            written, known = option.replace("_", "-"), ", ".join(SEARCHES)
+            raise ValueError(f"--{written}: got with {args.space!r}; allowed with a search: {known}")
     return select(args.space, only=args.only, assign=args.assign, seeds=_seeds_from(args), margin=args.margin)
 
 
@@ -235,9 +242,11 @@ def search_from(args: argparse.Namespace) -> Search | None:
         key, texts = split_option("--only", condition, FORM)
         if key != "method":
             raise ValueError(f"--only: got {condition!r}; allowed with a search: method={','.join(methods)}")
-        methods = tuple(method for method in methods if method in texts.split(","))
-        _check_present(key, texts.split(","), search.methods)
-    given = {name: getattr(args, name) for name in ("trials", "finalists")}
+        methods = {method: row for method, row in methods.items() if method in texts.split(",")}
+        _check_present(key, texts.split(","), list(search.methods))
+    if not methods:
+        raise ValueError(f"--only: no method is left; allowed: method={','.join(search.methods)}")
+    given = {name: getattr(args, name) for name in ("trials", "finalists", "seeds_per_configuration")}
     for option in ("until", "margin"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option}: got with the search {args.space!r}; allowed with a space")

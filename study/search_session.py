@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from search_spaces.search_design import SEED
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
@@ -20,7 +21,7 @@ from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from study.cluster.execute import GracefulStop
-    from study.cluster.trial_queue import MakeJob
+    from study.cluster.trial_queue import Job, MakeJob
     from study.search.optuna_queue import OptunaQueue
 
 
@@ -44,8 +45,9 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     state = load_search_state(invocation.search, records, digests)
     retry = invocation.args.retry_failed
     again = ("half-done", "failed") if retry else ("half-done",)
+    again_members = [member.without(again) for member in state.all if member.state in again]
     to_run = study_plan.trained_epochs(
-        invocation, [member.config for member in state.all if member.state in again]
+        invocation, [trial for member in again_members for trial in member.missing()]
     )
     # Earlier invocations may have suggested configurations that this one has not drawn.
     sizes = {**invocation.sizes, **data.check(list(to_run), invocation.data_dir)}
@@ -54,7 +56,8 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     lines = study_plan.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
-    finished = [records[member.config.key] for member in state.all if member.state == "finished"]
+    trials = [trial for member in state.all for trial in member.trials.values()]
+    finished = [records[trial.config.key] for trial in trials if trial.state == "finished"]
     to_keep = [trial for trial, _ in likely]
     lines += weights.describe(invocation.args, to_keep, finished, invocation.data_dir)
     return StudyPlan(
@@ -69,10 +72,9 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
 def _likely_trials(state: SearchState, to_run: Mapping[TrialConfig, int]) -> list[tuple[TrialConfig, int]]:
     """What will be trained: the trials to resume, and random ones in place of future suggestions."""
     trials = list(to_run.items())
-    drawn = state.search.draw()
     for method, members in state.members.items():
-        random_trials = itertools.cycle([trial for trial in drawn if trial.method == method])
-        count = max(0, state.search.trials - len(members))
+        random_trials = itertools.cycle(state.search.draw_of(method))
+        count = max(0, state.search.trials - len(members)) * state.search.seeds_per_configuration
         trials += [(trial, 0) for trial in itertools.islice(random_trials, count)]
     return trials
 
@@ -110,10 +112,10 @@ def run_search(
     if not state.missing + failed:
         return state, None, finalists_ready(state)
     invocation.ledger.check()
-    epochs = state.missing * max(trial.epochs for trial in search.draw())
-    run = StudyRun(
-        invocation, plan, trials=state.missing, epochs=epochs, deadline=deadline, lease_lost=lease_lost
-    )
+    new = search.trials * len(state.members) - len(state.all)
+    trials = len(plan.to_run) + new * search.seeds_per_configuration
+    epochs = trials * max(trial.epochs for trial in search.draw())
+    run = StudyRun(invocation, plan, trials=trials, epochs=epochs, deadline=deadline, lease_lost=lease_lost)
     stop, queue = run.train(partial(search_queue, run, state))
     state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
     return state, stop, finalists_ready(state, queue.exhausted)
@@ -128,17 +130,23 @@ def search_queue(
 
     invocation = run.invocation
     histories = {
-        member.config.key: invocation.ledger.history(member.run_id, INTERMEDIATE_METRIC)
+        member.config.key: invocation.ledger.history(member.trials[SEED].run_id, INTERMEDIATE_METRIC)
         for member in state.all
+        if SEED in member.trials
     }
     scheduler = PerMethodASHA(state.search) if invocation.scheduler == "asha" else None
     if scheduler:
-        for config in (member.config for member in state.all):
-            scheduler.replay(config.key, config.method, histories[config.key].items())
+        for member in state.all:
+            history = histories.get(member.config.key, {})
+            scheduler.replay(member.config.key, member.method, history.items())
+
+    def job(trial: TrialConfig, extra: Mapping[str, str]) -> "Job":
+        return make_job(trial, extra, save_at=scheduler.rungs if scheduler and trial.seed == SEED else ())
+
     limit = invocation.resources.max_concurrent or sys.maxsize
     return OptunaQueue(
         state,
-        partial(make_job, save_at=scheduler.rungs if scheduler else ()),
+        job,
         sampler=invocation.sampler,
         histories=histories,
         on_cache_hit=run.on_event,
@@ -146,4 +154,5 @@ def search_queue(
         capacity=lambda: min(connection.capacity(request, invocation.args.address), limit),
         scheduler=scheduler,
         retry_failed=invocation.args.retry_failed,
+        on_forgone=run.forgo,
     )

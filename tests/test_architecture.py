@@ -30,8 +30,8 @@ ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
         *("randomness", "machine", "fast", "storage", "datasets", "methods", "losses", "measures"),
-        *("linear_probe", "kept", "own_metric", "data", "augment", "models", "backbones", "tried"),
-        *("weights", "evaluator", "evaluate", "remeasure", "train", "node", "probe", "tune"),
+        *("linear_probe", "kept", "data", "augment", "own_metric", "models", "backbones", "tried"),
+        *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
     ),
     "study": (

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from trainables import data, measures
-from trainables import evaluate as evaluate_module
 from trainables import evaluator as evaluator_module
+from trainables import passes as passes_module
 from trainables.augment import normalise
 from trainables.catalogue import TRANSFORMS
 from trainables.datasets.splits import Indices, stratified_choice
-from trainables.evaluate import NonFiniteOutputs, Passes, evaluate, measure
+from trainables.evaluate import evaluate, measure
 from trainables.evaluator import NO_FEATURES, Evaluator, Outputs
 from trainables.kept import relative_logits
 from trainables.linear_probe import linear_probe_accuracy
 from trainables.models import SiameseNet, build
+from trainables.passes import NonFiniteOutputs, Passes
 from trainables.trial import TrialConfig, TrialResult
 
 Tiny = Callable[..., TrialConfig]
@@ -252,7 +253,7 @@ def test_embeddings_are_of_the_same_images_in_all_trials(trained: Trained) -> No
 def test_no_more_embeddings_than_asked_for_in_proportion_to_classes(
     evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "EMBEDDED_IMAGES", 100)
+    monkeypatch.setattr(passes_module, "EMBEDDED_IMAGES", 100)
     _, artifacts = evaluate(evaluator(), np.arange(200, 1200), np.arange(0))
     kept = arrays(TrialResult(metrics={}, history=(), artifacts=artifacts), "embeddings.npz")
     for split, of in (("train", digits.train.labels[200:1200]), ("test", digits.test.labels)):
@@ -275,8 +276,8 @@ def test_features_are_kept_of_those_asked_for_across_batches(evaluator: MakeEval
 def test_measures_are_of_the_images_that_method_says(
     evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "EMBEDDED_IMAGES", 100)
-    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 300)
+    monkeypatch.setattr(passes_module, "EMBEDDED_IMAGES", 100)
+    monkeypatch.setattr(passes_module, "BANK_IMAGES", 300)
     train = np.arange(100, 1100)
     e = evaluator(augmentations=("hflip",))
     metrics, _ = evaluate(e, train, np.arange(0))
@@ -314,7 +315,7 @@ def test_measures_are_of_the_images_that_method_says(
 def test_validation_images_choose_the_strength_of_a_probe(
     evaluator: MakeEvaluator, digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "BANK_IMAGES", 20)
+    monkeypatch.setattr(passes_module, "BANK_IMAGES", 20)
     e, train, validation = evaluator(val_fraction=0.1), np.arange(300), np.arange(300, 700)
     metrics, _ = evaluate(e, train, validation)
     clean = e.outputs("test", EVERY, None)

@@ -139,6 +139,33 @@ def test_more_trials_go_on_from_what_is_there(search: Path) -> None:
     assert "then: the best 1 of each method x 2 fresh seeds, 4 trials at most" in plan.stdout
 
 
+def test_more_seeds_a_configuration_train_the_missing_ones_only(search: Path) -> None:
+    before = ledger(search).trials()
+    more = ["--only", "method=ce", "--seeds-per-configuration", "2", "--no-report"]
+    done = run(search, *SEARCH, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "search search: 5 configurations of each of ce, 2 seeds each, by val_acc\n" in done.stdout
+    after = ledger(search).trials()
+    kept = {key: (record.run_id, record.status, record.changed) for key, record in before.items()}
+    assert kept == {key: (after[key].run_id, after[key].status, after[key].changed) for key in before}
+    members = [r for r in after.values() if r.params["method"] == "ce" and "search.search" in r.tags]
+    numbers = {seed: [r for r in members if r.params["seed"] == seed] for seed in ("0", "1")}
+    first = sorted(r.tags["search.search"] for r in numbers["0"] if r.status == "FINISHED")
+    assert sorted(record.tags["search.search"] for record in numbers["1"]) == first  # none of those stopped
+    assert "in the ledger already" in done.stdout  # the finalist has had this seed
+    by_configuration = {
+        record.tags["search.search"]: [record.metrics["val_acc"], other.metrics["val_acc"]]
+        for record in numbers["0"]
+        for other in numbers["1"]
+        if record.tags["search.search"] == other.tags["search.search"]
+    }
+    best = max(by_configuration, key=lambda number: (sum(by_configuration[number]), -int(number)))
+    (chosen,) = [record for record in numbers["0"] if record.tags["search.search"] == best]
+    for seed in ("2", "3"):
+        fresh = TrialConfig.from_params({**chosen.params, "seed": seed})
+        assert after[fresh.key].status == "FINISHED"
+
+
 def test_a_grid_goes_on_with_what_a_search_stopped_early(search: Path) -> None:
     """The last test on this folder: its search has one more finished member afterwards."""
     record = next(record for record in records(search, "search") if PRUNED_TAG in record.tags)

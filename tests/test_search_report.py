@@ -1,5 +1,6 @@
 """The report of a search: its numbers computed again, and what it says of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from analysis.sections.findings import cell_findings
 from analysis.sections.search import search_findings
 from analysis.sections.search_tables import final_tables, searched_table
 from analysis.stats.importances import importances
-from analysis.stats.search import SearchStudy
+from analysis.stats.search import SearchStudy, mean_of_runs
 from analysis.trials import MixedData
 from search_spaces import SPACES, Search
 from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
 from study.ledger.records import PRUNED_TAG, TrialRecord
-from study.ledger.search_state import SearchState, SearchTrial, load_search_state
+from study.ledger.search_members import Member, SearchTrial
+from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.tracking_uri import LedgerError
 from trainables.trial import TrialConfig
 
@@ -267,17 +269,14 @@ def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:
         render_search(found, Reader(records), tmp_path)  # type: ignore[arg-type]
 
 
-def members(values: dict[float, float]) -> list[SearchTrial]:
+def members(values: dict[float, float]) -> list[Member]:
     """Of lr and weight decay the first alone matters."""
     rng = np.random.default_rng(0)
     made = []
     for number, (lr, value) in enumerate(values.items(), 1):
         trial = config("ce", lr).replace(weight_decay=round(float(rng.uniform(0.001, 1)), 3))
-        made.append(
-            SearchTrial(
-                config=trial, number=number, state="finished", objectives=(value,), epochs=60, run_id="r"
-            )
-        )
+        one = SearchTrial(config=trial, state="finished", objectives=(value,), epochs=60, run_id="r")
+        made.append(Member(config=trial, method="ce", number=number, trials={0: one}))
     return made
 
 
@@ -331,3 +330,116 @@ def test_standing_without_members_has_no_finalists() -> None:
     found = SearchState(search=searching(), members={"ce": (), "siamese": ()})
     assert found.missing == 6
     assert found.final_selection().trials == ()
+
+
+def several_seeds() -> dict[str, TrialRecord]:
+    """Two configurations of `ce` with three seeds each, a third that was stopped early with its first one."""
+    values = {0.1: (0.9, 0.5, 0.52), 0.2: (0.7, 0.72, 0.74)}
+    tags = {0.1: {"search.s": "1"}, 0.2: {"search.s": "2"}}
+    of = [
+        record(
+            config("ce", lr, seed),
+            {"val_acc": value, "test_acc": 0.3, "train_seconds": 1.0 + seed},
+            **tags[lr],
+        )
+        for lr, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
+    ]
+    of.append(record(config("ce", 0.3), {}, "KILLED", **{"search.s": "3", PRUNED_TAG: "12"}))
+    return {record.key: record for record in of}
+
+
+def test_a_configuration_of_several_seeds_is_one_row_with_its_mean_and_error(tmp_path: Path) -> None:
+    records = several_seeds()
+    fresh = {
+        t.key: t for t in (record(config("ce", 0.2, s), {"test_acc": 0.6, "val_acc": 0.7}) for s in (3, 4, 5))
+    }
+    found = study({**records, **fresh}, seeds_per_configuration=3, finalists=1)
+    mean, error = np.mean([0.7, 0.72, 0.74]), np.std([0.7, 0.72, 0.74], ddof=1) / np.sqrt(3)
+    best = f"{100 * mean:.1f} ± {100 * error:.1f}"
+    table = searched_table(found, "ce", {config("ce", 0.3).key: 0.25})
+    assert list(table.columns) == ["Validation accuracy", "epochs", "n", "lr"]
+    assert [row[0] for row in table.rows] == ["2", "1", "3"]  # by the mean, not by the best seed
+    assert [entry.text for entry in table.rows[0][1]] == [best, "60", "3", "0.2"]
+    assert [entry.text for entry in table.rows[2][1]] == ["(25.0)", "stopped after 12", "0", "0.3"]
+    assert len(table.rows[0][1][0].runs) == 3
+    assert "mean ± standard error over n seeds" in table.caption
+    finalists = next(t for t in final_tables(found) if t.name == "finalists")
+    assert finalists.frame().loc["Validation accuracy in the search", "CE 1"] == best
+    assert "The first row is the mean of 3 seeds ± its standard error" in finalists.caption
+    saved = "Stopping 1 of 3 configurations early took the search 372 epochs instead of 540 (69%)."
+    assert saved in search_findings(found)
+    render_search(found.state, Reader({**records, **fresh}), tmp_path)  # type: ignore[arg-type]
+    written = pd.read_csv(tmp_path / "searched.csv").set_index("number")
+    assert written.loc[2, ["val_acc", "val_acc_error", "seeds"]].tolist() == pytest.approx([mean, error, 3])
+    report = (tmp_path / "report.md").read_text()
+    assert (
+        "configurations searched by validation accuracy, 3 seeds each (2 to the last epoch, 1 stopped"
+        in report
+    )
+    assert "one seed each" not in report
+    assert "in the order of suggestion, mean of 3 seeds each" in report
+
+
+def test_importances_and_the_front_count_a_configuration_once() -> None:
+    search = searching(parameters=TWO, seeds_per_configuration=2)
+    single = members({round(lr, 3): np.log10(lr) for lr in np.geomspace(0.002, 0.9, 8)})
+    pairs = []
+    for member in single:
+        first = member.trials[0]
+        (value,) = first.objectives or ()
+        around = [replace(first, objectives=(value + shift,)) for shift in (-0.25, 0.25)]
+        pairs.append(replace(member, trials=dict(enumerate(around)), planned=2))
+    one, two = importances(search.replace(seeds_per_configuration=1), single), importances(search, pairs)
+    assert one is not None
+    pd.testing.assert_frame_equal(one, two)
+    found = study(several_seeds(), seeds_per_configuration=3)
+    seconds = mean_of_runs(found, "train_seconds")
+    assert seconds == {config("ce", lr).key: pytest.approx(2.0) for lr in (0.1, 0.2)}
+
+
+def test_many_methods_have_a_panel_and_a_colour_each() -> None:
+    names = ["ce", "control", "barlow_twins", *(f"method-{i}" for i in range(9))]
+    rows = [{"method": m, "number": 1, "value": 0.5, "stopped": np.nan, "val_acc_error": 0.1} for m in names]
+    drawn = history(pd.DataFrame(rows), "val_acc")
+    assert [axes.get_title() for axes in drawn.axes[:3]] == ["CE", "Control", "Barlow Twins"]
+    assert len(drawn.axes) == 12
+    assert drawn.get_figwidth() < 16
+    dots = [axes.lines[0].get_color() for axes in drawn.axes]
+    assert len({str(colour) for colour in dots}) == 12
+    ((bar,),) = [container.lines[2] for container in drawn.axes[0].containers]
+    assert [segment[:, 1].tolist() for segment in bar.get_segments()] == [[0.4, 0.6]]
+
+
+def test_methods_with_fields_of_their_own_are_named_and_compared(tmp_path: Path) -> None:
+    methods = {"ce": {"method": "ce"}, "control": {"method": "siamese", "gamma": 0.0}, "wide": WIDE}
+    known = [
+        config("ce", 0.1),
+        config("siamese", 0.2).replace(gamma=0.0),
+        config("siamese", 0.3).replace(**WIDE),
+    ]
+    records = [record(trial, {"val_acc": 0.5}, **{"search.s": "1"}) for trial in known]
+    for i, trial in enumerate(known):
+        records += [
+            record(trial.replace(seed=seed), {"val_acc": 0.5, "test_acc": 0.5 + 0.1 * i + 0.01 * seed * i})
+            for seed in (1, 2, 3)
+        ]
+    by_key = {record.key: record for record in records}
+    found = study(by_key, methods=methods, trials=1)
+    assert list(found.finalists) == ["CE 1", "Control 1", "wide 1"]
+    tested = found.compared[found.compared["metric"] == "test_acc"].set_index(["arm_label", "baseline"])
+    deltas = {("Control 1", "CE 1"): 0.12, ("wide 1", "CE 1"): 0.24, ("wide 1", "Control 1"): 0.12}
+    assert dict(tested["delta"]) == pytest.approx(deltas)
+    # Two comparisons with one baseline, and one with the other: the families are adjusted apart.
+    assert tested.loc[("wide 1", "Control 1"), "p_holm"] == tested.loc[("wide 1", "Control 1"), "p"]
+    assert any("Control: Control 1, chosen likewise" in table.caption for table in final_tables(found))
+    render_search(found.state, Reader(by_key), tmp_path)  # type: ignore[arg-type]
+    report = (tmp_path / "report.md").read_text()
+    assert (
+        "CE: one view, cross-entropy alone. Control: method siamese, gamma 0.0. wide: method siamese,"
+        in report
+    )
+    assert "Searched configurations: wide" in report
+
+
+WIDE = {"method": "siamese", "embedding_dim": 512}

@@ -1,5 +1,6 @@
 """What a search would still train, by what the ledger has."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from rich.console import Console
 from study.cli import options
 from study.cli.invocation import Invocation, parse_invocation
 from study.ledger.ledger import Ledger
-from study.ledger.records import TrialRecord
-from study.search_session import plan_lines, plan_search
+from study.ledger.records import PRUNED_TAG, TrialRecord
+from study.search_session import _likely_trials, plan_lines, plan_search
 from trainables.trial import TrialConfig
 
 
@@ -69,4 +70,27 @@ def test_half_done_and_failed_members_are_forecast(
     ahead = plan_search(invocation)
     assert set(ahead.to_run) == {half_done, failed}
     assert "  ce: 1 finished, 1 failed, 1 half-done; to search: 11" in ahead.lines
+    assert any(line.startswith("forecast: ") for line in plan_lines(invocation))
+
+
+def test_all_seeds_of_a_configuration_are_forecast(
+    invocation: Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = invocation.search
+    assert search is not None
+    invocation = dataclasses.replace(invocation, search=search.replace(seeds_per_configuration=3))
+    first, other, *_ = search.draw_of("ce")
+    records = [
+        record(invocation, first, "FINISHED", 1),
+        record(invocation, other, "KILLED", 2, **{PRUNED_TAG: "12"}),
+    ]
+    monkeypatch.setattr(Ledger, "trials", lambda _: {record.key: record for record in records})
+    ahead = plan_search(invocation)
+    assert ahead.to_run == {first.replace(seed=1): 0, first.replace(seed=2): 0}
+    assert ahead.lines[0].endswith("12 configurations of each of ce, siamese, 3 seeds each, by val_acc")
+    assert "  ce: 1 pruned, 1 half-done; to search: 11" in ahead.lines
+    likely = _likely_trials(ahead.state, ahead.to_run)
+    assert len(likely) == 2 + 3 * (10 + 12)
+    one = plan_search(dataclasses.replace(invocation, search=search))
+    assert len(_likely_trials(one.state, one.to_run)) == 10 + 12
     assert any(line.startswith("forecast: ") for line in plan_lines(invocation))

@@ -24,6 +24,7 @@ SECRET = 0.123454321
 """Every test metric has this value here: it must come out nowhere."""
 
 
+CE_ALONE = {"ce": {"method": "ce"}}
 PARAMETERS = (
     Parameter("lr", loguniform(1e-3, 1.0)),
     Parameter("gamma", loguniform(1e-4, 1e-1), when=with_two_views),
@@ -170,7 +171,7 @@ FEW = (Parameter("batch_size", choice(25, 50)), Parameter("lr_schedule", choice(
 
 
 def test_a_trial_that_the_ledger_has_is_answered_and_not_run() -> None:
-    search = searching(parameters=FEW, methods=("ce",))
+    search = searching(parameters=FEW, methods=CE_ALONE)
     known = record(config(lr=0.01, batch_size=25, lr_schedule="cosine"))
     told: list[CacheHit] = []
     jobs = suggestions(standing_of(search, known), on_cache_hit=told.append)
@@ -184,13 +185,52 @@ def test_a_trial_that_the_ledger_has_is_answered_and_not_run() -> None:
 
 
 def test_a_search_without_more_configurations_ends() -> None:
-    jobs = suggestions(standing_of(searching(parameters=FEW, methods=("ce",), trials=9)))
+    jobs = suggestions(standing_of(searching(parameters=FEW, methods=CE_ALONE, trials=9)))
     assert len(set(run_all(jobs))) == 4
     assert jobs.exhausted == {"ce"}
 
 
+def test_methods_that_share_a_field_are_searched_and_ranked_apart() -> None:
+    methods = {"control": {"method": "siamese", "gamma": 0.0}, "siamese": {"method": "siamese"}}
+    search = searching(methods=methods, trials=3)
+    ran = run_all(suggestions(standing_of(search)))
+    assert [search.method_of(trial) for trial in ran] == ["control", "siamese"] * 3
+    known = [
+        record(config("siamese", lr=lr, gamma=gamma), number=1) for lr, gamma in ((0.2, 0.0), (0.5, 0.01))
+    ]
+    found = standing_of(search, *known)
+    assert {m: [t.config.lr for t in ranked] for m, ranked in found.finalists().items()} == {
+        "control": [0.2],
+        "siamese": [0.5],
+    }
+    halving = PerMethodASHA(search)
+    for made in known:
+        halving.replay(
+            made.key, str(search.method_of(TrialConfig.from_params(made.params))), flat(0.9).items()
+        )
+    assert outcome(halving, config("siamese", lr=0.3, gamma=0.0), flat(0.8)) == 4
+    alone = PerMethodASHA(search)
+    alone.replay(known[1].key, "siamese", flat(0.9).items())
+    assert outcome(alone, config("siamese", lr=0.3, gamma=0.0), flat(0.8)) is None  # the first control
+
+
+def test_no_method_gets_a_trial_that_is_anothers() -> None:
+    """Both can suggest γ = 0: the first method has it, the other one does with fewer configurations."""
+    methods = {"control": {"method": "siamese", "gamma": 0.0}, "any": {"method": "siamese"}}
+    weights = (Parameter("gamma", choice(0.0, 0.1, 0.2)),)
+    search = searching(methods=methods, parameters=weights, trials=3)
+    jobs = suggestions(standing_of(search))
+    ran = run_all(jobs)
+    assert sorted((str(search.method_of(trial)), trial.gamma) for trial in ran) == [
+        ("any", 0.1),
+        ("any", 0.2),
+        ("control", 0.0),
+    ]
+    assert jobs.exhausted == {"control", "any"}
+
+
 def test_how_trials_end_is_told() -> None:
-    jobs = suggestions(standing_of(searching(methods=("ce",), trials=4)), capacity=lambda: 4)
+    jobs = suggestions(standing_of(searching(methods=CE_ALONE, trials=4)), capacity=lambda: 4)
     trials = [jobs.unfinished[jobs.suggest(name)["key"]] for name in "abcd"]
     jobs.record_epochs(
         trials[1], [{"epoch": 1, INTERMEDIATE_METRIC: 0.2}, {"epoch": 2, INTERMEDIATE_METRIC: 0.3}]
@@ -207,14 +247,14 @@ def test_how_trials_end_is_told() -> None:
 
 
 def test_an_interrupted_trial_is_told_nothing_of() -> None:
-    jobs = suggestions(standing_of(searching(methods=("ce",))))
+    jobs = suggestions(standing_of(searching(methods=CE_ALONE)))
     trial = jobs.unfinished[jobs.suggest("a")["key"]]
     jobs.end(Interrupted(trial))
     assert [trial.state for trial in optunas(jobs, "ce")] == [TrialState.RUNNING]
 
 
 def test_several_objectives_and_their_front() -> None:
-    search = searching(methods=("ce",), objectives=("val_acc", "train_seconds"), trials=3)
+    search = searching(methods=CE_ALONE, objectives=("val_acc", "train_seconds"), trials=3)
     jobs = suggestions(standing_of(search))
     ended = 0
     while isinstance(job := jobs.suggest(str(ended)), dict):

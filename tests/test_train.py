@@ -194,7 +194,9 @@ def test_views_meet_classifier_and_projector_as_if_one_after_the_other(
         found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         return list(found)
 
-    loss, logits = train_module._forward(config, term_of(config), net, [x1, x2], targets)
+    loss, logits = train_module._forward(
+        config, term_of(config), net, views=[x1, x2], targets=targets, mixing=None
+    )
     h1, h2 = net.features(x1), net.features(x2)
     y1, y2 = net.logits(h1), net.logits(h2)
     z = (net.embedding(h1), net.embedding(h2))

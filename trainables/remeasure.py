@@ -7,10 +7,11 @@ import torch
 
 from trainables import data
 from trainables.datasets.splits import training_indices
-from trainables.evaluate import Passes, from_predictions, measure
+from trainables.evaluate import from_predictions, measure
 from trainables.evaluator import Evaluator
 from trainables.machine import settle
 from trainables.metrics import PREDICTIONS
+from trainables.passes import Passes
 from trainables.trial import TrialConfig
 from trainables.weights import load
 

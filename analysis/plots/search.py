@@ -4,70 +4,68 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.style import BASELINE_COLOUR, legend_below, per_cent
-from analysis.stats.search import METHOD_TITLES
-from search_spaces.searches import Range
-from trainables.arms import CE
+from analysis.plots.style import arm_colours, legend_below, per_cent
+from analysis.stats.search import method_title
+from search_spaces.ranges import Range
 from trainables.metrics import METRICS, OBJECTIVES
 
 INTERPOLATED = 6
 """Fewest finished trials with which the space between them is coloured."""
+ABREAST = 4
+"""Most panels in a row."""
 STOPPED = "stopped early, as it was then"
-
-
-def method_colours(methods: Sequence[str]) -> dict[str, Any]:
-    """Cross-entropy alone is grey, as in all figures."""
-    blue = mpl.color_sequences["petroff10"][0]
-    return {method: BASELINE_COLOUR if method == CE else blue for method in methods}
 
 
 def history(members: pd.DataFrame, objective: str) -> Figure:
     """The objective of each configuration in the order of suggestion, and the best so far, a panel a method.
 
-    `members` has `method`, `number`, `value` (of the objective; NaN unless finished) and `stopped`
-    (validation accuracy when it was stopped early; NaN for others).
+    `members` has `method`, `number`, `value` (of the objective; NaN unless finished), `stopped` (validation
+    accuracy when it was stopped early; NaN for others), and where values are means, their standard errors in
+    a column named after the objective with `_error`.
     """
     methods = list(dict.fromkeys(members["method"]))
-    figure, grid = _grid(1, len(methods), sharey=True)
-    for axes, (method, colour) in zip(grid[0], method_colours(methods).items(), strict=True):
+    figure, grid = _panels(len(methods), sharey=True)
+    for axes, (method, colour) in zip(grid, arm_colours(methods).items(), strict=True):
         part = members[members["method"] == method].sort_values("number")
         done, stopped = part.dropna(subset="value"), part.dropna(subset="stopped")
         axes.plot(done["number"], done["value"], "o", color=colour, markersize=5, label="to the last epoch")
         if objective == "val_acc" and len(stopped):
             places = stopped["number"], stopped["stopped"]
             axes.plot(*places, "v", markerfacecolor="none", color="0.55", markersize=5, label=STOPPED)
+        if (error := f"{objective}_error") in done:
+            axes.errorbar(done["number"], done["value"], done[error], fmt="none", color=colour, linewidth=1)
         if len(done):
             values = done["value"]
             best = values.cummax() if OBJECTIVES[objective] == "maximize" else values.cummin()
             line = [*done["number"], part["number"].max() + 0.5], [*best, best.iloc[-1]]
             axes.step(*line, where="post", color=colour, linewidth=1.2, alpha=0.6, label="best so far")
-        axes.set_title(METHOD_TITLES[method], fontsize=11)
+        axes.set_title(method_title(method), fontsize=11)
         axes.set_xlabel("Configuration")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         _scale(axes.yaxis, objective)
-    grid[0][0].set_ylabel(METRICS[objective].axis)
-    legend_below(figure, grid[0][0])
+        if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axes.set_ylabel(METRICS[objective].axis)
+    legend_below(figure, grid[0])
     return figure
 
 
 def shares(importances: Mapping[str, pd.DataFrame]) -> Figure:
     """Shares of variance that parameters explain (`analysis.stats.importances`), a panel per method."""
-    colours = method_colours(list(importances))
-    figure, grid = _grid(1, len(importances))
-    for axes, (method, table) in zip(grid[0], importances.items(), strict=True):
+    colours = arm_colours(list(importances))
+    figure, grid = _panels(len(importances))
+    for axes, (method, table) in zip(grid, importances.items(), strict=True):
         places = np.arange(len(table))[::-1]
         axes.barh(places, table["share"], color=colours[method], height=0.62, alpha=0.8)
         axes.hlines(places, table["low"], table["high"], color="0.15", linewidth=1)
         axes.set_yticks(places, list(table.index))
         axes.set_xlim(0, 1)
-        axes.set_title(METHOD_TITLES[method], fontsize=11)
+        axes.set_title(method_title(method), fontsize=11)
         axes.set_xlabel("Share of variance")
         per_cent(axes.xaxis)
     return figure
@@ -79,7 +77,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
     `panels` has by method its trials (`value`, `stopped` and a column per parameter), and the parameters with
     their ranges, the most important first.
     """
-    colours = method_colours(list(panels))
+    colours = arm_colours(list(panels))
     figure, grid = _grid(len(panels), 3)
     for row, (method, (members, parameters)) in zip(grid, panels.items(), strict=True):
         for axes, (name, allowed) in zip(row, parameters, strict=False):
@@ -93,7 +91,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
             _name_axis(axes, "x", name, allowed)
             _scale(axes.yaxis, objective)
             axes.set_ylabel(METRICS[objective].axis)
-            axes.set_title(METHOD_TITLES[method], fontsize=11)
+            axes.set_title(method_title(method), fontsize=11)
         _contour(row[2], members, parameters, objective)
     legend_below(figure, grid[0][0])
     return figure
@@ -102,7 +100,7 @@ def slices(panels: Mapping[str, tuple[pd.DataFrame, Sequence[tuple[str, Range]]]
 def pareto(members: pd.DataFrame, x: str, y: str, front: Sequence[bool]) -> Figure:
     """One objective against another, with the front: the finished trials that no other one dominates."""
     methods = list(dict.fromkeys(members["method"]))
-    colours = method_colours(methods)
+    colours = arm_colours(methods)
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -110,13 +108,22 @@ def pareto(members: pd.DataFrame, x: str, y: str, front: Sequence[bool]) -> Figu
     axes.plot(best[x], best[y], color="0.7", linewidth=1.2, zorder=1, label="no other is better in both")
     for method in methods:
         part = members[members["method"] == method]
-        axes.plot(part[x], part[y], "o", color=colours[method], markersize=6, label=METHOD_TITLES[method])
+        axes.plot(part[x], part[y], "o", color=colours[method], markersize=6, label=method_title(method))
     axes.set_xlabel(METRICS[x].axis)
     axes.set_ylabel(METRICS[y].axis)
     _scale(axes.xaxis, x)
     _scale(axes.yaxis, y)
     legend_below(figure, axes)
     return figure
+
+
+def _panels(count: int, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A panel for each method, in rows of at most `ABREAST`."""
+    figure, grid = _grid(-(-count // ABREAST), min(count, ABREAST), sharey=sharey)
+    panels = [axes for row in grid for axes in row]
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def _grid(rows: int, columns: int, *, sharey: bool = False) -> tuple[Figure, list[list[Axes]]]:
@@ -156,7 +163,7 @@ def _contour(
     _scale(bar.ax.yaxis, objective)
     _name_axis(axes, "x", first, across)
     _name_axis(axes, "y", second, up)
-    title = METHOD_TITLES[members["method"].iloc[0]]
+    title = method_title(members["method"].iloc[0])
     axes.set_title(f"{title}: {METRICS[objective].axis.lower()}", fontsize=10)
 
 

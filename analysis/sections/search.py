@@ -5,8 +5,8 @@ saw, are compared on them.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.plots.cache import FigureCache
@@ -19,18 +19,30 @@ from analysis.sections.findings import cell_findings
 from analysis.sections.rules import rule_sentences
 from analysis.sections.search_tables import searched_table
 from analysis.stats.importances import FEWEST, importances
-from analysis.stats.search import METHOD_TITLES, SearchStudy, members_frame, pareto_front
+from analysis.stats.search import (
+    SearchStudy,
+    mean_of_runs,
+    members_frame,
+    method_title,
+    pareto_front,
+)
 from analysis.trials import finished, load
 from search_spaces import Selection
-from study.ledger.search_state import STATES, SearchTrial
+from search_spaces.search_design import BASELINE_AND_PAIRS
+from study.ledger.search_members import STATES, Member
 from trainables.metrics import METRICS
+from trainables.trial import format_value
 
 NOTE = (
-    "CE: one view, cross-entropy alone. Siamese: cross-entropies of two views and the consistency term. Each"
-    " method was searched separately with the same number of configurations, by validation images alone; its"
-    " best configurations were then trained again with fresh seeds, and only these are compared on test"
+    "Each method was searched separately with the same number of configurations, by validation images alone;"
+    " its best configurations were then trained again with fresh seeds, and only these are compared on test"
     " images."
 )
+KNOWN = {
+    "ce": "one view, cross-entropy alone",
+    "siamese": "cross-entropies of two views and the consistency term",
+}
+"""The methods of a search that names none, in words."""
 _STATES = {"finished": "to the last epoch", "pruned": "stopped early"}
 
 
@@ -43,9 +55,9 @@ def search_report(
     """
     search, final = study.state.search, study.state.final_selection()
     figures, notes = _figures(study, stopped, cache)
-    configs = tuple(member.config for member in study.state.all)
-    searched_count, final_count = number_of(len(configs), "searched configuration"), len(study.finals)
-    step = f"{searched_count}, {number_of(final_count, 'trial')} of finalists"
+    configs = tuple(trial.config for member in study.state.all for trial in member.trials.values())
+    searched_count = number_of(len(study.state.all), "searched configuration") + _each(study)
+    step = f"{searched_count}, {number_of(len(study.finals), 'trial')} of finalists"
     selection = Selection(space=search.name, trials=configs + final.trials, steps=(step,))
     folds = [
         Section(
@@ -55,7 +67,9 @@ def search_report(
             tables=(table,),
             headed=False,
         )
-        for table in (searched_table(study, method, stopped) for method in study.state.members)
+        for table in (
+            searched_table(study, method, stopped) for method, own in study.state.members.items() if own
+        )
     ]
     sections = [
         Section(id="finals", title="Finalists", tables=tuple(tables)),
@@ -70,7 +84,7 @@ def search_report(
         lead=_lead(study),
         warnings=tuple(_warnings(study)),
         findings=tuple(search_findings(study)),
-        note=NOTE,
+        note=_note(study),
         sections=tuple(section for section in sections if section.notes or not section.is_empty),
     )
 
@@ -87,18 +101,19 @@ def _figures(
         "search-history",
         frame,
         lambda: history(frame, first),
-        f"{METRICS[first].axis} of each configuration in the order of suggestion, one seed each, and the best"
-        " so far.",
+        f"{METRICS[first].axis} of each configuration in the order of suggestion, {_seeds_of(study)}, and the"
+        f" best so far.{_error_bars(study)}",
         "Optimisation history",
     )
     tables = {
         method: importances(study.state.search, members) for method, members in study.state.members.items()
     }
     known = {method: table for method, table in tables.items() if table is not None}
+    unit = _unit(study)
     notes = [
-        f"Importances of {METHOD_TITLES[method]} are not shown: it has"
-        f" {number_of(study.state.count('finished', method=method), 'finished trial')}, and it takes {FEWEST}"
-        " with different values."
+        f"Importances of {method_title(method)} are not shown: it has"
+        f" {number_of(study.state.count('finished', method=method), f'finished {unit}')},"
+        f" and it takes {FEWEST} with different values."
         for method in tables
         if method not in known
     ]
@@ -110,8 +125,8 @@ def _figures(
 def _importance_figures(
     study: SearchStudy, frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], cache: FigureCache
 ) -> list[RenderedFigure]:
-    first = study.state.search.objectives[0]
-    counted = [f"{study.state.count('finished', method=name)} of {METHOD_TITLES[name]}" for name in tables]
+    first, unit = study.state.search.objectives[0], _unit(study)
+    counted = [f"{study.state.count('finished', method=name)} of {method_title(name)}" for name in tables]
     panels = {}
     for method, table in tables.items():
         suggested = [study.state.search.recall(member.config) or {} for member in study.state.members[method]]
@@ -124,9 +139,9 @@ def _importance_figures(
             frame,
             lambda: shares(tables),
             f"Share of the variance of {METRICS[first].axis.lower()} that each parameter explains by itself:"
-            f" functional ANOVA over trials that reached their last epoch ({join_and(counted)}). Lines: 10 %"
-            " to 90 % over trials drawn with replacement; if they are long, the order says little. Parameters"
-            " that only some trials have are left out.",
+            f" functional ANOVA over {unit}s that reached their last epoch ({join_and(counted)}). Lines: 10 %"
+            f" to 90 % over {unit}s drawn with replacement; if they are long, the order says little."
+            f" Parameters that only some {unit}s have are left out.",
             "Importances of parameters",
         ),
         *cache.add(
@@ -134,7 +149,8 @@ def _importance_figures(
             frame,
             lambda: slices(panels, first),
             f"{METRICS[first].axis} against the two parameters with the largest shares, and over both at"
-            " once (between trials, if there are enough, colour is interpolated). The others vary, too.",
+            f" once (between {unit}s, if there are enough, colour is interpolated). The others vary,"
+            " too.",
             "Slices and contour of the two most important parameters",
         ),
     ]
@@ -145,8 +161,7 @@ def _pareto_figure(study: SearchStudy, frame: pd.DataFrame, cache: FigureCache) 
     first, *others = study.state.search.objectives
     other = others[0] if others else "train_seconds"
     if other not in frame and other != first:
-        seconds = {key: record.metrics.get(other, np.nan) for key, record in study.records.items()}
-        frame = frame.assign(**{other: frame["key"].map(seconds)})
+        frame = frame.assign(**{other: frame["key"].map(mean_of_runs(study, other))})
     done = frame.dropna(subset=list(dict.fromkeys([first, *others, other])))
     if len(done) < 2 or other == first:
         return []
@@ -155,10 +170,53 @@ def _pareto_figure(study: SearchStudy, frame: pd.DataFrame, cache: FigureCache) 
         "search-pareto",
         done,
         lambda: pareto(done, other, first, front),
-        f"{METRICS[first].axis} against {METRICS[other].axis.lower()} of the searched trials that"
-        " reached their last epoch, one seed each, and the Pareto front of both methods together.",
+        f"{METRICS[first].axis} against {METRICS[other].axis.lower()} of the searched {_unit(study)}s that"
+        f" reached their last epoch, {_seeds_of(study)}, and the Pareto front of"
+        f" {'both' if len(study.state.members) == 2 else 'all'} methods together.",
         "Pareto front",
     )
+
+
+def _note(study: SearchStudy) -> str:
+    """What the methods are, and how they were searched."""
+    methods = study.state.search.methods
+    words = [f"{method_title(name)}: {_in_words(name, row)}." for name, row in methods.items()]
+    note = " ".join([*words, NOTE])
+    if study.state.search.seeds_per_configuration > 1:
+        note += (
+            " A configuration was trained with its first seed and, if that one was not stopped early, with"
+            " the others: the mean counts."
+        )
+    return note
+
+
+def _in_words(method: str, row: Mapping[str, Any]) -> str:
+    if row == BASELINE_AND_PAIRS.get(method):
+        return KNOWN[method]
+    return ", ".join(f"{name} {format_value(value)}" for name, value in row.items())
+
+
+def _unit(study: SearchStudy) -> str:
+    """What has one value: a trial, or a configuration with its mean over seeds."""
+    return "trial" if study.state.search.seeds_per_configuration == 1 else "configuration"
+
+
+def _seeds_of(study: SearchStudy) -> str:
+    """What a value was computed from, for captions."""
+    seeds = study.state.search.seeds_per_configuration
+    return "one seed each" if seeds == 1 else f"mean of {seeds} seeds each"
+
+
+def _error_bars(study: SearchStudy) -> str:
+    return (
+        " Bars: ± one standard error of the mean." if study.state.search.seeds_per_configuration > 1 else ""
+    )
+
+
+def _each(study: SearchStudy) -> str:
+    """`, 3 seeds each`; empty for one."""
+    seeds = study.state.search.seeds_per_configuration
+    return f", {seeds} seeds each" if seeds > 1 else ""
 
 
 def _lead(study: SearchStudy) -> str:
@@ -168,7 +226,7 @@ def _lead(study: SearchStudy) -> str:
     states = ", ".join(f"{count} {_STATES.get(name, name)}" for name, count in counts.items() if count)
     lead = (
         f"{len(study.state.all)} of {state.search.trials * len(state.members)} configurations searched by"
-        f" {join_and(objectives)} ({states})"
+        f" {join_and(objectives)}{_each(study)} ({states})"
     )
     # Before the first final trial has ended, the finalists may still change.
     if finished(study.finals).empty:
@@ -202,7 +260,8 @@ def search_findings(study: SearchStudy) -> list[str]:
     pruned, diverged = study.state.count("pruned"), study.state.count("diverged")
     if pruned:
         trained = sum(map(_epochs, study.state.all))
-        whole = sum(member.config.epochs for member in study.state.all if _epochs(member))
+        seeds = study.state.search.seeds_per_configuration
+        whole = sum(seeds * member.config.epochs for member in study.state.all if _epochs(member))
         sentences.append(
             f"Stopping {pruned} of {len(study.state.all)} configurations early took the search {trained:,}"
             f" epochs instead of {whole:,} ({trained / whole:.0%})."
@@ -212,6 +271,8 @@ def search_findings(study: SearchStudy) -> list[str]:
     return sentences
 
 
-def _epochs(member: SearchTrial) -> int:
-    """The epochs that a trial was trained; 0 for a failed one, of which they are not known."""
-    return member.epochs if member.state in ("finished", "pruned") else 0
+def _epochs(member: Member) -> int:
+    """The epochs that a configuration was trained; 0 for a failed one, of which they are not known."""
+    if member.state not in ("finished", "pruned"):
+        return 0
+    return sum(trial.epochs for trial in member.trials.values())

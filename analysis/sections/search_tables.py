@@ -10,10 +10,10 @@ from analysis.render.text import NO_VALUE, arm_title, over_seeds, spread_text
 from analysis.sections.cells import accuracy_rows
 from analysis.sections.differences import difference_table
 from analysis.stats.comparisons import TESTED
-from analysis.stats.search import METHOD_TITLES, SearchStudy
+from analysis.stats.search import SearchStudy, finished_seeds, method_title
 from analysis.stats.summary import summarise
 from analysis.trials import finished
-from study.ledger.search_state import SearchTrial
+from study.ledger.search_members import Member
 from trainables.metrics import ACCURACIES, METRICS
 from trainables.trial import FIELDS, format_value
 
@@ -24,6 +24,8 @@ def final_tables(study: SearchStudy) -> list[Table]:
         return []
     best = "the finalist of cross-entropy with the highest mean validation accuracy over the fresh seeds"
     note = f" Baseline: {best}."
+    if study.control:
+        note += f" Control: {study.control}, chosen likewise among the finalists with γ = 0."
     differences = difference_table(study.compared, "finalists-differences", "Finalists: differences", note)
     return [*filter(None, (_results(study), differences, _beside(study), _configurations(study)))]
 
@@ -31,9 +33,11 @@ def final_tables(study: SearchStudy) -> list[Table]:
 def _results(study: SearchStudy) -> Table:
     objective = study.state.search.objectives[0]
     searched = tuple(
-        Entry(text=_objective_text(objective, (member.objectives or (np.nan,))[0]), runs=(member.run_id,))
+        Entry(text=_objective_texts(member, (objective,))[0], runs=member.run_ids)
         for member in study.finalists.values()
     )
+    seeds = study.state.search.seeds_per_configuration
+    source = "one seed's value" if seeds == 1 else f"the mean of {seeds} seeds ± its standard error"
     summary = summarise(study.finals).assign(best=False)
     measured = set(summary.loc[summary["n"] > 0, "metric"])
     n = set(summary.loc[summary["metric"] == TESTED, "finished"])
@@ -47,15 +51,24 @@ def _results(study: SearchStudy) -> Table:
             *accuracy_rows(summary[summary["metric"].isin(measured)]),
         ),
         caption=f"Accuracy in %, {over_seeds(n)} fresh {'seed' if max(n) == 1 else 'seeds'} that the search"
-        " never saw. The first row is one seed's value, by which the configuration was chosen: it is too good"
+        f" never saw. The first row is {source}, by which the configuration was chosen: it is too good"
         " for that reason.",
     )
 
 
-def _objective_text(objective: str, value: float) -> str:
+def _objective_texts(member: Member, objectives: Sequence[str]) -> list[str]:
+    """`95.1`, `95.1 ± 0.4` (mean ± standard error), `8.2 s ± 0.1 s`, or `–`, for the first objectives."""
+    nothing = (np.nan,) * len(objectives)
+    shown = zip(objectives, member.objectives or nothing, member.errors or nothing, strict=False)
+    return [_objective_text(name, value, error) for name, value, error in shown]
+
+
+def _objective_text(objective: str, value: float, error: float) -> str:
     if np.isnan(value):
         return NO_VALUE
-    return f"{value:.1f} s" if METRICS[objective].unit == "s" else f"{100 * value:.1f}"
+    seconds = METRICS[objective].unit == "s"
+    known = [number for number in (value, error) if not np.isnan(number)]
+    return " ± ".join(f"{number:.1f} s" if seconds else f"{100 * number:.1f}" for number in known)
 
 
 def _beside(study: SearchStudy) -> Table | None:
@@ -95,8 +108,8 @@ def _configurations(study: SearchStudy) -> Table:
     )
 
 
-def _parameters(study: SearchStudy, members: Sequence[SearchTrial]) -> pd.DataFrame:
-    """What was suggested for each trial, as text: a column per parameter."""
+def _parameters(study: SearchStudy, members: Sequence[Member]) -> pd.DataFrame:
+    """What was suggested for each configuration, as text: a column per parameter."""
     suggested = [study.state.search.recall(member.config) or {} for member in members]
     rows = [
         {name: f"{v:g}" if isinstance(v, float) else format_value(v) for name, (v, _) in values.items()}
@@ -112,25 +125,31 @@ def searched_table(study: SearchStudy, method: str, stopped: Mapping[str, float]
     members = [*ranked, *(member for member in study.state.members[method] if member not in ranked)]
     parameters = _parameters(study, members)
     objectives = study.state.search.objectives
+    several = study.state.search.seeds_per_configuration > 1
     rows = []
     for member, values in zip(members, parameters.itertuples(index=False), strict=True):
         first, *others = _reached(member, objectives, stopped)
-        shown = (Entry(text=first, runs=(member.run_id,)), *entries(*others, *values))
+        seeds = [str(finished_seeds(member))] if several else []
+        shown = (Entry(text=first, runs=member.run_ids), *entries(*others, *seeds, *values))
         rows.append((str(member.number), shown))
+    of_seeds = "mean ± standard error over n seeds" if several else "of one seed each"
     return Table(
         name=f"searched-{method}",
-        title=f"Searched configurations: {METHOD_TITLES[method]}",
+        title=f"Searched configurations: {method_title(method)}",
         corner="No.",
-        columns=(*(METRICS[name].axis for name in objectives), "epochs", *parameters),
+        columns=(
+            *(METRICS[name].axis for name in objectives),
+            *("epochs", "n")[: 1 + several],
+            *parameters,
+        ),
         rows=tuple(rows),
-        caption="Accuracies in %, of one seed each; in parentheses: when the trial was stopped.",
+        caption=f"Accuracies in %, {of_seeds}; in parentheses: when the trial was stopped.",
     )
 
 
-def _reached(member: SearchTrial, objectives: Sequence[str], stopped: Mapping[str, float]) -> list[str]:
-    """The objectives of a searched trial, and how far it was trained."""
-    values = member.objectives or (np.nan,) * len(objectives)
-    texts = [_objective_text(name, value) for name, value in zip(objectives, values, strict=True)]
+def _reached(member: Member, objectives: Sequence[str], stopped: Mapping[str, float]) -> list[str]:
+    """The objectives of a searched configuration, and how far it was trained."""
+    texts = _objective_texts(member, objectives)
     if member.state == "pruned" and objectives[0] == "val_acc":
         texts[0] = f"({100 * stopped[member.config.key]:.1f})"
     epochs = {"pruned": f"stopped after {member.epochs}", "finished": str(member.epochs)}

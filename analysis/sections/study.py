@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
-from analysis.render.text import join_and, number_of
+from analysis.render.text import number_of
 from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
 from analysis.sections.cells import cell_sections
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures

@@ -1,4 +1,4 @@
-"""Which parameters of a search matter: functional ANOVA (Hutter et al. 2014) over the trials that ended."""
+"""Which parameters of a search matter: functional ANOVA (Hutter et al. 2014) over ended configurations."""
 
 import dataclasses
 import warnings
@@ -10,30 +10,28 @@ import pandas as pd
 
 from search_spaces import Search
 from study.ledger.optuna_study import make_study
-from study.ledger.search_state import SearchTrial
+from study.ledger.search_members import Member
 
 FEWEST = 4
-"""Fewest finished trials."""
+"""Fewest finished configurations."""
 FORESTS, TREES = 16, 32
-"""Forests on trials drawn with replacement, and trees in each."""
+"""Forests on configurations drawn with replacement, and trees in each."""
 ENDS = (0.1, 0.9)
 """Quantiles over these forests that are shown as the range of a share."""
 
 
-def importances(search: Search, members: Sequence[SearchTrial]) -> pd.DataFrame | None:
+def importances(search: Search, members: Sequence[Member]) -> pd.DataFrame | None:
     """The share of the variance of the first objective that each parameter explains by itself.
 
+    A configuration counts once, with its mean over seeds.
+
     Returns:
-        One row per parameter, the most important first: `share`, and `low` and `high` over forests on trials
-        drawn with replacement. Conditional parameters are left out. None for fewer than `FEWEST` trials of
-        the method with a value, or if all values are equal.
+        One row per parameter, the most important first: `share`, and `low` and `high` over forests on
+        configurations drawn with replacement. Conditional parameters are left out. None for fewer than
+        `FEWEST` configurations of the method with a value, or if all values are equal.
     """
     single = search.replace(objectives=search.objectives[:1])
-    done = [
-        dataclasses.replace(member, objectives=member.objectives[:1])
-        for member in members
-        if member.objectives is not None
-    ]
+    done = [_by_first(member) for member in members if member.state == "finished"]
     if len(done) < FEWEST or len({member.objectives for member in done}) < 2:
         return None
     share = _shares(single, done, 0)
@@ -50,7 +48,14 @@ def importances(search: Search, members: Sequence[SearchTrial]) -> pd.DataFrame 
     )
 
 
-def _shares(search: Search, members: Sequence[SearchTrial], seed: int) -> pd.Series:
+def _by_first(member: Member) -> Member:
+    """A finished member with the values of its first objective alone."""
+    values = {seed: (trial.objectives or ())[:1] for seed, trial in member.trials.items()}
+    trials = {s: dataclasses.replace(trial, objectives=values[s]) for s, trial in member.trials.items()}
+    return dataclasses.replace(member, trials=trials)
+
+
+def _shares(search: Search, members: Sequence[Member], seed: int) -> pd.Series:
     study = make_study(search, "shares", members, {})
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
     with warnings.catch_warnings():

@@ -1,8 +1,9 @@
-"""The frames of a search: every searched trial, the finalists, and the trials shown beside them."""
+"""The frames of a search: every configuration, the finalists, and the trials shown beside them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,29 @@ import pandas as pd
 from analysis.stats.comparisons import ComparedArms, arm_configs, comparisons, values_of
 from analysis.trials import finished, load
 from search_spaces import SPACES, Selection
-from search_spaces.searches import SEED
+from search_spaces.search_design import SEED
 from search_spaces.seeds import SeedPlan
 from study.ledger.records import TrialRecord
-from study.ledger.search_state import SearchState, SearchTrial
+from study.ledger.search_members import Member
+from study.ledger.search_state import SearchState
 from trainables.arms import CE
-from trainables.trial import two_views
+from trainables.catalogue import TERMS
+from trainables.trial import TrialConfig, two_views
 
-METHOD_TITLES = {"ce": "CE", "siamese": "Siamese"}
+METHOD_TITLES = {"ce": "CE", "siamese": "Siamese", "control": "Control"}
+"""Titles of methods; one that is called as a consistency term has the term's, any other its name."""
 SHARED_FIELDS = (
     *("dataset", "train_size", "unlabeled_size", "val_fraction", "data_seed", "fold"),
     *("backbone", "feature_dim", "epochs", "lr_schedule"),
 )
 """Fields that arms of another space take from the search, to be shown beside its finalists."""
+
+
+def method_title(method: str) -> str:
+    """What people read of a search's method."""
+    if method in TERMS and method not in METHOD_TITLES:
+        return TERMS[method].title
+    return METHOD_TITLES.get(method, method)
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,10 @@ class SearchStudy:
     plan: SeedPlan | None = None
 
     @cached_property
-    def finalists(self) -> dict[str, SearchTrial]:
-        """The searched trial of each finalist, by label: `CE 1`."""
+    def finalists(self) -> dict[str, Member]:
+        """The searched configuration of each finalist, by label: `CE 1`."""
         return {
-            f"{METHOD_TITLES[method]} {rank}": member
+            f"{method_title(method)} {rank}": member
             for method, members in self.state.finalists().items()
             for rank, member in enumerate(members, 1)
         }
@@ -58,7 +69,10 @@ class SearchStudy:
     @cached_property
     def given(self) -> dict[str, Any]:
         """The fields that the search does not vary."""
-        return {**self.state.search.fixed, **self.state.search.assigned}
+        search = self.state.search
+        by_method = set[str]().union(*search.methods.values())
+        fixed = {name: value for name, value in search.fixed.items() if name not in by_method}
+        return {**fixed, **search.assigned}
 
     @cached_property
     def beside(self) -> pd.DataFrame:
@@ -74,35 +88,62 @@ class SearchStudy:
     @cached_property
     def baseline(self) -> str | None:
         """The finalist of cross-entropy with the highest mean validation accuracy over the fresh seeds."""
-        alone = [label for label, member in self.finalists.items() if member.config.method == CE]
-        if self.finals.empty:
-            return None
-        means = values_of(self.finals, "val_acc")[alone].mean().dropna()
-        return None if means.empty else str(means.idxmax())
+        return self._best([label for label, config in self._configs.items() if config.method == CE])
+
+    @cached_property
+    def control(self) -> str | None:
+        """The finalist of two views without a term (γ = 0) that is best likewise; None without such ones."""
+        controls = (
+            label for label, config in self._configs.items() if two_views(config) and not config.gamma
+        )
+        return self._best(list(controls))
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Finalists of two views compared with the baseline (`analysis.stats.comparisons`); may be empty."""
-        pairs = [label for label, member in self.finalists.items() if two_views(member.config)]
+        """Finalists compared with the baseline and with the control (`analysis.stats.comparisons`); or empty.
+
+        All methods but cross-entropy are compared with the baseline, all with a term with the control.
+        """
+        others = [label for label, config in self._configs.items() if config.method != CE]
+        with_term = [
+            label for label in others if two_views(self._configs[label]) and self._configs[label].gamma
+        ]
+        wanted = {self.baseline: others, self.control: with_term}
+        families = {name: dict.fromkeys(arms, name) for name, arms in wanted.items() if name and arms}
         groups = []
-        if self.baseline and pairs:
-            configs = {label: arm_configs(self.finals)[label] for label in (self.baseline, *pairs)}
-            families = {self.baseline: dict.fromkeys(pairs, self.baseline)}
+        if families:
+            labels = dict.fromkeys([*families, *(arm for arms in families.values() for arm in arms)])
+            configs = {label: arm_configs(self.finals)[label] for label in labels}
             groups = [ComparedArms(cell=0, trials=self.finals, configs=configs, families=families)]
         return comparisons(self.finals, groups)
 
+    @property
+    def _configs(self) -> dict[str, TrialConfig]:
+        """The configuration of each finalist, by label."""
+        return {label: member.config for label, member in self.finalists.items()}
+
+    def _best(self, labels: list[str]) -> str | None:
+        """The finalist among these with the highest mean validation accuracy over the fresh seeds."""
+        if self.finals.empty:
+            return None
+        means = values_of(self.finals, "val_acc")[labels].mean().dropna()
+        return None if means.empty else str(means.idxmax())
+
 
 def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFrame:
-    """One row per searched trial: number, state, objectives and every parameter; nothing of test images.
+    """One row per configuration: number, state, objectives and every parameter; nothing of test images.
 
-    `stopped` is the validation accuracy when a trial was stopped early, by key.
+    Objectives are means over its seeds, where these are several with standard errors in columns `…_error`.
+    `stopped` is the validation accuracy when its first seed was stopped early, by key.
     """
     search = study.state.search
+    several = search.seeds_per_configuration > 1
     rows = []
     for member in study.state.all:
-        values = member.objectives or (np.nan,) * len(search.objectives)
+        nothing = (np.nan,) * len(search.objectives)
+        values, errors = member.objectives or nothing, member.errors or nothing
         row = {
-            "method": member.config.method,
+            "method": member.method,
             "number": member.number,
             "state": member.state,
             "epochs": member.epochs if member.state in ("finished", "pruned") else np.nan,
@@ -111,14 +152,34 @@ def members_frame(study: SearchStudy, stopped: Mapping[str, float]) -> pd.DataFr
             **dict(zip(search.objectives, values, strict=True)),
             **{name: value for name, (value, _) in (search.recall(member.config) or {}).items()},
             "key": member.config.key,
-            "run_id": member.run_id,
+            "run_id": " ".join(member.run_ids),
         }
+        if several:
+            named = {f"{name}_error": error for name, error in zip(search.objectives, errors, strict=True)}
+            row |= {**named, "seeds": finished_seeds(member)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def finished_seeds(member: Member) -> int:
+    """How many seeds of a configuration have values."""
+    return sum(trial.objectives is not None for trial in member.trials.values())
+
+
+def mean_of_runs(study: SearchStudy, metric: str) -> dict[str, float]:
+    """Mean over seeds of a metric that is not an objective of the search, of finished members, by key."""
+    values = {
+        member.config.key: [
+            study.records[trial.config.key].metrics.get(metric, np.nan) for trial in member.trials.values()
+        ]
+        for member in study.state.all
+        if member.state == "finished"
+    }
+    return {key: fmean(by_seed) for key, by_seed in values.items()}
+
+
 def pareto_front(study: SearchStudy, done: pd.DataFrame, objectives: tuple[str, str]) -> list[bool]:
-    """Which finished trials (rows of `members_frame`) no other one dominates in both objectives."""
+    """Which finished configurations (rows of `members_frame`) no other one dominates in both objectives."""
     pair = study.state.search.replace(objectives=objectives)
     values = list(done[list(objectives)].itertuples(index=False, name=None))
     return [not any(pair.better(other, own) for other in values) for own in values]

@@ -45,6 +45,12 @@ class Progress:
             self._total += len(trials)
             self._epochs += sum(trial.epochs for trial in trials)
 
+    def forgo(self, trials: Sequence[TrialConfig]) -> None:
+        """Do not expect these trials any more."""
+        with self._lock:
+            self._total -= len(trials)
+            self._epochs -= sum(trial.epochs for trial in trials)
+
     def __enter__(self) -> "Progress":
         """Start the live display, on a terminal."""
         if self._console.is_terminal:

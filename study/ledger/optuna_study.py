@@ -8,11 +8,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from search_spaces import Search
-from search_spaces.searches import Range
-from study.ledger.search_state import SearchTrial
+from search_spaces.ranges import Range
+from study.ledger.search_members import Member
 from trainables.metrics import OBJECTIVES
 
 DISTRIBUTIONS = {"categorical": CategoricalDistribution, "int": IntDistribution, "float": FloatDistribution}
+STANDARD_ERRORS = "standard_errors"
+"""User attribute of an Optuna trial: the standard error of each of its values, which are means over seeds."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -20,7 +22,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def make_study(
     search: Search,
     name: str,
-    members: Sequence[SearchTrial],
+    members: Sequence[Member],
     histories: Mapping[str, Mapping[int, float]],
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> optuna.Study:
@@ -38,7 +40,7 @@ def make_study(
     return study
 
 
-def _frozen(search: Search, member: SearchTrial, history: Mapping[int, float]) -> optuna.trial.FrozenTrial:
+def _frozen(search: Search, member: Member, history: Mapping[int, float]) -> optuna.trial.FrozenTrial:
     """An ended member as an Optuna trial; ValueError for a config that the search could not suggest."""
     suggested = search.recall(member.config)
     if suggested is None:
@@ -52,7 +54,13 @@ def _frozen(search: Search, member: SearchTrial, history: Mapping[int, float]) -
         params={name: value for name, (value, _) in suggested.items()},
         distributions={name: DISTRIBUTIONS[r.kind](**bounds(r)) for name, (_, r) in suggested.items()},
         intermediate_values=intermediate,
+        user_attrs=user_attributes(member.errors),
     )
+
+
+def user_attributes(errors: Sequence[float] | None) -> dict[str, Any]:
+    """What an Optuna trial knows besides its values: their standard errors, where several seeds gave them."""
+    return {} if errors is None else {STANDARD_ERRORS: list(errors)}
 
 
 def trial_state(search: Search, state: str) -> TrialState:

@@ -7,7 +7,9 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from search_spaces import Search
+from search_spaces.search_design import SEED
 from study.cluster import ray_internals
+from trainables.trial import TrialConfig
 
 INTERMEDIATE_METRIC = "val/acc"
 """What each epoch reports to the scheduler, and to Optuna for a trial that was stopped early."""
@@ -20,6 +22,7 @@ GRACE, LAST_RUNG = 0.2, 2 / 3
 class PerMethodASHA(FIFOScheduler):
     """Stops a trial after few epochs where others of its method were better by then.
 
+    Only the first seed of a configuration competes; its other seeds are trained to their end.
     Trials are compared, hence may be stopped, at the epochs in `rungs`, but never at the last one: a trial
     that reaches it is evaluated.
     """
@@ -44,7 +47,8 @@ class PerMethodASHA(FIFOScheduler):
             )
             for method in search.methods
         }
-        self._added: set[str] = set()
+        self._search = search
+        self._methods: dict[str, str] = {}  # of trials that are known, by key
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: it is rebuilt from the ledger."""
@@ -53,24 +57,30 @@ class PerMethodASHA(FIFOScheduler):
     def replay(self, key: str, method: str, history: Iterable[tuple[int, float]]) -> None:
         """Take in the epochs of a trial, in order: it counts at every rung that it has reached."""
         asha = self._schedulers[method]
-        if key not in self._added:
-            self._added.add(key)
+        if key not in self._methods:
+            self._methods[key] = method
             ray_internals.add_to_asha(asha, key)
         for epoch, value in history:
             ray_internals.report_to_asha(asha, key, {"row/epoch": epoch, f"row/{INTERMEDIATE_METRIC}": value})
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Identify a trial by its key: a second attempt is the same trial."""
-        self.replay(trial.config["key"], trial.config["params"]["method"], ())
+        key, params = trial.config["key"], trial.config["params"]
+        if params["seed"] != str(SEED):
+            return
+        method = self._methods.get(key) or self._search.method_of(TrialConfig.from_params(params))
+        if method is not None:
+            self.replay(key, method, ())
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial continues."""
-        key, params = trial.config["key"], trial.config["params"]
+        key, last = trial.config["key"], int(trial.config["params"]["epochs"])
+        method = self._methods.get(key)
+        if method is None:
+            return str(TrialScheduler.CONTINUE)
         if "resumed" in result:
             rows = [row for row in result["resumed"] if INTERMEDIATE_METRIC in row]
-            history = [(int(row["epoch"]), row[INTERMEDIATE_METRIC]) for row in rows]
-            self.replay(key, params["method"], history)
-        last = int(params["epochs"])
+            self.replay(key, method, [(int(row["epoch"]), row[INTERMEDIATE_METRIC]) for row in rows])
         if f"row/{INTERMEDIATE_METRIC}" not in result or int(result["row/epoch"]) >= last:
             return str(TrialScheduler.CONTINUE)
-        return ray_internals.report_to_asha(self._schedulers[params["method"]], key, result)
+        return ray_internals.report_to_asha(self._schedulers[method], key, result)

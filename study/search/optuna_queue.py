@@ -1,7 +1,8 @@
 """The queue of a search: Optuna suggests configurations, the ledger answers those that it has.
 
-Optuna's study is in memory. At the start it gets the ledger's trials: finished and pruned ones with their
-values; half-done ones are the first that it suggests.
+Optuna's studies, one a method, are in memory. At the start they get the ledger's configurations: finished
+and pruned ones with their values; half-done ones are the first that are suggested. A configuration is trained
+with its first seed, and if that one finishes, with its other seeds; then Optuna is told the mean.
 """
 
 import hashlib
@@ -16,14 +17,16 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from search_spaces import Search
-from search_spaces.searches import Parameter
+from search_spaces.search_design import SEED, Parameter
 from study.cluster.trial_queue import Budget, MakeJob, TrialQueue
-from study.ledger.optuna_study import bounds, make_study, trial_state
+from study.ledger.optuna_study import bounds, make_study, trial_state, user_attributes
+from study.ledger.search_members import Member, SearchTrial
 from study.ledger.search_state import (
     SEARCH_STAGE,
     STAGE_TAG,
     SearchState,
     failure_state,
+    member_of,
     membership_tag,
     objectives_of,
 )
@@ -35,8 +38,6 @@ MAX_REPEATS = 200
 """Consecutive suggestions that bring nothing new, after which a method has no more configurations."""
 STARTUP_TRIALS = 10
 """At most so many of TPE's first trials are random."""
-Outcome = tuple[str, tuple[float, ...] | None]
-"""The state of an ended member, and the values of its objectives if it is finished."""
 
 
 class OptunaQueue(TrialQueue):
@@ -58,17 +59,20 @@ class OptunaQueue(TrialQueue):
         capacity: Callable[[], int] = lambda: 1,
         scheduler: TrialScheduler | None = None,
         retry_failed: bool = False,
+        on_forgone: Callable[[Sequence[TrialConfig]], None] = lambda trials: None,
     ) -> None:
         """Give Optuna what the ledger has; `budget`, `capacity` and `scheduler` as in `TrialQueue`.
 
         `sampler` is one of `SAMPLERS`, `seed` adds to its seed. `histories` has the validation accuracy by
-        epoch of the search's members, by key. `on_cache_hit` is called with trials that the ledger has.
+        epoch of the search's members, by key. `on_cache_hit` is called with trials that the ledger has,
+        `on_forgone` with those that are not trained, as the first seed of their configuration has no result.
         """
         super().__init__((), budget, capacity, scheduler)
         self.exhausted: set[str] = set()
         self._search = state.search
         self._make_job = make_job
-        self._on_cache_hit = on_cache_hit
+        self._on_cache_hit, self._on_forgone = on_cache_hit, on_forgone
+        self._open: dict[TrialConfig, Member] = {}  # suggested and not ended, by configuration
         self._reusable = dict(state.reusable)
         self._histories = {key: dict(history) for key, history in (histories or {}).items()}
         again = ("half-done", "failed") if retry_failed else ("half-done",)
@@ -93,8 +97,8 @@ class OptunaQueue(TrialQueue):
     def end(self, event: Event) -> None:
         """Tell Optuna how a trial has ended."""
         super().end(event)
-        config = event.config
-        values, epochs = None, config.epochs
+        trial = event.config
+        values, epochs = None, trial.epochs
         match event:
             case Succeeded(objectives=objectives):
                 values = objectives_of(self._search, objectives)
@@ -105,7 +109,8 @@ class OptunaQueue(TrialQueue):
                 state = failure_state(reason)
             case _:
                 return  # interrupted: there are no more suggestions
-        self._methods[config.method].end(config.key, (state, values), epochs)
+        ended = SearchTrial(config=trial, state=state, objectives=values, epochs=epochs, run_id="")
+        self._advance(self._open[trial.replace(seed=SEED)].with_trial(ended))
 
     def _suggest_one(self) -> bool:
         """Ask Optuna for one more configuration; False where no method needs or has one."""
@@ -114,24 +119,42 @@ class OptunaQueue(TrialQueue):
             return False
         method = min(left, key=lambda method: (not method.half_done, len(method.members)))
         trial, config = method.ask()
-        if config.key in method.members and config.key not in method.half_done:
+        another = self._search.method_of(config) != method.name  # whose member it is, or would be
+        if another or (config.key in method.members and config.key not in method.half_done):
             if method.repeat(trial, config) >= MAX_REPEATS:
                 self.exhausted.add(method.name)
             return True
-        tags = {STAGE_TAG: SEARCH_STAGE, membership_tag(self._search): str(method.add(trial, config))}
-        known = self._reusable.get(config.key)
-        if known is not None and known.ended and known.state != "pruned":
-            self._on_cache_hit(CacheHit(config, known.run_id, tags))
-            method.end(config.key, (known.state, known.objectives), known.epochs)
-        else:
-            self.add(config, self._make_job(config, tags))
+        self._advance(method.add(trial, config))
         return True
+
+    def _advance(self, member: Member) -> None:
+        """Run what a configuration takes now, or take it from the ledger; tell its method of the end."""
+        tags = {STAGE_TAG: SEARCH_STAGE, membership_tag(self._search): str(member.number)}
+        while hits := [found for trial in member.next() if (found := self._answer(trial))]:
+            for found in hits:
+                self._on_cache_hit(CacheHit(found.config, found.run_id, tags))
+                member = member.with_trial(found)
+        if not member.ended:
+            self._open[member.config] = member
+            for trial in member.next():
+                if trial.key not in self.unfinished:
+                    self.add(trial, self._make_job(trial, tags))
+            return
+        self._open.pop(member.config, None)
+        self._methods[member.method].end(member)
+        if forgone := [t for t in self._search.searched(member.config) if t.seed not in member.trials]:
+            self._on_forgone(forgone)
+
+    def _answer(self, trial: TrialConfig) -> SearchTrial | None:
+        """What the ledger has of a trial that has ended and is no member's."""
+        known = self._reusable.get(trial.key)
+        return known if known is not None and known.ended and known.state != "pruned" else None
 
 
 class MethodSearch:
     """One method's Optuna study.
 
-    `members` says by key how they ended (None: not yet); `half_done` ones, with their numbers, are run first.
+    `members` are its configurations by key, as they ended (None: not yet); `half_done` ones are run first.
     """
 
     def __init__(
@@ -147,12 +170,10 @@ class MethodSearch:
         """Start with the method's ended members; those whose state is in `again` are suggested first."""
         search, members = state.search, state.members[name]
         ended = [member for member in members if member.state not in again]
-        half_done = [member for member in members if member.state in again]
+        half_done = [member.without(again) for member in members if member.state in again]
         self.name = name
-        self.members: dict[str, Outcome | None] = {
-            member.config.key: (member.state, member.objectives) for member in ended
-        }
-        self.half_done = {member.config.key: member.number for member in half_done}
+        self.members: dict[str, Member | None] = {member.config.key: member for member in ended}
+        self.half_done = {member.config.key: member for member in half_done}
         self.members |= dict.fromkeys(self.half_done)
         self._search = search
         self._histories = histories
@@ -175,40 +196,42 @@ class MethodSearch:
         trial = self._study.ask()
         return trial, self._search.config(self.name, partial(_suggest, trial))
 
-    def add(self, trial: optuna.Trial, config: TrialConfig) -> int:
-        """Make a suggested configuration a member; returns its number."""
-        number = self.half_done.pop(config.key, None)
-        if number is None:
-            number = self._last_number = self._last_number + 1
+    def add(self, trial: optuna.Trial, config: TrialConfig) -> Member:
+        """Make a suggested configuration a member, unless it is one that is half-done; returns it."""
+        member = self.half_done.pop(config.key, None)
+        if member is None:
+            self._last_number += 1
+            member = member_of(self._search, self.name, config, self._last_number, {})
         self.members[config.key] = None
         self._asked[config.key] = [trial]
         self._repeats = 0
-        return number
+        return member
 
     def repeat(self, trial: optuna.Trial, config: TrialConfig) -> int:
         """Answer for a member that is suggested again; returns the number of consecutive repeats."""
         self._repeats += 1
-        outcome = self.members[config.key]
-        if outcome is None:
+        member = self.members.get(config.key)
+        if member is None:
             self._asked.setdefault(config.key, []).append(trial)
         else:
-            self._tell(trial, config.key, outcome)
+            self._tell(trial, member)
         return self._repeats
 
-    def end(self, key: str, outcome: Outcome, epochs: int) -> None:
-        """Tell Optuna how a member has ended, after so many epochs."""
-        self.members[key] = outcome
-        for trial in self._asked.pop(key, []):
-            self._tell(trial, key, outcome, epochs)
+    def end(self, member: Member) -> None:
+        """Tell Optuna how a member has ended."""
+        self.members[member.config.key] = member
+        for trial in self._asked.pop(member.config.key, []):
+            self._tell(trial, member)
 
-    def _tell(self, trial: optuna.Trial, key: str, outcome: Outcome, epochs: float = math.inf) -> None:
-        state, values = outcome
-        told = trial_state(self._search, state)
-        if state == "pruned" and told == TrialState.PRUNED:
-            for epoch, value in self._histories.get(key, {}).items():
-                if epoch <= epochs:
+    def _tell(self, trial: optuna.Trial, member: Member) -> None:
+        told = trial_state(self._search, member.state)
+        if member.state == "pruned" and told == TrialState.PRUNED:
+            for epoch, value in self._histories.get(member.config.key, {}).items():
+                if epoch <= member.epochs:
                     trial.report(value, epoch)
-        self._study.tell(trial, values, state=told)
+        for name, value in user_attributes(member.errors).items():
+            trial.set_user_attr(name, value)
+        self._study.tell(trial, member.objectives, state=told)
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:

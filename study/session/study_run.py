@@ -88,6 +88,10 @@ class StudyRun:
         if isinstance(event, EpochDone):
             self._epochs_done[event.config] = int(event.row["epoch"])
 
+    def forgo(self, trials: Sequence[TrialConfig]) -> None:
+        """Show that these trials will not be needed."""
+        self._progress.forgo(trials)
+
     @property
     def budget(self) -> "Budget | None":
         """The limit of the session."""
