@@ -2,15 +2,13 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from search_spaces.design import Trials
 from search_spaces.names import arm_labels
 from trainables.trial import FieldValue, TrialConfig, parse_value
 
 FORM = "KEY=V[,V]"
-Values = Mapping[str, tuple[FieldValue, ...]]
-"""The values of each field that is set, in the order in which they were typed."""
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, tuple[FieldValue, ...]]:
@@ -31,10 +29,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, tuple[FieldValue,
 def assign_all(
     trials: Trials, assignments: Sequence[str]
 ) -> tuple[dict[TrialConfig, TrialConfig], list[str]]:
-    """The trials with every combination of the values that are set, each with the first trial it comes from.
+    """Set fields in all trials, once for every combination of the values that they are set to.
 
     Returns:
-        The new trials, equal ones merged, combination by combination; and lines for people.
+        The new trials, equal ones merged, each with the first trial that it comes from; and lines for people.
+
+    Raises:
+        ValueError: a field or a value is not allowed, or makes a trial that is not.
     """
     values = parse_assignments(assignments)
     # All at once: method and gamma, for example, are only valid together.
