@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, TrialConfig, format_value
 
-_NAMED = ("method", "gamma", "term", "hidden_dim", "embedding_dim")
+_NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
 """Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
 
 
@@ -44,6 +44,8 @@ def subset(trial: TrialConfig) -> str:
 
 def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -> list[str]:
     """The fields in which the cells of these trials differ, where they matter, except those in `besides`."""
+    # The names of backbone and augmentations tell what `code` is of.
+    besides = {*besides, "code"}
     # A field has its default where it does not matter (`hflip_p` without flips): that is no difference.
     cells = {trial.cell: trial for trial in trials}.values()
     return [

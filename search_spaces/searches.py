@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search_spaces.design import powerset
+from search_spaces.design import Row, powerset
 from search_spaces.ranges import (  # noqa: F401  # all of the vocabulary, for the next search
     Range,
     choice,
@@ -16,13 +16,14 @@ from search_spaces.ranges import (  # noqa: F401  # all of the vocabulary, for t
     loguniform,
     uniform,
 )
-from search_spaces.search_design import (  # noqa: F401  # likewise
+from search_spaces.search_design import (  # likewise
     Parameter,
     Search,
     for_methods,
     with_a_term,
     with_two_views,
 )
+from search_spaces.spaces import RIVALS
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import format_value
 
@@ -63,7 +64,35 @@ def search() -> Search:
     )
 
 
-_searches: dict[str, Callable[[], Search]] = {make.__name__: make for make in (search,)}
+def rivals_search() -> Search:
+    """How good can each term be? As many tries of step and weight for each, then fresh seeds: CIFAR-10."""
+    terms: dict[str, Row] = {
+        term: {"method": "siamese", "term": term, **head} for term, (_, head) in RIVALS.items()
+    }
+    weights = {term: loguniform(gammas[0] / 10, gammas[-1] * 10) for term, (gammas, _) in RIVALS.items()}
+    return Search(
+        name="rivals_search",
+        fixed={
+            "dataset": "cifar10",
+            "val_fraction": 0.1,
+            "backbone": "resnet18",
+            "augmentations": TRANSFORMS,
+            "batch_size": 128,
+            "epochs": 100,
+            "lr_schedule": "cosine",
+            "precision": "bf16",
+        },
+        methods={"ce": {"method": "ce"}, "control": {"method": "siamese", "gamma": 0.0}, **terms},
+        parameters=(
+            Parameter("lr", loguniform(1e-3, 0.3)),
+            Parameter("weight_decay", loguniform(1e-5, 1e-2)),
+            *(Parameter("gamma", weight, when=for_methods(term)) for term, weight in weights.items()),
+        ),
+        seeds_per_configuration=3,
+    )
+
+
+_searches: dict[str, Callable[[], Search]] = {make.__name__: make for make in (search, rivals_search)}
 SEARCHES: Mapping[str, Callable[[], Search]] = types.MappingProxyType(_searches)
 
 

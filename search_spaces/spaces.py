@@ -47,6 +47,30 @@ TABLES: Mapping[str, Row] = types.MappingProxyType(
 """The thesis's tables of accuracies, by number, with the cell that each describes."""
 
 
+RIVALS: Mapping[str, tuple[tuple[float, ...], Row]] = types.MappingProxyType(
+    {
+        # Weights a decade apart, around what makes the term about as large as a cross-entropy at the start;
+        # heads as in the papers, or in their authors' code for CIFAR-10.
+        "barlow_twins": ((1e-4, 1e-3, 1e-2), {"projector": "mlp_bn", "embedding_dim": 2048}),
+        "mixed_barlow_twins": ((1e-4, 1e-3, 1e-2), {"projector": "mlp_bn", "embedding_dim": 1024}),
+        "vicreg": ((1e-3, 1e-2, 1e-1), {"projector": "mlp_bn", "embedding_dim": 2048}),
+        "wmse": ((1e-2, 1e-1, 1.0), {"projector": "mlp_bn", "hidden_dim": 1024, "embedding_dim": 64}),
+        "ntxent": ((1e-2, 1e-1, 1.0), {}),
+        "supcon": ((1e-2, 1e-1, 1.0), {}),
+        "simsiam": ((1e-1, 1.0, 10.0), {"projector": "mlp_bn", "embedding_dim": 2048}),
+        "byol": ((1e-2, 1e-1, 1.0), {"projector": "mlp_bn", "embedding_dim": 256, "predictor_dim": 4096}),
+        "kl": ((1e-1, 1.0, 10.0), {}),
+        "mse": ((1e-1, 1.0, 10.0), {}),
+    }
+)
+"""Of each consistency term, the weights in the space `rivals` and the head that its source gives it."""
+WITHOUT_ALL_LABELS: tuple[Row, ...] = (
+    {"method": "unsupervised", "gamma": 1e-2, "term": "barlow_twins", **RIVALS["barlow_twins"][1]},
+    {"method": "fixmatch", "gamma": 1.0},
+)
+"""References: features without labels and a linear probe on them; and what confident predictions can do."""
+
+
 def quickstart() -> list[TrialConfig]:
     """One cell on scikit-learn's digits: 4 arms x 3 seeds of a small network, minutes on two cores."""
     return trials(
@@ -120,6 +144,25 @@ def unlabelled() -> list[TrialConfig]:
     return trials((_as_published(row) for row in rows), augmentations=TRANSFORMS, val_fraction=0.1)
 
 
+def rivals() -> list[TrialConfig]:
+    """Does any consistency term help? 2 datasets x ten terms at three weights, and references, x 5 seeds."""
+    rows = product(
+        seed=SEEDS,
+        dataset=("cifar10", "stl10"),
+        backbone=("resnet18",),
+        arm=[*arms(GAMMAS), *(row for term in RIVALS for row in rival_arms(term)), *WITHOUT_ALL_LABELS],
+    )
+    # FixMatch is for images without labels, which CIFAR-10 has not.
+    rows = [row for row in rows if (row["dataset"], row["method"]) != ("cifar10", "fixmatch")]
+    return trials((_as_published(row) for row in rows), augmentations=TRANSFORMS, val_fraction=0.1)
+
+
+def rival_arms(term: str) -> list[Row]:
+    """A term with the head of its source, at each of its weights."""
+    gammas, head = RIVALS[term]
+    return [{"method": "siamese", "gamma": gamma, "term": term, **head} for gamma in gammas]
+
+
 def thesis_batch_size(backbone: str) -> int:
     """Images per step in the thesis: 512 for VGG-16, 128 for ResNet-18; 128 also for other backbones."""
     return 512 if backbone.startswith("vgg") else 128
@@ -155,7 +198,7 @@ def _thesis_of_seed_0() -> frozenset[TrialConfig]:
 
 
 _spaces: dict[str, Space] = {
-    space.__name__: space for space in (quickstart, thesis, controls, readings, ablations, unlabelled)
+    space.__name__: space for space in (quickstart, thesis, controls, readings, ablations, unlabelled, rivals)
 }
 SPACES: Mapping[str, Space] = types.MappingProxyType(_spaces)
 
