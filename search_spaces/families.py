@@ -1,5 +1,6 @@
 """Which arm is compared with which: the families of comparisons, for plans and analysis."""
 
+import contextlib
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
@@ -60,8 +61,12 @@ def _partners(
     labels: Mapping[TrialConfig, str], trials: Mapping[str, TrialConfig], **changes: object
 ) -> dict[str, str]:
     """For each trial the label of the arm that it would be with these changes, where there is one."""
-    changed = {label: trial.replace(**changes) for label, trial in trials.items()}
-    return {label: labels[trial] for label, trial in changed.items() if trial in labels}
+    partners = {}
+    for label, trial in trials.items():
+        with contextlib.suppress(ValueError):  # there is no such trial: W-MSE with wider embeddings
+            changed = trial.replace(**changes)
+            partners |= {label: labels[changed]} if changed in labels else {}
+    return partners
 
 
 def controls_elsewhere(cells: Mapping[Cell, Mapping[str, TrialConfig]]) -> dict[Cell, dict[str, Cell]]:
