@@ -61,7 +61,7 @@ def _partners(
     labels: Mapping[TrialConfig, str], trials: Mapping[str, TrialConfig], **changes: object
 ) -> dict[str, str]:
     """For each trial the label of the arm that it would be with these changes, where there is one."""
-    partners = {}
+    partners: dict[str, str] = {}
     for label, trial in trials.items():
         with contextlib.suppress(ValueError):  # there is no such trial: W-MSE with wider embeddings
             changed = trial.replace(**changes)
