@@ -31,7 +31,7 @@ from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
 from study.recording.locks import LockHeld, driver_locks
-from trainables import data
+from trainables import data, tried
 from trainables.machine import device_name
 from trainables.metrics import METRICS
 from trainables.redact import first_line, masked, plain
@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        search_from(args) or selection_from(args)  # loads files of your own, or says what is wrong
+        tried.check()
         names = parse_metrics(args.metric)
         ledger = ledger_from(args)
-        if args.space is None:
-            selection_from(args)  # says that it is required
         tracking_uri.check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if args.plan:

@@ -49,6 +49,7 @@ from study.recording.locks import LockHeld, driver_locks
 from study.session import study_plan
 from study.session.study_run import StudyRun
 from trainables.datasets.sources import DataError
+from trainables.extensions.files import loaded
 from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
@@ -293,6 +294,7 @@ def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[st
         # Figures are in the report, and single tables in the file with all of them.
         logged = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
         files = {path.name: path.read_bytes() for path in logged} | {"plan.txt": "\n".join(lines).encode()}
+        files |= {file.name: file.source.encode() for file in loaded()}
         try:
             invocation.ledger.log_study(invocation.selection.space, files)
         except LedgerError as error:

@@ -5,6 +5,7 @@ of epochs trained by an earlier attempt) and `notes` (lines for people) if there
 finally one of `ENDINGS`, each but the first three with a `traceback`.
 """
 
+import dataclasses
 import errno
 import gc
 import math
@@ -152,6 +153,8 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         save_at=job["save_at"],
         keep_weights="weights" in job["keep"],
     )
+    files = {file["name"]: file["source"].encode() for file in job["files"]}
+    result = dataclasses.replace(result, artifacts={**result.artifacts, **files})
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))
     objectives = {name: result.metrics[name] for name in OBJECTIVES if name in result.metrics}
     verdict = {"tested": result.metrics[TESTED]} if job["verdict"] else {}

@@ -18,7 +18,11 @@ from trainables.setting import ALWAYS
 
 OPEN_CELLS = 2
 """Most cells whose details are unfolded at first."""
-DIAGNOSTICS = [name for name, metric in METRICS.items() if metric.table == "diagnostics"]
+
+
+def _diagnostics() -> list[str]:
+    """The metrics that describe a network, those of files of your own at the end."""
+    return [name for name, metric in METRICS.items() if metric.table == "diagnostics"]
 
 
 def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigure]]) -> list[Section]:
@@ -111,12 +115,12 @@ def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) ->
     Entries as in `cell_table`; a dash where an arm does not have the metric. A metric that every trial has
     keeps its row even where these trials are older than it.
     """
-    part = summary[(summary["cell"] == cell) & (summary["n"] > 0) & summary["metric"].isin(DIAGNOSTICS)]
+    part = summary[(summary["cell"] == cell) & (summary["n"] > 0) & summary["metric"].isin(_diagnostics())]
     if part.empty:
         return None
     arms = list(dict.fromkeys(summary.loc[summary["cell"] == cell, "arm_label"]))
     rows = []
-    for name in DIAGNOSTICS:
+    for name in _diagnostics():
         by_arm = {row["arm_label"]: row for _, row in part[part["metric"] == name].iterrows()}
         if by_arm or METRICS[name].where is ALWAYS:
             percent = METRICS[name].unit == "%"

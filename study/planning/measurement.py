@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from search_spaces import Selection
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.datasets.sources import DataError
-from trainables.metrics import METRICS, WEIGHTS
+from trainables.metrics import METRICS, OWN, WEIGHTS
 from trainables.trial import TrialConfig, nearest
 
 NOT_FINISHED = "not finished; study/run.py trains what is missing"
@@ -52,14 +52,15 @@ class Measurement:
 def parse_metrics(text: str) -> tuple[str, ...]:
     """The metrics in `NAME[,NAME]`; `linear_probe` stands for `linear_probe_acc`, like other accuracies.
 
-    ValueError for one that does not exist or that only training gives.
+    A metric of a loaded file is called as there. ValueError for one that does not exist or that only training
+    gives.
     """
     allowed = [name for name, metric in METRICS.items() if metric.measured_from]
-    names = [f"{name}_acc" if f"{name}_acc" in allowed else name for name in text.split(",")]
+    names = [f"{name}_acc" if f"{name}_acc" in allowed else OWN.get(name, name) for name in text.split(",")]
     for name in names:
         if name not in allowed:
-            hint = nearest(name, allowed)
-            raise ValueError(f"--metric: got {name!r}{hint}; allowed: {', '.join(allowed)}")
+            known = [*(name for name in allowed if name not in OWN.values()), *OWN]
+            raise ValueError(f"--metric: got {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 
 
