@@ -21,6 +21,7 @@ from search_spaces.search_design import (  # likewise
     Search,
     for_methods,
     with_a_term,
+    with_projector,
     with_two_views,
 )
 from search_spaces.spaces import RIVALS
