@@ -21,7 +21,6 @@ from search_spaces.search_design import (  # likewise
     Search,
     for_methods,
     with_a_term,
-    with_projector,
     with_two_views,
 )
 from search_spaces.spaces import RIVALS
