@@ -24,7 +24,7 @@ TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--
 ARMS = ["--only", "arm=ce,siamese-0.01"]
 EPOCHS = os.environ.get("EPOCHS", "20")
 STUDY = [*TINY, "--set", f"epochs={EPOCHS}", *ARMS, "--set", "term=byol", "--seeds", "2", "--no-report"]
-"""Four trials; `slowed_down`, of some six seconds each. BYOL has most state: a predictor, a target network."""
+"""Four trials; `slowed_down`, of some six seconds each. BYOL has most state: predictor and target network."""
 HALF_STUDY = [*STUDY, "--seeds", "1", "--max-concurrent", "1"]
 """Two of them, one after the other: a process that trains takes four seconds to begin."""
 AFTER_IMPORT = """
