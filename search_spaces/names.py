@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from trainables.catalogue import FIRST_TERM
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, TrialConfig, format_value
 
 _NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
@@ -58,8 +59,13 @@ def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -
 def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
     """The arm's name, with the fields that distinguish arms of one name within a cell.
 
-    Of several such fields, those that have their default are left out, and the first where all have.
+    Of several such fields, those that have their default are left out, and the first where all have. Beside
+    other terms the thesis's is named, too.
     """
+    terms: dict[tuple[object, ...], set[str]] = {}
+    for trial in trials:
+        if trial.uses("term"):
+            terms.setdefault(trial.cell, set()).add(trial.term)
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
         values = tuple(getattr(trial, name) for name in ARM_FIELDS)
@@ -69,6 +75,9 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
         variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
         differing = [name for name, values in zip(ARM_FIELDS, variants, strict=True) if len(set(values)) > 1]
         told = [name for name in differing if getattr(trial, name) != DEFAULTS.get(name)] or differing[:1]
+        alone = terms.get(trial.cell, {FIRST_TERM}) == {FIRST_TERM}
+        if trial.method == "siamese" and trial.uses("term") and trial.term == FIRST_TERM and not alone:
+            told = ["term", *told]
         extra = "".join(f" {name}={format_value(getattr(trial, name))}" for name in told)
         labels[trial] = trial.arm + extra
     return labels

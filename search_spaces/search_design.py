@@ -18,8 +18,9 @@ from typing import Any
 from search_spaces.design import Row
 from search_spaces.ranges import Range
 from trainables.arms import CE
-from trainables.catalogue import METHODS
+from trainables.catalogue import FIRST_TERM, METHODS, TERMS
 from trainables.metrics import OBJECTIVES
+from trainables.relevance import SIAMESE
 from trainables.trial import FIELDS, TrialConfig, coerce, format_value, nearest
 
 SEED = 0
@@ -240,5 +241,10 @@ def with_two_views(values: Mapping[str, Any]) -> bool:
 
 
 def with_a_term(values: Mapping[str, Any]) -> bool:
-    """For `Parameter.when`: fields that matter with a consistency term only, not in its control γ = 0."""
-    return with_two_views(values) and values.get("gamma") != 0
+    """For `Parameter.when`: fields that matter with a term of `TERMS` only, not in its control γ = 0."""
+    return values["method"] in SIAMESE and values.get("gamma") != 0
+
+
+def with_projector(values: Mapping[str, Any]) -> bool:
+    """For `Parameter.when`: fields of the projector, which some terms do without."""
+    return with_a_term(values) and "z" in TERMS[values.get("term", FIRST_TERM)].needs

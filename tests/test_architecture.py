@@ -14,7 +14,8 @@ ROOMS = ("analysis", "search_spaces", "study", "trainables")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 DESCRIPTION = {
-    f"trainables.{name}" for name in ("trial", "catalogue", "setting", "arms", "metrics", "extensions")
+    f"trainables.{name}"
+    for name in ("trial", "catalogue", "setting", "relevance", "arms", "metrics", "extensions")
 }
 """What a trial is, without PyTorch."""
 MAY_IMPORT = {

@@ -61,6 +61,13 @@ def test_another_term_is_called_by_its_own_name() -> None:
     assert arm.fields == {"method": "siamese", "gamma": 0.1, "term": "vicreg"}
 
 
+def test_beside_other_terms_the_first_is_named_too() -> None:
+    arm = Arm.parse("siamese-0.001 term=barlow_twins views=asymmetric")
+    assert arm.title == "Barlow Twins, γ = 10⁻³ (views=asymmetric)"
+    assert arm.setting == "Barlow Twins views=asymmetric"
+    assert str(arm) == "siamese-0.001 term=barlow_twins views=asymmetric"
+
+
 def test_methods_of_their_own_say_so() -> None:
     alone, fixmatch = Arm(0.1, "vicreg", method="unsupervised"), Arm(1.0, method="fixmatch")
     assert [str(alone), str(fixmatch)] == ["unsupervised-vicreg-0.1", "fixmatch-1"]

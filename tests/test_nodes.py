@@ -111,6 +111,67 @@ def test_another_token_is_refused(lab: Lab) -> None:
     assert "Traceback" not in done.stderr
 
 
+OWN = """
+from search_spaces import arms, product, trials
+from trainables.extensions import augmentation, metric, term
+
+SCALE = 1.0
+
+
+@term
+def cosine(z1, z2):
+    return SCALE * (1 - (z1 * z2).sum(1) / (z1.norm(dim=1) * z2.norm(dim=1) + 1e-6)).mean()
+
+
+@augmentation
+def fade(images, u):
+    return images * (0.5 + 0.5 * u[:, :, None, None])
+
+
+@metric
+def confidence(logits):
+    return logits.softmax(1).amax(1).mean()
+
+
+def mine():
+    rows = product(seed=range(2), arm=arms([0.1], term="cosine"))
+    return trials(
+        rows, dataset="digits", backbone="convnet", augmentations=("rrc", "fade"), epochs=8, train_size=50,
+        batch_size=25, feature_dim=32, hidden_dim=32,
+    )
+"""
+
+
+def test_a_file_of_your_own_trains_on_hosts_that_do_not_have_it(lab: Lab) -> None:
+    """What it defines goes with the trials; an edited term alone makes other trials."""
+    file = lab.own / "elsewhere" / "my_study.py"
+    file.parent.mkdir()
+    file.write_text(OWN)
+    arguments = ("--space", "elsewhere/my_study.py:mine", "--storage", lab.shared, "--experiment", "own")
+    done = lab.run(*arguments, "--no-report")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = records(ledger(lab.own, "own"))
+    assert found.keys() == {"ce/s0", "ce/s1", "cosine-0.1/s0", "cosine-0.1/s1"}
+    assert {record.tags["host"] for record in found.values()} == {host.name for host in lab.hosts[1:3]}
+    for name, record in found.items():
+        (measured,) = (name for name in record.metrics if name.startswith("confidence-"))
+        assert 0.1 < record.metrics[measured] < 1
+        assert record.params["code"].startswith("fade@")
+        assert record.params["term_code"].startswith("cosine@" if "cosine" in name else "none")
+        assert "my_study.py" in record.kept
+
+    file.write_text(
+        OWN.replace("def mine():", "# A remark.\n\n\ndef mine():").replace("seed=range(2)", "seed=(1, 0)")
+    )
+    assert "4 done" in lab.run(*arguments, "--plan").stdout
+    file.write_text(OWN.replace("SCALE = 1.0", "SCALE = 2.0"))
+    assert "2 done, 0 half-done, 0 failed, 2 new" in lab.run(*arguments, "--plan").stdout
+    file.write_text(OWN.replace("z1 * z2", "z1 * z2)"))
+    wrong = lab.run(*arguments, "--plan")
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[-1] == "study/run.py: error: my_study.py:10: unmatched ')'"
+
+
 def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
     """Trials of the lost one go on elsewhere; in the end nobody can tell from the ledger."""
     process = lab.start(*STUDY, "--storage", lab.shared)

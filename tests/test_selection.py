@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 
 from search_spaces import SPACES, add_selection_arguments, select, selection, selection_from, tags
+from search_spaces.families import families
+from search_spaces.names import arm_labels
+from search_spaces.spaces import RIVALS
+from trainables.arms import CE, CONTROL, Arm
+from trainables.catalogue import TERMS
 from trainables.trial import FIELDS, TrialConfig, format_value
 
 Pairs = list[tuple[str, int]]
@@ -236,6 +241,7 @@ KEYS = {
     "readings": (140, "141063954107e1c4"),
     "ablations": (1600, "c7f201caf1d97d43"),
     "unlabelled": (90, "c779adfde1034889"),
+    "rivals": (365, "6603bf090edbbeec"),
 }
 
 
@@ -243,6 +249,22 @@ KEYS = {
 def test_keys_of_all_spaces_never_change(space: str) -> None:
     keys = sorted(trial.key for trial in SPACES[space]())
     assert (len(keys), hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]) == KEYS[space]
+
+
+def test_rivals_are_arms_of_one_cell_with_one_control() -> None:
+    for dataset, count in (("cifar10", 36), ("stl10", 37)):
+        cell = [trial for trial in select("rivals").trials if (trial.dataset, trial.seed) == (dataset, 0)]
+        assert len({trial.cell for trial in cell}) == 1
+        assert len({trial.key for trial in cell}) == len(cell) == count
+        assert sum(trial.arm == "siamese-0" for trial in cell) == 1
+        assert {trial.term for trial in cell if trial.uses("term")} == {*RIVALS} == {*TERMS}
+        labels = arm_labels(cell)
+        assert len(set(labels.values())) == count
+        assert all(Arm.parse(label).title for label in labels.values())
+        compared = families({label: trial for trial, label in labels.items()})
+        with_control = {label for trial, label in labels.items() if trial.method == "siamese" and trial.gamma}
+        assert compared[CONTROL] == dict.fromkeys(with_control, "siamese-0")
+        assert compared[CE] == {label: "ce" for label in labels.values() if label != "ce"}
 
 
 @pytest.mark.parametrize("space", SPACES)

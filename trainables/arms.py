@@ -14,6 +14,8 @@ from trainables.setting import nearest
 
 CE = "ce"
 """Cross-entropy on one view: the baseline of the thesis's claim."""
+NAMED = f"term={FIRST_TERM}"
+"""The option of arms of the first term that stand beside those of other terms: their title names it, too."""
 CONTROL = "siamese-0"
 """Two views without a consistency term: the baseline of the effect of the term itself."""
 
@@ -85,7 +87,7 @@ class Arm:
             text = "CE"
         else:
             text = ", ".join(filter(None, [self._kind, f"γ = {weight_text(self.gamma)}"]))
-        return f"{text} ({', '.join(self.options)})" if self.options else text
+        return f"{text} ({', '.join(self._told)})" if self._told else text
 
     @property
     def fields(self) -> dict[str, str | float]:
@@ -102,7 +104,7 @@ class Arm:
     @property
     def setting(self) -> str:
         """What arms that differ in γ alone have in common; empty for the first term without options."""
-        return " ".join(filter(None, [self._kind, *self.options]))
+        return " ".join(filter(None, [self._kind, *self._told]))
 
     @property
     def rank(self) -> int:
@@ -116,7 +118,12 @@ class Arm:
             return "FixMatch"
         if self.method == "unsupervised":
             return f"{TERMS[self.term].title} without labels"
-        return "" if self.term == FIRST_TERM else TERMS[self.term].title
+        return "" if self.term == FIRST_TERM and NAMED not in self.options else TERMS[self.term].title
+
+    @property
+    def _told(self) -> tuple[str, ...]:
+        """The options without the one that has the term named."""
+        return tuple(option for option in self.options if option != NAMED)
 
 
 def weight_text(gamma: float) -> str:

@@ -14,6 +14,7 @@ from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.paired import LEVEL, Vector
 from analysis.trials import finished
 from trainables.arms import CE, Arm, weight_text
+from trainables.catalogue import FIRST_TERM, TERMS
 from trainables.metrics import METRICS
 
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
@@ -109,14 +110,21 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
 
 
 def _lines(arms: Sequence[str]) -> dict[str, list[str]]:
-    """Arms by setting, in the order of γ; all settings share a control that has none."""
+    """Arms by setting, in the order of γ; all settings with two cross-entropies share a control without."""
     settings: dict[str, list[str]] = {}
     for label in sorted(arms, key=lambda label: Arm.parse(label).gamma or 0.0):
         settings.setdefault(Arm.parse(label).setting, []).append(label)
-    alone = settings.get("", [])
-    if len(settings) > 1 and alone and not any(Arm.parse(label).gamma for label in alone):
-        return {name: [*alone, *members] for name, members in settings.items() if name}
-    return settings
+    control = [label for label in settings.get("", []) if not Arm.parse(label).gamma]
+    if len(settings) < 2 or not control:
+        return settings
+    lines = {}
+    for name, members in settings.items():
+        first = Arm.parse(members[0])
+        if name:
+            lines[name] = [*control, *members] if first.has_control and first.gamma else members
+        elif len(members) > len(control):
+            lines[TERMS[FIRST_TERM].title] = members
+    return lines
 
 
 def trade_offs(trials: pd.DataFrame) -> Figure | None:

@@ -19,9 +19,9 @@ from study.ledger.search_members import Member
 from study.ledger.search_state import SearchState
 from trainables.arms import CE
 from trainables.catalogue import TERMS
-from trainables.trial import TrialConfig, two_views
+from trainables.trial import TrialConfig
 
-METHOD_TITLES = {"ce": "CE", "siamese": "Siamese", "control": "Control"}
+METHOD_TITLES = {"ce": "CE", "siamese": "Siamese", "control": "Control", "fixmatch": "FixMatch"}
 """Titles of methods; one that is called as a consistency term has the term's, any other its name."""
 SHARED_FIELDS = (
     *("dataset", "train_size", "unlabeled_size", "val_fraction", "data_seed", "fold"),
@@ -93,21 +93,17 @@ class SearchStudy:
     @cached_property
     def control(self) -> str | None:
         """The finalist of two views without a term (γ = 0) that is best likewise; None without such ones."""
-        controls = (
-            label for label, config in self._configs.items() if two_views(config) and not config.gamma
-        )
-        return self._best(list(controls))
+        return self._best([label for label, config in self._supervised.items() if not config.gamma])
 
     @cached_property
     def compared(self) -> pd.DataFrame:
         """Finalists compared with the baseline and with the control (`analysis.stats.comparisons`); or empty.
 
-        All methods but cross-entropy are compared with the baseline, all with a term with the control.
+        All methods but cross-entropy are compared with the baseline; those of `siamese` with a term also with
+        the control.
         """
         others = [label for label, config in self._configs.items() if config.method != CE]
-        with_term = [
-            label for label in others if two_views(self._configs[label]) and self._configs[label].gamma
-        ]
+        with_term = [label for label, config in self._supervised.items() if config.gamma]
         wanted = {self.baseline: others, self.control: with_term}
         families = {name: dict.fromkeys(arms, name) for name, arms in wanted.items() if name and arms}
         groups = []
@@ -121,6 +117,11 @@ class SearchStudy:
     def _configs(self) -> dict[str, TrialConfig]:
         """The configuration of each finalist, by label."""
         return {label: member.config for label, member in self.finalists.items()}
+
+    @property
+    def _supervised(self) -> dict[str, TrialConfig]:
+        """Those with cross-entropies of two views: without their term they would be the control."""
+        return {label: config for label, config in self._configs.items() if config.method == "siamese"}
 
     def _best(self, labels: list[str]) -> str | None:
         """The finalist among these with the highest mean validation accuracy over the fresh seeds."""
