@@ -5,6 +5,7 @@ It reads a JSON object from standard input (`asked`, the arguments of `why_unsup
 `OwnFile.shipped`) and prints the answers as JSON.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -99,8 +100,10 @@ def _why_not_features(name: str, feature_dim: int, size: int) -> str | None:
 def main() -> int:
     """Answer the request on standard input."""
     request = json.load(sys.stdin)
-    load_shipped(request["files"])
-    print(json.dumps([why_unsupported(*arguments) for arguments in request["asked"]]))
+    with contextlib.redirect_stdout(sys.stderr):  # what a file of your own prints is no part of the answer
+        load_shipped(request["files"])
+        reasons = [why_unsupported(*arguments) for arguments in request["asked"]]
+    print(json.dumps(reasons))
     return 0
 
 

@@ -5,6 +5,7 @@ from standard input (`files`, see `OwnFile.shipped`) and prints what is wrong as
 it as a process where a file does not import PyTorch anyway.
 """
 
+import contextlib
 import json
 import random
 import subprocess
@@ -158,8 +159,10 @@ def _try_metric(name: str) -> str | None:
 
 def main() -> int:
     """Answer the request on standard input."""
-    load_shipped(json.load(sys.stdin)["files"])
-    print(json.dumps(what_is_wrong()))
+    with contextlib.redirect_stdout(sys.stderr):  # what a file prints is no part of the answer
+        load_shipped(json.load(sys.stdin)["files"])
+        wrong = what_is_wrong()
+    print(json.dumps(wrong))
     return 0
 
 
