@@ -106,7 +106,7 @@ def _called(file: OwnFile, name: str, function: Callable[[], Any]) -> Any:
         raise file.error(line, f"{name}() returned {got}; allowed: {allowed}")
     for one in made:
         if not isinstance(one, TrialConfig):
-            got = f"a {type(made).__name__} with a {type(one).__name__}"
+            got = f"a {type(made).__name__} with {type(one).__name__}"
             raise file.error(line, f"{name}() returned {got}; allowed: {allowed}")
     if not made:
         raise file.error(line, f"{name}() returned no trials; allowed: one at least")

@@ -1,7 +1,9 @@
 """Whether a file of your own stands alone: files beside it would not be on other machines."""
 
 import ast
+import contextlib
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +40,12 @@ def _imported(tree: ast.Module) -> Iterable[tuple[int, str]]:
 def _is_beside(name: str, folder: Path) -> bool:
     if name in PROJECT or name in sys.stdlib_module_names:
         return False
-    beside = (folder / f"{name}.py").is_file() or any((folder / name).glob("*.py"))
-    # A package in development may lie here and be installed all the same.
-    return beside and name not in importlib.metadata.packages_distributions()
+    module, package = folder / f"{name}.py", folder / name
+    if not (module.is_file() or any(package.glob("*.py"))):
+        return False
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution(name)
+        return False  # a package in development may lie here and be installed all the same
+    spec = importlib.util.find_spec(name)
+    found = spec.origin if spec else None
+    return found is None or Path(found).resolve() in (module.resolve(), (package / "__init__.py").resolve())
