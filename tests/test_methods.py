@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from trainables import train as train_module
+from trainables.augment import policies
 from trainables.catalogue import NEEDS, TERMS
+from trainables.evaluator import Evaluator
 from trainables.methods import barlow_twins, byol, term_of
 from trainables.methods.barlow_twins import barlow_twins_loss
+from trainables.methods.mixed_barlow_twins import mixed_barlow_twins_loss
 from trainables.methods.term import Branches, Term
-from trainables.models import build
+from trainables.models import Mixing, build
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.train import train
@@ -125,3 +129,68 @@ def test_trials_resume_after_every_epoch_bit_for_bit(
 def test_a_value_of_another_name_is_no_term() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         byol.TERM.column = "other"  # type: ignore[misc]
+
+
+def test_without_labels_the_classifier_is_the_linear_probe(
+    tiny: Tiny, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: TrialConfig = tiny(method="unsupervised", term="vicreg", epochs=2)
+    initial = build(config, 10)
+    trained: list[dict[str, torch.Tensor]] = []
+    fit = train_module.fit_classifier
+
+    def fitted(evaluator: Evaluator, *images: Any) -> None:
+        trained.append({name: value.clone() for name, value in evaluator.net.state_dict().items()})
+        fit(evaluator, *images)
+
+    monkeypatch.setattr(train_module, "fit_classifier", fitted)
+    result = train(config, data_dir)
+    changed = {
+        name for name, value in initial.state_dict().items() if not torch.equal(value, trained[0][name])
+    }
+    assert {name.partition(".")[0] for name in changed} == {"backbone", "projector"}
+    # Its scores are computed in fp32 here, and by the probe itself in the same order: ties apart, the same.
+    assert result.metrics["test_acc"] == pytest.approx(result.metrics["linear_probe_acc"], abs=0.005)
+    assert result.metrics["test_acc"] > 0.2
+    for row in result.history:
+        assert not {"train/ce", "train/acc", "val/acc"} & row.keys()
+        assert row["train/loss"] == pytest.approx(config.gamma * row["train/vicreg"])
+
+
+def test_fixmatch_has_a_weak_and_a_strong_view(tiny: Tiny) -> None:
+    fields = {"method": "fixmatch", "gamma": 1.0, "augmentations": ("rrc", "hflip", "grayscale", "solarize")}
+    weak, strong = policies(tiny(**fields))
+    assert weak.transforms == ("rrc", "hflip")
+    assert strong.transforms == fields["augmentations"]
+    assert (strong.p["grayscale"], strong.p["solarize"], strong.p["hflip"]) == (1.0, 1.0, 0.5)
+
+
+def test_fixmatch_learns_labels_from_its_weak_view_alone(tiny: Tiny) -> None:
+    config: TrialConfig = tiny(method="fixmatch", gamma=0.5, fixmatch_threshold=0.0)
+    net = build(config, 10).train()
+    views = list(torch.rand(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    targets = torch.tensor([0, 1, 2, -1, -1, -1])
+    loss, (y1, y2) = train_module._forward(
+        config, term_of(config), net, views=views, targets=targets, mixing=None
+    )
+    expected = torch.nn.functional.cross_entropy(y1[:3], targets[:3])
+    pseudo = torch.nn.functional.cross_entropy(y2, y1.argmax(1))
+    torch.testing.assert_close(loss.ce, expected)
+    torch.testing.assert_close(loss.total, expected + 0.5 * pseudo)
+
+
+def test_mixed_images_are_a_third_view_with_its_own_batch_statistics(tiny: Tiny) -> None:
+    """In double precision: the network sees them as if in a batch by themselves."""
+    config: TrialConfig = tiny(term="mixed_barlow_twins", projector="mlp_bn")
+    net = build(config, 10).double().train()
+    x1, x2 = torch.rand(2, 8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mixing = Mixing.sample(8, torch.Generator().manual_seed(1), x1.device)
+    loss, _ = train_module._forward(
+        config, term_of(config), net, views=[x1, x2], targets=torch.arange(8), mixing=mixing
+    )
+    mixed = mixing.alpha * x1 + (1 - mixing.alpha) * x2[mixing.order]
+    z1, z2, zm = (net.embedding(net.features(x)) for x in (x1, x2, mixed))
+    expected = mixed_barlow_twins_loss(
+        z1, z2, zm, mixing.alpha, mixing.order, lambd=config.lambd, weight=config.mix_weight
+    )
+    torch.testing.assert_close(loss.term, expected)
