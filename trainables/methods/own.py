@@ -1,11 +1,12 @@
 """A term that a file of your own defines, called with what its parameters ask for."""
 
+import torch
 from torch import Tensor
 
 from trainables.extensions import TERM_INPUTS, functions
 from trainables.extensions.signatures import inputs_of
 from trainables.methods.byol import ema_momentum
-from trainables.methods.term import Branches, Term
+from trainables.methods.term import Branches, Term, at_least_fp32
 from trainables.trial import TrialConfig
 
 
@@ -15,7 +16,9 @@ def own_term(name: str) -> Term:
     inputs = inputs_of(function, TERM_INPUTS)
 
     def loss(branches: Branches, _: TrialConfig) -> Tensor:
-        value = function(**{given: _input(branches, given) for given in inputs})
+        # In at least fp32, whatever the precision of the rest, as all terms.
+        with torch.autocast(branches.targets.device.type, enabled=False):
+            value = function(**{given: at_least_fp32(_input(branches, given)) for given in inputs})
         if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"term {name!r} returned {got}; allowed: one number, a tensor of shape ()")
