@@ -16,22 +16,33 @@ import torch
 from torch import Tensor, nn
 
 from trainables import measures
-from trainables.datasets.splits import Indices
+from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import Evaluator
 from trainables.kept import npz, of_features, of_predictions, relative_logits
+from trainables.linear_probe import fit_linear_probe
 from trainables.metrics import METRICS, OWN, PREDICTIONS
 from trainables.own_metric import measure_own
 from trainables.passes import Passes
+
+FITTED_IMAGES = 50_000
+"""Training images that the classifier of a network trained without labels is fitted to, at most."""
 
 
 def fit_classifier(evaluator: Evaluator, train: Indices, validation: Indices) -> None:
     """Make the network's classifier the linear probe on its frozen features.
 
     For a network that was trained without labels: whatever is then measured of its classes is the probe's.
-    `train` (n,) are the labelled training images, `validation` (v,) those held out, if any.
+    It is fitted to all of the labelled training images `train` (n,), or to 50,000 of them, with a strength
+    that is chosen on `validation` (v,), those held out, if any.
     """
-    passes = Passes(evaluator=evaluator, train=train, validation=validation)
-    probe = passes.fitted_probe()
+    labels = evaluator.dataset.train.labels
+    images = train[stratified_choice(labels[train], FITTED_IMAGES)]
+    outputs = evaluator.outputs("train", images, None)
+    held_out = None
+    if len(validation):
+        chosen = evaluator.outputs("train", validation, None)
+        held_out = chosen.h, chosen.labels
+    probe = fit_linear_probe(outputs.h.to(evaluator.device), outputs.labels, held_out)
     classifier = evaluator.net.classifier
     assert isinstance(classifier, nn.Linear)  # noqa: S101  # for the type checker: `build` made it
     with torch.no_grad():

@@ -17,9 +17,9 @@ def own_term(name: str) -> Term:
 
 
 def own_loss(name: str, branches: Branches) -> Tensor:
-    """The scalar that it returns, computed in fp32 whatever the autocast; ValueError where it is none."""
+    """The scalar that it returns, in at least fp32 whatever the precision of the rest; ValueError where it is none."""
     function = functions["term", name]
-    with torch.autocast(branches.h[0].device.type, enabled=False):
+    with torch.autocast(branches.targets.device.type, enabled=False):
         value = function(**{given: _input(branches, given) for given in inputs_of("term", function)})
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
