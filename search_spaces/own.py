@@ -9,8 +9,8 @@ from typing import Any
 
 from search_spaces.design import Trials
 from search_spaces.search_design import Search
-from search_spaces.searches import add_search, remove_search
-from search_spaces.spaces import add_space, remove_space
+from search_spaces.searches import SEARCHES, add_search, remove_search
+from search_spaces.spaces import SPACES, add_space, remove_space
 from trainables.extensions.files import ExtensionError, OwnFile, load_file, loaded, space_functions
 from trainables.setting import nearest
 from trainables.trial import TrialConfig
@@ -31,12 +31,18 @@ def resolved(text: str) -> str:
     parts = text.split(",")
     paths: dict[str, Path] = {}
     for match in filter(None, map(IN_A_FILE.fullmatch, parts)):
-        path = Path(match["path"])
+        path = Path(match["path"]).expanduser()
         if paths.setdefault(path.name, path).resolve() != path.resolve():
             raise ExtensionError(
                 f"--space: got {str(paths[path.name])!r} and {str(path)!r}; allowed: files of different names"
             )
-    return ",".join(_in_a_file(part) if IN_A_FILE.fullmatch(part) else part for part in parts)
+    names = [_in_a_file(part) if IN_A_FILE.fullmatch(part) else part for part in parts]
+    for name in names:
+        stem, dot, function = name.partition(".")
+        if dot and name not in (*SPACES, *SEARCHES) and Path(f"{stem}.py").is_file():  # as a report calls it
+            meant = f"{stem}.py:{function}"
+            raise ExtensionError(f"--space: got {name!r} (did you mean {meant!r}?); allowed: the file's name")
+    return ",".join(names)
 
 
 def described() -> list[str]:
@@ -51,7 +57,7 @@ def described() -> list[str]:
 def _in_a_file(text: str) -> str:
     match = IN_A_FILE.fullmatch(text)
     assert match  # noqa: S101  # for the type checker: the caller has matched it
-    path = Path(match["path"])
+    path = Path(match["path"]).expanduser()
     if not STEM.fullmatch(path.stem):
         raise ExtensionError(
             f"--space: got {path.name!r}; allowed: letters, digits, _ and - before .py, a letter or _ first"

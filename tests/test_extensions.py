@@ -604,6 +604,16 @@ def test_files_are_named_from_here_or_anywhere(tmp_path: Path, monkeypatch: pyte
         assert resolved(text) == "my-study.one_by_one"
     assert resolved("my-study.one_by_one,quickstart") == "my-study.one_by_one,quickstart"
     assert len(loaded()) == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolved("quickstart,~/sub/my-study.py") == "quickstart,my-study.one_by_one"
+
+
+def test_a_space_is_not_named_as_its_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_study.py").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    message = "--space: got 'my_study.one_by_one' (did you mean 'my_study.py:one_by_one'?); allowed: the file's name"
+    with pytest.raises(ExtensionError, match=f"^{re.escape(message)}$"):
+        resolved("quickstart,my_study.one_by_one")
 
 
 def test_several_files_and_a_space_of_the_project(tmp_path: Path) -> None:

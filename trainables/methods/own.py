@@ -17,7 +17,7 @@ def own_term(name: str) -> Term:
 
 
 def own_loss(name: str, branches: Branches) -> Tensor:
-    """The scalar that it returns, in at least fp32 whatever the precision of the rest; ValueError where it is none."""
+    """The scalar that it returns, in at least fp32 whatever the autocast; ValueError where it is none."""
     function = functions["term", name]
     with torch.autocast(branches.targets.device.type, enabled=False):
         value = function(**{given: _input(branches, given) for given in inputs_of("term", function)})
