@@ -611,7 +611,8 @@ def test_files_are_named_from_here_or_anywhere(tmp_path: Path, monkeypatch: pyte
 def test_a_space_is_not_named_as_its_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_study.py").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-    message = "--space: got 'my_study.one_by_one' (did you mean 'my_study.py:one_by_one'?); allowed: the file's name"
+    hint = "(did you mean 'my_study.py:one_by_one'?)"
+    message = f"--space: got 'my_study.one_by_one' {hint}; allowed: the file's name"
     with pytest.raises(ExtensionError, match=f"^{re.escape(message)}$"):
         resolved("quickstart,my_study.one_by_one")
 
