@@ -99,3 +99,8 @@ SEARCHES: Mapping[str, Callable[[], Search]] = types.MappingProxyType(_searches)
 def add_search(name: str, make: Callable[[], Search]) -> None:
     """Add a search of a file of your own, in place of an older version."""
     _searches[name] = make
+
+
+def remove_search(name: str) -> None:
+    """Forget it again, if it is there."""
+    _searches.pop(name, None)

@@ -207,3 +207,8 @@ SPACES: Mapping[str, Space] = types.MappingProxyType(_spaces)
 def add_space(name: str, space: Space) -> None:
     """Add a space of a file of your own, in place of an older version."""
     _spaces[name] = space
+
+
+def remove_space(name: str) -> None:
+    """Forget it again, if it is there."""
+    _spaces.pop(name, None)
