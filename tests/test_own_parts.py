@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import types
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from trainables import backbones, tried, weights
 from trainables.augment import Draws, augment, policies, policy
 from trainables.catalogue import AUGMENTATIONS, TERMS
+from trainables.evaluate import FAILED_METRICS
 from trainables.extensions import METRIC_INPUTS, TERM_INPUTS, functions
 from trainables.extensions.files import ExtensionError, load_shipped, load_source, loaded
 from trainables.methods import needs_of, term_of
@@ -23,6 +26,7 @@ from trainables.methods.own import own_term
 from trainables.methods.term import Branches
 from trainables.models import build
 from trainables.own_metric import measure_own
+from trainables.train import train
 from trainables.trial import TrialConfig
 
 pytestmark = pytest.mark.usefixtures("own_files")
@@ -330,3 +334,19 @@ def test_a_backbone_may_not_be_called_as_one_of_torchvision() -> None:
     load("@backbone\ndef resnet34(feature_dim):\n    return torch.nn.Flatten()")
     message = "my_study.py:6: backbone 'resnet34' exists already in torchvision; allowed: another name"
     assert backbones.why_unsupported("resnet34", 16, 32) == message
+
+
+def test_a_trial_outlives_a_metric_that_fails(tiny: Tiny, data_dir: Path) -> None:
+    """It ends without that metric, and says why."""
+    functions = (
+        "def broken(logits):",
+        "    return logits.mean() / 0",
+        "def whole(logits):",
+        "    return 1.5",
+    )
+    load_source("own.py", "\n".join([*functions, "METRICS = [broken, whole]", ""]))
+    result = train(tiny(method="ce", epochs=1), data_dir)
+    assert [value for name, value in result.metrics.items() if name.startswith("whole-")] == [1.5]
+    assert not [name for name in result.metrics if name.startswith("broken-")]
+    said = result.artifacts[FAILED_METRICS].decode()
+    assert re.fullmatch(r"broken-[0-9a-f]{8}: ValueError: metric 'broken' returned .*\n", said)

@@ -324,7 +324,7 @@ def test_bad_value_is_refused(field: str, value: Any, message: str) -> None:
     [
         (
             {"method": "fixmatch", "augmentations": ("rrc",)},
-            "augmentations: got 'rrc' with method 'fixmatch'; allowed: subsets with grayscale or solarize, which",
+            "augmentations: got 'rrc' with method 'fixmatch'; allowed: subsets with grayscale or solarize,",
         ),
         ({"term": "wmse"}, "embedding_dim: got 128; allowed for wmse: less than the 128 images that are"),
         (
