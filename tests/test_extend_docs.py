@@ -10,6 +10,7 @@ from search_spaces import SEARCHES, SPACES, search_from, selection_from
 from search_spaces.own import described
 from study.cli.options import parser
 from study.planning.measurement import parse_metrics
+from study.run import main
 from trainables import backbones, tried
 from trainables.extensions import INPUTS
 from trainables.extensions.files import ExtensionError, load_file, loaded
@@ -87,6 +88,15 @@ def test_the_plan_of_the_page(folder: Path) -> None:
     (command, expected) = re.findall(r"```\n\$ python study/run.py (.*?)\n(.*?)```", PAGE, re.DOTALL)[0]
     steps = selection_from(parser().parse_args(command.split())).steps
     assert "\n".join(steps) + "\n" == expected
+
+
+def test_the_plan_of_a_search_names_what_was_found(
+    folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--space", "my_search.py", "--plan", "--data-dir", str(data_dir)]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"my_search.py: term gap ({loaded()[0].items[0].code})"
+    assert second == "search my_search.tuned: 12 configurations of each of ce, gap, by val_acc"
 
 
 def test_all_of_the_page_in_one_trial(folder: Path, tiny: Callable[..., TrialConfig], data_dir: Path) -> None:
