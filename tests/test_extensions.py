@@ -42,7 +42,7 @@ LOW = 0.5
 
 class Distance:
     def of(self, z1, z2):
-        return 1 - F.cosine_similarity(z1, z2)
+        return 1 - F.cosine_similarity(z1, z2).to(torch.float32)
 
 
 def mean_distance(z1, z2):
@@ -162,7 +162,8 @@ def test_what_a_term_does_not_depend_on_changes_nothing(replacements: list[tuple
             ("LOW = 0.5", 'LOW = 0.5\ndel SCALES["other"]\n'),
             ('{"cosine": 1.0}', '{"cosine": 1.0, "other": 2}'),
         ],
-        [("LOW = 0.5", 'LOW = 0.5\nold = SCALES.pop("cosine")\nSCALES |= {"cosine": old}')],
+        [("LOW = 0.5", 'LOW = 0.5\nold = SCALES.setdefault("cosine", 4.0)')],
+        [("@term\ndef cosine", "Distance.eps = 3\n\n\n@term\ndef cosine")],
         [("LOW = 0.5", 'LOW = 0.5\nfor name in ("cosine", "other"):\n    SCALES[name] = 4.0')],
         [("LOW = 0.5", "LOW = 0.5\nif LOW < 1:\n    low = LOW\n    SCALES.update(cosine=low)")],
         [("LOW = 0.5", 'LOW = 0.5\ndef grow():\n    SCALES["cosine"] = 5.0\ngrow()')],
@@ -183,13 +184,25 @@ def test_what_a_term_does_not_depend_on_changes_nothing(replacements: list[tuple
             "import",
             "item",
             "deleted",
-            "popped",
+            "method",
+            "attribute",
         ),
         *("loop", "condition", "function that acts", "global", "setting of a library", "star"),
     ],
 )
 def test_what_a_term_uses_is_part_of_it(replacements: list[tuple[str, str]]) -> None:
     assert code(edited(*replacements)) != code(STUDY)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["LOW = 1.0\n    return LOW *", "return (lambda LOW: LOW)(1) *", "return [LOW for LOW in [1]][0] *"],
+)
+def test_a_local_name_is_not_that_of_the_file(body: str) -> None:
+    local = edited(("    return SCALES", f"    {body} SCALES"))
+    assert code(local) == code(local.replace("LOW = 0.5", "LOW = 0.25"))
+    used = edited(("    return SCALES", "    return (lambda x: x * LOW)(1) * SCALES"))
+    assert code(used) != code(used.replace("LOW = 0.5", "LOW = 0.25"))
 
 
 def test_how_often_and_by_how_many_numbers_is_part_of_an_augmentation() -> None:
@@ -591,6 +604,25 @@ def test_files_beside_it_are_not_on_other_machines(tmp_path: Path) -> None:
             load_file(path)
     path.write_text("import random, torch\nimport search_spaces, trainables.trial\n")
     assert load_file(path).items == ()
+
+
+def test_a_package_in_development_may_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed, it may be on other machines, too; if Python only happens to find it, it is not."""
+    (tmp_path / "own_lab").mkdir()
+    (tmp_path / "own_lab/__init__.py").write_text("NAME = 'lab'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "my_study.py"
+    path.write_text("import own_lab\n")
+    with pytest.raises(
+        ExtensionError, match=r"^my_study.py:1: imports 'own_lab', which lies beside this file"
+    ):
+        load_file(path)
+    (tmp_path / "own_lab-1.0.dist-info").mkdir()
+    (tmp_path / "own_lab-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: own_lab\nVersion: 1\n"
+    )
+    assert load_file(path).module.own_lab.NAME == "lab"
+    monkeypatch.delitem(sys.modules, "own_lab")
 
 
 # ---------------------------------------------------------------- spaces in a file
