@@ -552,6 +552,19 @@ def test_options_that_are_not_allowed(mark: str, message: str) -> None:
         load(source)
 
 
+def test_a_function_may_have_other_decorators() -> None:
+    source = edited(
+        ("@term\ndef cosine", "@term\n@torch.no_grad()\ndef cosine"),
+        ("@term\ndef distance", "@functools.cache\n@term\ndef distance"),
+        ("import torch\n", "import functools\n\nimport torch\n"),
+    )
+    assert [item.name for item in load(source).items] == [item.name for item in load().items]
+    assert code(source) != code(STUDY)
+    assert code(source, "distance") != code(STUDY, "distance")
+    lines = source.splitlines()
+    assert all(lines[item.line - 1].startswith(f"def {item.name}(") for item in load(source).items)
+
+
 def test_what_cannot_be_marked_or_listed() -> None:
     head = "from trainables.extensions import backbone, term\n"
     nowhere = "is not a function at the top level of the file"
@@ -559,6 +572,8 @@ def test_what_cannot_be_marked_or_listed() -> None:
     for source, message in {
         "@backbone\nclass Wide: ...": "2: @backbone: got the class Wide; allowed: a function, and options by"
         " name, such as title=…",
+        "import functools\nmine = term(functools.partial(max))": "3: @term: got functools.partial(<built-in"
+        " function max>); allowed: a function, and options by name, such as title=…",
         "mine = term(lambda z1, z2: z1)": f"term '<lambda>' {nowhere}",
         inner: f"term 'mine' {nowhere}",
         "TERMS = ['cosine']": "2: TERMS has 'cosine'; allowed: functions",

@@ -125,7 +125,7 @@ def _marking(mark: Mark, function: Function | None) -> Any:
     """The function with a mark, or a decorator that marks one."""
 
     def marked(function: Function) -> Function:
-        if isinstance(function, type) or not callable(function) or not hasattr(function, "__dict__"):
+        if isinstance(function, type) or not callable(function) or not hasattr(function, "__name__"):
             what = f"the class {function.__name__}" if isinstance(function, type) else repr(function)
             raise ValueError(
                 f"@{mark.kind}: got {what}; allowed: a function, and options by name, such as title=…"
