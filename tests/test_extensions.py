@@ -3,6 +3,7 @@
 import pickle
 import re
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ def test_lists_that_are_imported_are_no_lists_of_this_file() -> None:
     ]
 
 
-def test_a_listed_function_may_come_from_a_package() -> None:
+def test_a_listed_function_may_come_from_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its code there is no part of the key, and it keeps no mark."""
     source = "from torch.nn.functional import relu as lifted\n\nAUGMENTATIONS = [lifted]"
     with pytest.raises(ExtensionError, match=r"'relu' is not a function at the top level of the file$"):
@@ -246,6 +247,14 @@ def test_a_listed_function_may_come_from_a_package() -> None:
         ExtensionError, match=r"^my_study.py:1: augmentation 'relu' takes 'input'; allowed: im"
     ):
         load(source.replace(" as lifted", "").replace("lifted", "relu"))
+    lab = types.ModuleType("lab")
+    exec("def agreement(z1, z2):\n    return (z1 * z2).mean()", lab.__dict__)  # noqa: S102
+    monkeypatch.setitem(sys.modules, "lab", lab)
+    (item,) = load("import math\nfrom lab import agreement\n\nTERMS = [agreement]").items
+    assert (item.kind, item.name, item.line) == ("term", "agreement", 2)
+    assert TERMS["agreement"].needs == ("z",)
+    assert functions["term", "agreement"] is lab.agreement
+    assert not hasattr(lab.agreement, "study_mark")
 
 
 # ---------------------------------------------------------------- keys of trials
