@@ -16,11 +16,12 @@ from search_spaces.ranges import (  # noqa: F401  # all of the vocabulary, for t
     loguniform,
     uniform,
 )
-from search_spaces.search_design import (  # likewise
+from search_spaces.search_design import (  # noqa: F401  # likewise
     Parameter,
     Search,
     for_methods,
     with_a_term,
+    with_projector,
     with_two_views,
 )
 from search_spaces.spaces import RIVALS
