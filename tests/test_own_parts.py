@@ -352,10 +352,9 @@ def test_a_trial_outlives_a_metric_that_fails(tiny: Tiny, data_dir: Path) -> Non
     assert re.fullmatch(r"broken-[0-9a-f]{8}: ValueError: metric 'broken' returned .*\n", said)
 
 
-def test_a_term_meets_images_without_labels_before_a_study_that_has_some(tiny: Tiny) -> None:
-    load(
-        "@term\ndef again(logits1, targets):\n    return torch.nn.functional.cross_entropy(logits1, targets)\n"
-    )
+def test_a_term_meets_images_without_labels_before_a_study_with_some(tiny: Tiny) -> None:
+    body = "return torch.nn.functional.cross_entropy(logits1, targets)"
+    load(f"@term\ndef again(logits1, targets):\n    {body}\n")
     tried.check([tiny(term="again")])
     with pytest.raises(ExtensionError, match=r"^my_study\.py:7: IndexError: Target -1 is out of bounds\.$"):
         tried.check([tiny(term="again", dataset="stl10", unlabeled_size=100)])
