@@ -14,7 +14,7 @@ from trainables.arms import CE, CONTROL, Arm, weight_text
 def selected_tables(trials: pd.DataFrame) -> list[Table]:
     """A row for each choice that a study allows; empty if there is none."""
     rows, lost = [], set()
-    one_cell = trials["cell_label"].nunique() == 1
+    one_cell = len(set(trials["cell_label"])) == 1
     for choice in choices(trials):
         selected, setting = choice.selected, Arm.parse(choice.arms[-1]).setting
         n = len(selected.test)
@@ -30,7 +30,7 @@ def selected_tables(trials: pd.DataFrame) -> list[Table]:
     table = Table(
         name="selected",
         title="What a choice of γ is worth",
-        corner="Term" if one_cell and len(rows) > 1 else "Cell",
+        corner="Arms" if one_cell and len(rows) > 1 else "Cell",
         columns=(
             *("Selected", "95 % interval", "n", "γ (seeds)", "CE", "γ = 0"),
             *("Best on test (optimistic)", "γ (best)"),
