@@ -13,7 +13,7 @@ from analysis.trials import FRAME, load, write
 from search_spaces import Selection, add_selection_arguments, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
 from trainables.redact import masked, plain
@@ -38,6 +38,7 @@ def parse_command_line(
     description: str,
     argv: Sequence[str] | None,
     *,
+    prog: str,
     subfolder: str = "",
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
     check: Callable[[argparse.Namespace], object] | None = None,
@@ -49,7 +50,7 @@ def parse_command_line(
     `subfolder` of `reports/<space>` by default. `extend` adds the script's own options, `check` raises
     ValueError for invalid ones; `searches`: whether a search without finalists can be used.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = CommandLine(prog=prog, usage="%(prog)s --space NAME [options]", description=description)
     add_selection_arguments(parser)
     add_ledger_arguments(parser)
     default = Path("reports", "<space>", subfolder)

@@ -173,10 +173,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "analysis/report.py") -> int:
     """Render the report of a space; returns the exit code."""
     inputs = parse_command_line(
-        "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
+        "The report of a space.", argv, prog=prog, extend=_add_arguments, check=_check, searches=True
     )
     where, ui = (inputs.ledger, inputs.folder), inputs.args.ui
     if inputs.search is not None:

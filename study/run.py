@@ -28,6 +28,7 @@ from study import search_session
 from study.cli import options
 from study.cli.invocation import REPORTS, Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
+from study.cli.welcome import first_line, welcome
 from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
@@ -62,15 +63,19 @@ SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     """Run a study from its command line; returns the exit code."""
-    parser = options.parser()
-    args = parser.parse_args(argv)
+    parser = options.parser(prog)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        print(welcome(prog))
+        return 0
+    args = parser.parse_args(given)
     # Imports, and plans of thousands of trials, create many objects and few cycles.
     gc.set_threshold(100_000, 20, 100)
     if args.list_spaces:
         for name, space in {**SPACES, **SEARCHES}.items():
-            print(f"{name}: {(space.__doc__ or 'no description').splitlines()[0]}")
+            print(f"{name}: {first_line(space)}")
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -281,8 +281,8 @@ def test_what_a_trial_lacks_is_told(
     [
         ("--metric knn_acc", "--space: required; allowed: quickstart"),
         (
-            "--space quickstart --metric knnn",
-            "--metric: got 'knnn' (did you mean 'knn_acc'?); allowed: train_aug",
+            "--space quickstart --metric knn",
+            "--metric: got 'knn' (did you mean 'knn_acc'?); allowed: train_aug",
         ),
         ("--space quickstart", "the following arguments are required: --metric"),
         (
