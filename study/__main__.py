@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -35,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(module).main(rest, prog=f"study {name}")
         gc.freeze()  # otherwise a last search for cycles takes a second
         return code
+    return _help_or_error(name)
+
+
+def _help_or_error(name: str) -> NoReturn:
+    """Say which commands there are, or that there is none of this name."""
     lines = [f"  {command:<11} {does}" for command, (_, does) in COMMANDS.items()]
     lines += ["", "study run shows the spaces; study COMMAND --help lists the options of a command."]
     parser = CommandLine(
@@ -43,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args([name] if name.startswith("-") else [])
+    parser.parse_args([name] if name.startswith("-") else [])  # ends after --help and --version
     parser.error(f"got {name!r}{nearest(name, COMMANDS)}; allowed: {', '.join(COMMANDS)}")
 
 

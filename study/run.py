@@ -26,13 +26,12 @@ from rich.console import Console
 from search_spaces import SEARCHES, SPACES
 from study import search_session
 from study.cli import options
-from study.cli.invocation import REPORTS, Invocation, parse_invocation
+from study.cli.invocation import Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, rerun_command
 from study.cli.welcome import first_line, welcome
 from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
-from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
@@ -251,9 +250,9 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
     try:
         with console.status("rendering the report"):
             if isinstance(state, Plan):
-                rendered, tables, hidden, sentences = _render_study(invocation.ledger, state)
+                rendered, tables, hidden, sentences = _render_study(invocation, state)
             else:
-                rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
+                rendered = render_search(state, invocation.ledger, invocation.report_folder)
                 tables, hidden, sentences = rendered.tables, 0, []
         for table in tables:
             console.print()
@@ -267,7 +266,9 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
         invocation.say(f"the report was not rendered: {error}")
 
 
-def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int, Sequence[str]]":
+def _render_study(
+    invocation: Invocation, plan: Plan
+) -> "tuple[Rendered, Sequence[Table], int, Sequence[str]]":
     """The report, the tables to print, the number of other ones, and what to say of them."""
     from analysis.report import render
     from analysis.sections.cells import cell_table
@@ -280,8 +281,9 @@ def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table
     # Trials on other data are missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
+    ledger = invocation.ledger
     trials = load(plan.selection, records, plans_at_look(ledger, plan.selection, records))
-    rendered = render(plan.selection, trials, ledger, REPORTS / plan.selection.space)
+    rendered = render(plan.selection, trials, ledger, invocation.report_folder)
     labels = list(cell_labels(trials))
     shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
     summary = summarise(shown)

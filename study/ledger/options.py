@@ -1,4 +1,4 @@
-"""What the command lines of running and analysing share: how errors look, and the options that name a ledger."""
+"""What all command lines share: how errors look, and the options that name a ledger."""
 
 import argparse
 import os
