@@ -18,7 +18,7 @@ RESERVED = (".", "checkpoints", "nodes", "results")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
+def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     """The command line."""
     options = CommandLine(
         prog=prog,

@@ -35,7 +35,12 @@ def welcome(prog: str) -> str:
     )
 
 
-def first_line(space: Callable[[], Any]) -> str:
+def listing() -> str:
+    """What `--list-spaces` prints: a line for each space and search."""
+    return "\n".join(f"{name}: {_first_line(space)}" for name, space in {**SPACES, **SEARCHES}.items())
+
+
+def _first_line(space: Callable[[], Any]) -> str:
     """What a space or search is, from its docstring."""
     return (space.__doc__ or "no description").splitlines()[0]
 
@@ -44,6 +49,6 @@ def _listed(spaces: Mapping[str, Callable[[], Any]]) -> list[str]:
     """A line each: the name, and the question that stands at the beginning of its description."""
     width = max(map(len, (*SPACES, *SEARCHES)))
     return [
-        f"  {name:<{width}}  {re.split(r'(?<=[?]) |[:.] ', first_line(space))[0].rstrip('.')}"
+        f"  {name:<{width}}  {re.split(r'(?<=[?]) |[:.] ', _first_line(space))[0].rstrip('.')}"
         for name, space in spaces.items()
     ]
