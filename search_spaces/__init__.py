@@ -15,7 +15,14 @@ from search_spaces.design import (
 )
 from search_spaces.names import folder_name
 from search_spaces.ranges import choice, integers, loguniform, uniform
-from search_spaces.search_design import Parameter, Search, for_methods, with_a_term, with_two_views
+from search_spaces.search_design import (
+    Parameter,
+    Search,
+    for_methods,
+    with_a_term,
+    with_projector,
+    with_two_views,
+)
 from search_spaces.searches import SEARCHES
 from search_spaces.selection import Selection, add_selection_arguments, search_from, select, selection_from
 from search_spaces.spaces import SPACES, TABLES, Space, tags
@@ -52,5 +59,6 @@ __all__ = [
     "trials",
     "uniform",
     "with_a_term",
+    "with_projector",
     "with_two_views",
 ]

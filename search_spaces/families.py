@@ -16,8 +16,10 @@ RANDOM_PATTERNS = 99_999
 
 Cell = TypeVar("Cell", bound=Hashable)
 
-_OPTIONS = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma", "term"))
+_OPTIONS = tuple(name for name in ARM_FIELDS if name not in ("method", "gamma", "term", "term_code"))
 """Fields that distinguish arms of one name. (Not the term: γ has another scale for each.)"""
+FIXMATCH = "fixmatch-0"
+"""FixMatch without its unlabelled loss: cross-entropy on its weak view."""
 _BUDGETS = (("epochs",), ("lr", "weight_decay"))
 """What else may explain an effect of two views: more images seen, or a larger step."""
 
@@ -32,6 +34,7 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
 
     - `ce`: every arm with two views.
     - `siamese-0`: every γ > 0, against the control that is otherwise equal.
+    - `fixmatch-0`: FixMatch with γ > 0, likewise.
     - `unlabeled_size=0`, `views=symmetric`, …: arms that differ from another in that field alone, against
       the one that has the field's default (or the first value of the space).
 
@@ -46,6 +49,10 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
         labels,
         {label: trial for label, trial in pairs.items() if trial.gamma and trial.method == "siamese"},
         gamma=0.0,
+    )
+    semi_supervised = {label: trial for label, trial in pairs.items() if trial.method == "fixmatch"}
+    compared[FIXMATCH] = _partners(
+        labels, {label: trial for label, trial in semi_supervised.items() if trial.gamma}, gamma=0.0
     )
     for name in _OPTIONS:
         using = {label: trial for label, trial in pairs.items() if trial.uses(name)}

@@ -16,11 +16,12 @@ from search_spaces.ranges import (  # noqa: F401  # all of the vocabulary, for t
     loguniform,
     uniform,
 )
-from search_spaces.search_design import (  # likewise
+from search_spaces.search_design import (  # noqa: F401  # likewise
     Parameter,
     Search,
     for_methods,
     with_a_term,
+    with_projector,
     with_two_views,
 )
 from search_spaces.spaces import RIVALS
@@ -99,3 +100,8 @@ SEARCHES: Mapping[str, Callable[[], Search]] = types.MappingProxyType(_searches)
 def add_search(name: str, make: Callable[[], Search]) -> None:
     """Add a search of a file of your own, in place of an older version."""
     _searches[name] = make
+
+
+def remove_search(name: str) -> None:
+    """Forget it again, if it is there."""
+    _searches.pop(name, None)

@@ -66,6 +66,7 @@ RIVALS: Mapping[str, tuple[tuple[float, ...], Row]] = types.MappingProxyType(
 """Of each consistency term, the weights in the space `rivals` and the head that its source gives it."""
 WITHOUT_ALL_LABELS: tuple[Row, ...] = (
     {"method": "unsupervised", "gamma": 1e-2, "term": "barlow_twins", **RIVALS["barlow_twins"][1]},
+    {"method": "fixmatch", "gamma": 0.0},
     {"method": "fixmatch", "gamma": 1.0},
 )
 """References: features without labels and a linear probe on them; and what confident predictions can do."""
@@ -206,3 +207,8 @@ SPACES: Mapping[str, Space] = types.MappingProxyType(_spaces)
 def add_space(name: str, space: Space) -> None:
     """Add a space of a file of your own, in place of an older version."""
     _spaces[name] = space
+
+
+def remove_space(name: str) -> None:
+    """Forget it again, if it is there."""
+    _spaces.pop(name, None)

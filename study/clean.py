@@ -73,12 +73,14 @@ def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
 
 def _is_logged(storage: "Storage", key: str, finished: Mapping[str, TrialRecord]) -> bool:
     """Whether the ledger has the result that waits under a key, trained on the same data."""
-    from trainables.storage.bundles import read_bundle
+    from trainables.storage.bundles import CodeNotLoaded, read_bundle
 
     if key not in finished:
         return False
     try:
         return read_bundle(storage, key).tags.get(DATA_TAG) == finished[key].tags.get(DATA_TAG)
+    except CodeNotLoaded:
+        return False
     except ValueError:  # damaged
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from search_spaces.own import described
 from search_spaces.search_design import SEED
 from study.cli.invocation import Invocation
 from study.cluster import connection
@@ -66,7 +67,7 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
         to_run=to_run,
         forecast=expected,
         records=records,
-        lines=[*describe(state, retry_failed=retry), *lines],
+        lines=[*described(), *describe(state, retry_failed=retry), *lines],
     )
 
 

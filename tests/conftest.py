@@ -2,8 +2,10 @@
 
 import functools
 import gc
+import linecache
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +16,10 @@ import torch
 from filelock import FileLock
 from studies import STUDY, run
 
+from search_spaces import own, searches, spaces
 from study.ledger.ledger import Ledger
-from trainables import data
+from trainables import catalogue, data, extensions, metrics
+from trainables.extensions import files
 from trainables.trial import TrialConfig, TrialResult
 
 TINY: dict[str, Any] = {
@@ -110,6 +114,23 @@ def trained(tiny: Callable[..., TrialConfig], data_dir: Path) -> Callable[..., T
 
     result = functools.cache(lambda config: train(config, data_dir))
     return lambda **changes: result(tiny(**changes))
+
+
+@pytest.fixture
+def own_files() -> Iterator[None]:
+    """Afterwards nothing is known any more of files of one's own that a test has loaded."""
+    registries: list[dict[Any, Any]] = [
+        *(catalogue._terms, catalogue._augmentations, catalogue._backbones, catalogue._codes),
+        *(metrics._metrics, metrics._own, extensions.functions, files._loaded),
+        *(spaces._spaces, searches._searches, own._made_by, linecache.cache),
+    ]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(content)
+    for name in [name for name in sys.modules if name.startswith("own_file_")]:
+        del sys.modules[name]
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -316,9 +316,9 @@ def test_a_flipped_crop_is_the_crop_flipped() -> None:
     assert torch.equal(x, before)
 
 
-def inverted(x: Tensor, u: Tensor) -> Tensor:
+def inverted(images: Tensor, u: Tensor) -> Tensor:
     """Images with each channel inverted by chance, from one number an image and channel."""
-    return torch.where(u.view(-1, 3, 1, 1) < 0.5, 1 - x, x)
+    return torch.where(u.view(-1, 3, 1, 1) < 0.5, 1 - images, images)
 
 
 def test_an_added_augmentation_changes_no_draw_of_the_others(

@@ -2,11 +2,10 @@
 
 import re
 from math import comb
-from pathlib import Path
 
 import pytest
 
-from search_spaces import select, selection, spaces
+from search_spaces import select, selection
 from search_spaces.design import (
     Trials,
     add_one_in,
@@ -97,17 +96,6 @@ def test_exclusions_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
         "without 2: without augmentation both views are alike",
         "--seeds 1: 31",
     )
-
-
-def test_the_space_in_the_readme() -> None:
-    """It works as it stands there, pasted into spaces.py."""
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(def .*?)```", readme, re.DOTALL)
-    names = dict(vars(spaces))
-    exec(code, names)  # noqa: S102  # our own README
-    made = names["one_by_one"]()
-    assert len(made) == len({trial.key for trial in made}) == 5 * 3 * 5
-    assert len(code.splitlines()) <= 10
 
 
 def test_a_plain_list_may_be_a_design() -> None:

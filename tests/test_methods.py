@@ -194,3 +194,35 @@ def test_mixed_images_are_a_third_view_with_its_own_batch_statistics(tiny: Tiny)
         z1, z2, zm, mixing.alpha, mixing.order, lambd=config.lambd, weight=config.mix_weight
     )
     torch.testing.assert_close(loss.term, expected)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_leaves_what_is_evaluated_as_the_control_has_it(tiny: Tiny, term: str) -> None:
+    """Whatever a term looks at, the statistics that images are evaluated with are those of the two views."""
+    views = list(torch.rand(2, 25, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    nets = []
+    for fields in ({"gamma": 0.0}, {"gamma": 1e-12, "term": term, "projector": "mlp_bn", "embedding_dim": 8}):
+        config: TrialConfig = tiny(**fields)
+        net = build(config, 10).train()
+        mixing = train_module._mixing(config, 25, 1, 0, views[0].device)
+        train_module._forward(
+            config, term_of(config), net, views=views, targets=torch.arange(25) % 10, mixing=mixing
+        )
+        nets.append(net)
+    control, net = nets
+    for name, value in control.backbone.state_dict().items():
+        torch.testing.assert_close(net.backbone.state_dict()[name], value, msg=name)
+    if "mixed" in TERMS[term].needs:
+        assert all(norm.num_batches_tracked == 2 for norm in net.projector if hasattr(norm, "running_mean"))
+
+
+def test_batch_norm_meets_both_views_of_fixmatch_together(tiny: Tiny) -> None:
+    config: TrialConfig = tiny(method="fixmatch", gamma=1.0)
+    net, expected = build(config, 10).train(), build(config, 10).train()
+    views = list(torch.rand(2, 25, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    train_module._forward(
+        config, term_of(config), net, views=views, targets=torch.arange(25) % 10, mixing=None
+    )
+    expected.features(torch.cat(views))
+    for name, value in expected.backbone.state_dict().items():
+        torch.testing.assert_close(net.backbone.state_dict()[name], value, msg=name)

@@ -650,7 +650,7 @@ def test_what_goes_with_the_dataset_is_named_and_not_called_fixed(tmp_path: Path
     assert facts["batch_size"] == "512 with vgg16, 128 with resnet18"
     assert facts["unlabeled_size (two views)"] == "5000 with stl10, 0 with digits"
     assert facts["views (two views, with grayscale or solarize)"] == "asymmetric"
-    assert facts["lambd (Barlow Twins, γ &gt; 0)"] == "0.0051"
+    assert facts["lambd (Barlow Twins or Mixed Barlow Twins, γ &gt; 0)"] == "0.0051"
     assert "Arms of two views: views asymmetric, unlabeled_size 5000." in page
     text = (tmp_path / "out/report.md").read_text()
     assert "- batch_size: 512 with vgg16, 128 with resnet18" in text

@@ -170,6 +170,10 @@ def test_a_later_field_changes_no_key_while_it_has_its_old_meaning(monkeypatch: 
         ],
         (siamese(term="kl"), siamese(term="kl", projector="mlp_bn", hidden_dim=8, embedding_dim=9)),
         (siamese(term="vicreg"), siamese(term="vicreg", lambd=0.1, center=False, predictor_dim=3)),
+        (
+            siamese(term="wmse", embedding_dim=32),
+            siamese(term="wmse", embedding_dim=32, whitening_size=128),
+        ),
         (siamese(method="fixmatch"), siamese(method="fixmatch", term="byol", views="asymmetric")),
         *[
             (siamese(augmentations=subset), siamese(augmentations=subset, views="asymmetric"))
@@ -318,6 +322,10 @@ def test_bad_value_is_refused(field: str, value: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (
+            {"method": "fixmatch", "augmentations": ("rrc",)},
+            "augmentations: got 'rrc' with method 'fixmatch'; allowed: subsets with grayscale or solarize,",
+        ),
         ({"term": "wmse"}, "embedding_dim: got 128; allowed for wmse: less than the 128 images that are"),
         (
             {"term": "wmse", "embedding_dim": 64, "whitening_size": 64},

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from study.ledger.ledger import Ledger
+from study.ledger.records import TrialRecord
 from study.recording import writer as writer_module
 from study.recording.events import EpochDone, Failed, Interrupted, Started, Succeeded
-from study.recording.writer import LedgerWriter
+from study.recording.writer import LedgerWriter, log_waiting_bundles
+from trainables.extensions.files import load_shipped, load_source
 from trainables.storage.bundles import Bundle, bundle_keys, to_parquet, write_bundle
 from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
@@ -29,6 +31,9 @@ class FlakyLedger(Ledger):
             self.failures -= 1
             raise ConnectionError("the store is away")
         self.calls.append(call)
+
+    def trials(self) -> dict[str, TrialRecord]:
+        return {}
 
     def open(self) -> None:
         self._call("open")
@@ -193,6 +198,36 @@ def test_a_damaged_bundle_is_told_and_its_trial_left_to_the_next_call(storage: S
     ((config, reason),) = lost
     assert config == trial()
     assert reason.startswith("damaged result bundle results/")
+    assert bundle_keys(storage) == []
+
+
+@pytest.mark.usefixtures("own_files")
+def test_a_bundle_of_a_trial_with_code_of_ones_own_waits_for_its_file(storage: Storage) -> None:
+    """Another study, which does not load the file, must not take it for damaged."""
+    source = (
+        "from trainables.extensions import augmentation, backbone, term\n@term\ndef mine(z1): ...\n"
+        "@backbone\ndef net(feature_dim): ...\n@augmentation\ndef fade(images): ...\n"
+    )
+    shipped = [load_source("my_study.py", source).shipped]
+    configs = [
+        trial().replace(method="siamese", gamma=1, term="mine"),
+        trial().replace(backbone="net"),
+        trial().replace(augmentations="fade"),
+    ]
+    for config in configs:
+        put_bundle(storage, config)
+    load_shipped([])
+    ledger, said = FlakyLedger(), []
+    log_waiting_bundles(ledger, storage, said.append)
+    assert sorted(line.partition(" is of a trial with ")[2] for line in said) == [
+        f"{name}, of a file of your own that --space does not name: it waits"
+        for name in ("fade", "mine", "net")
+    ]
+    assert sorted(bundle_keys(storage)) == sorted(config.key for config in configs)
+    assert not any(call[0] == "finish" for call in ledger.calls)
+    load_shipped(shipped)
+    log_waiting_bundles(ledger, storage, said.append)
+    assert [call[0] for call in ledger.calls].count("finish") == 3
     assert bundle_keys(storage) == []
 
 

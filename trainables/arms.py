@@ -59,8 +59,10 @@ class Arm:
             arm = cls(float(weight), term, tuple(options), method)
             if arm.name == name:  # not siamese-0.10: one arm has one name
                 return arm
+        known = ("siamese", "unsupervised", "fixmatch", *TERMS)
+        hint = "" if head in known else nearest(head, known)
         raise ValueError(
-            f"arm: got {name!r}{nearest(head, ('siamese', 'unsupervised', 'fixmatch', *TERMS))}; allowed: ce,"
+            f"arm: got {name!r}{hint}; allowed: ce,"
             " siamese-0, siamese-0.001, vicreg-0.1, unsupervised-vicreg-0.1, fixmatch-1, …"
         )
 

@@ -167,7 +167,7 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
 def applied_own(name: str, x: Tensor, numbers: Tensor) -> Tensor:
     """What an augmentation in a loaded file makes of images (B, 3, S, S), with random numbers (B, n)."""
     function = functions["augmentation", name]
-    made: Tensor = function(x, numbers) if AUGMENTATIONS[name].numbers else function(x)
+    made = function(images=x, u=numbers) if AUGMENTATIONS[name].numbers else function(images=x)
     if not isinstance(made, Tensor) or made.shape != x.shape:
         got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(f"augmentation {name!r} returned {got}; allowed: a tensor of shape {tuple(x.shape)}")

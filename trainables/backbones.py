@@ -5,22 +5,19 @@ It reads a JSON object from standard input (`asked`, the arguments of `why_unsup
 `OwnFile.shipped`) and prints the answers as JSON.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainables.catalogue import BACKBONES, code_of
 from trainables.data import image_size
-from trainables.extensions.files import load_shipped, loaded
+from trainables.extensions.files import file_of, load_shipped, loaded
 from trainables.redact import first_line
 from trainables.trial import TrialConfig, nearest
-
-if TYPE_CHECKING:
-    pass
 
 ROOT = Path(__file__).resolve().parents[1]
 SAFE_SIZE = 32
@@ -58,14 +55,18 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
 
     Tried on PyTorch's meta device, which computes shapes alone: no weights, no arithmetic.
     """
-    import torch
     import torchvision
 
-    from trainables.models import backbone, without_storage
-
     theirs = torchvision.models.list_models(module=torchvision.models)
-    if code_of("backbone", name) and name in theirs:
-        return f"backbone: {name!r} exists already in torchvision; allowed: another name"
+    own = file_of("backbone", name)
+    if own:
+        file, item = own
+        wrong = "exists already in torchvision; allowed: another name" if name in theirs else None
+        try:
+            wrong = wrong or _why_not_features(name, feature_dim, size)
+        except Exception as error:  # whatever the function raises
+            return f"{file.locate(error, item.line)} (backbone {name!r}, images of {size} x {size} pixels)"
+        return str(file.error(item.line, f"backbone {name!r} {wrong}")) if wrong else None
     known = sorted({*BACKBONES, *theirs})
     if name not in known:
         return (
@@ -73,22 +74,36 @@ def why_unsupported(name: str, feature_dim: int, size: int) -> str | None:
             " classification model of torchvision"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how weights will be drawn in later versions
-            net = without_storage(lambda: backbone(name, feature_dim))
-            h = net.train()(torch.empty(2, 3, size, size, device="meta"))
+        wrong = _why_not_features(name, feature_dim, size)
     except Exception as error:  # a network raises anything for images that it is not made for
-        return f"backbone: {name} cannot run on images of {size} x {size} pixels ({first_line(error)})"
-    if not isinstance(h, torch.Tensor) or h.shape != (2, feature_dim):
-        return f"backbone: {name} gives more than one vector of features an image in training"
-    return None
+        wrong = f"cannot run on images of {size} x {size} pixels ({first_line(error)})"
+    return f"backbone: {name} {wrong}" if wrong else None
+
+
+def _why_not_features(name: str, feature_dim: int, size: int) -> str | None:
+    """What is wrong with what it gives in training; None if that is a vector of features an image."""
+    import torch
+
+    from trainables.models import backbone, without_storage
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how weights will be drawn in later versions
+        net = without_storage(lambda: backbone(name, feature_dim))
+        h = net.train()(torch.empty(2, 3, size, size, device="meta"))
+    if isinstance(h, torch.Tensor) and h.shape == (2, feature_dim):
+        return None
+    if not isinstance(h, torch.Tensor):
+        return "gives more than one vector of features an image in training"
+    return f"gives features of shape {tuple(h.shape)} for 2 images; allowed: (2, {feature_dim})"
 
 
 def main() -> int:
     """Answer the request on standard input."""
     request = json.load(sys.stdin)
-    load_shipped(request["files"])
-    print(json.dumps([why_unsupported(*arguments) for arguments in request["asked"]]))
+    with contextlib.redirect_stdout(sys.stderr):  # what a file of your own prints is no part of the answer
+        load_shipped(request["files"])
+        reasons = [why_unsupported(*arguments) for arguments in request["asked"]]
+    print(json.dumps(reasons))
     return 0
 
 

@@ -130,7 +130,20 @@ def code_of(kind: str, name: str) -> str:
 
 
 def add_own(kind: str, name: str, about: TermInfo | AugmentationInfo | None, code: str) -> None:
-    """Add what a file of your own defines, or replace it by the same of another version of that file."""
-    every: dict[str, Any] = {"term": _terms, "augmentation": _augmentations, "backbone": _backbones}
-    every[kind][name] = about
+    """Add what a file of your own defines."""
+    _all_of(kind)[name] = about
     _codes[kind, name] = code
+
+
+def remove_own(kind: str, name: str) -> None:
+    """Forget it again."""
+    del _all_of(kind)[name], _codes[kind, name]
+
+
+def _all_of(kind: str) -> dict[str, Any]:
+    every: dict[str, dict[str, Any]] = {
+        "term": _terms,
+        "augmentation": _augmentations,
+        "backbone": _backbones,
+    }
+    return every[kind]

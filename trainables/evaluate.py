@@ -16,22 +16,36 @@ import torch
 from torch import Tensor, nn
 
 from trainables import measures
-from trainables.datasets.splits import Indices
+from trainables.datasets.splits import Indices, stratified_choice
 from trainables.evaluator import Evaluator
 from trainables.kept import npz, of_features, of_predictions, relative_logits
+from trainables.linear_probe import fit_linear_probe
 from trainables.metrics import METRICS, OWN, PREDICTIONS
 from trainables.own_metric import measure_own
-from trainables.passes import Passes
+from trainables.passes import NonFiniteOutputs, Passes
+from trainables.redact import first_line
+
+FAILED_METRICS = "failed_metrics.txt"
+"""Artifact that says why metrics of a file of your own have no value."""
+FITTED_IMAGES = 50_000
+"""Training images that the classifier of a network trained without labels is fitted to, at most."""
 
 
 def fit_classifier(evaluator: Evaluator, train: Indices, validation: Indices) -> None:
     """Make the network's classifier the linear probe on its frozen features.
 
     For a network that was trained without labels: whatever is then measured of its classes is the probe's.
-    `train` (n,) are the labelled training images, `validation` (v,) those held out, if any.
+    It is fitted to all of the labelled training images `train` (n,), or to 50,000 of them, with a strength
+    that is chosen on `validation` (v,), those held out, if any.
     """
-    passes = Passes(evaluator=evaluator, train=train, validation=validation)
-    probe = passes.fitted_probe()
+    labels = evaluator.dataset.train.labels
+    images = train[stratified_choice(labels[train], FITTED_IMAGES)]
+    outputs = evaluator.outputs("train", images, None)
+    held_out = None
+    if len(validation):
+        chosen = evaluator.outputs("train", validation, None)
+        held_out = chosen.h, chosen.labels
+    probe = fit_linear_probe(outputs.h.to(evaluator.device), outputs.labels, held_out)
     classifier = evaluator.net.classifier
     assert isinstance(classifier, nn.Linear)  # noqa: S101  # for the type checker: `build` made it
     with torch.no_grad():
@@ -123,13 +137,15 @@ def evaluate(
     `train` (n,) are the labelled training images that it has seen, `validation` (v,) those held out, if any.
 
     Returns:
-        Metrics by name, as of `measure`; then files by name.
+        Metrics by name, as of `measure`, without those of files of your own that failed; then files by name,
+        with `FAILED_METRICS` if any failed.
 
     Raises:
         NonFiniteOutputs: features or scores are not finite.
     """
     passes = Passes(evaluator=evaluator, train=train, validation=validation)
-    metrics = measure(passes, [*FORMULAS, *OWN.values()])
+    metrics = measure(passes, FORMULAS)
+    own, failed = _own_metrics(passes)
     dataset = evaluator.dataset
     embeddings = {
         **of_features("train", passes.train_aug.h, dataset.train.labels, train[passes.shown]),
@@ -138,7 +154,25 @@ def evaluate(
     if evaluator.config.uses("embedding_dim"):
         embeddings["train_z"] = evaluator.embedding(passes.train_aug.h).half().numpy()
         embeddings["test_z"] = passes.z.half().numpy()
-    return metrics, {PREDICTIONS: npz(_predictions(passes)), "embeddings.npz": npz(embeddings)}
+    arrays = {PREDICTIONS: npz(_predictions(passes)), "embeddings.npz": npz(embeddings)}
+    return metrics | own, arrays | ({FAILED_METRICS: failed.encode()} if failed else {})
+
+
+def _own_metrics(passes: Passes) -> tuple[dict[str, float], str]:
+    """The metrics of files of your own, by name, and a line for each that failed.
+
+    A trial is worth more than one of its metrics: it ends without it, and `study/measure.py` can add it.
+    """
+    measured: dict[str, float] = {}
+    failed = []
+    for name in OWN.values():
+        try:
+            measured |= measure(passes, [name])
+        except NonFiniteOutputs:
+            raise
+        except Exception as error:  # of the user's code
+            failed.append(f"{name}: {type(error).__name__}: {first_line(error)}\n")
+    return measured, "".join(failed)
 
 
 def _predictions(passes: Passes) -> dict[str, np.ndarray]:

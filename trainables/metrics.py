@@ -112,7 +112,11 @@ their code: a metric that was edited is another one, which trials measured befor
 
 
 def add_own_metric(name: str, code: str, about: Metric) -> None:
-    """Add a metric that a file of your own defines, in place of another version of it."""
-    _metrics.pop(_own.get(name, ""), None)
+    """Add a metric that a file of your own defines."""
     _own[name] = f"{name}-{code[:8]}"
     _metrics[_own[name]] = about
+
+
+def remove_own_metric(name: str) -> None:
+    """Forget it again."""
+    del _metrics[_own.pop(name)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.extensions import functions
 from trainables.fast.convolution import speed_up
-from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views
+from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views, without_updates
 from trainables.methods import needs_of
 from trainables.methods.term import Branches, Mixed, Pair
 from trainables.randomness import stream_seed
@@ -69,14 +69,18 @@ class SiameseNet(nn.Module):
         """Features h, (B, D), of normalised images (B, 3, S, S)."""
         return self.features_of_views([x])
 
-    def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Features (V·B, D) of V views (B, 3, S, S), view after view; batch norm meets each by itself."""
+    def features_of_views(self, views: Sequence[Tensor], counted: int | None = None) -> Tensor:
+        """Features (V·B, D) of V views (B, 3, S, S), view after view; batch norm meets each by itself.
+
+        The first `counted` views alone update its running statistics, with which images are evaluated; None:
+        all do.
+        """
         norms = [module for module in self.backbone.modules() if isinstance(module, NORMS)]
         ours = [norm for norm in norms if isinstance(norm, ViewBatchNorm2d)]
         if len(views) > 1 and len(ours) < len(norms):
-            return torch.cat([self.features(view) for view in views])
+            return torch.cat(_one_by_one(self.backbone, views, counted))
         for norm in ours:
-            norm.views = len(views)
+            norm.views, norm.counted = len(views), counted
         h: Tensor = self.backbone(views[0] if len(views) == 1 else torch.cat(list(views)))
         return h
 
@@ -107,7 +111,7 @@ class SiameseNet(nn.Module):
         both = 2 * len(views[0])
         found = Branches(targets, logits, _pair(h[:both]))
         if {"z", "predictions", "mixed"}.intersection(needs):
-            z = _by_view(self.projector, h, len(h) // len(views[0]))
+            z = _by_view(self.projector, h, len(h) // len(views[0]), counted=2)
             found = found._replace(z=_pair(z[:both]))
             if mixing is not None:
                 found = found._replace(mixed=Mixed(z[both:], mixing.alpha, mixing.order))
@@ -135,12 +139,21 @@ class SiameseNet(nn.Module):
                     theirs.lerp_(weight, 1 - momentum)
 
 
-def _by_view(head: nn.Module, x: Tensor, views: int) -> Tensor:
-    """A head's outputs (V·B, M) for V views (V·B, D): batch norm meets each view by itself."""
+def _by_view(head: nn.Module, x: Tensor, views: int, counted: int | None = None) -> Tensor:
+    """A head's outputs (V·B, M) for V views (V·B, D): batch norm as in `SiameseNet.features_of_views`."""
     if not any(isinstance(module, NORMS) for module in head.modules()):
         together: Tensor = head(x)
         return together
-    return torch.cat([head(view) for view in x.chunk(views)])
+    return torch.cat(_one_by_one(head, x.chunk(views), counted))
+
+
+def _one_by_one(net: nn.Module, views: Sequence[Tensor], counted: int | None) -> list[Tensor]:
+    """Outputs for each view, of which the first `counted` update running statistics."""
+    outputs = [net(view) for view in views[:counted]]
+    if len(outputs) < len(views):
+        with without_updates(net):
+            outputs += [net(view) for view in views[counted:]]
+    return outputs
 
 
 def _pair(both: Tensor) -> Pair:

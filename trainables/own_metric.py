@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from trainables.extensions import METRIC_INPUTS, functions
+from trainables.extensions import functions
 from trainables.extensions.signatures import inputs_of
 
 
@@ -16,7 +16,7 @@ def measure_own(name: str, inputs: Mapping[str, Callable[[], Tensor]]) -> float:
     finite number.
     """
     function = functions["metric", name]
-    value = function(**{given: inputs[given]() for given in inputs_of(function, METRIC_INPUTS)})
+    value = function(**{given: inputs[given]() for given in inputs_of("metric", function)})
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers

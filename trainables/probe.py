@@ -100,12 +100,14 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
 def main() -> None:
     """Answer what is asked on standard input."""
     asked = json.load(sys.stdin)
-    load_shipped(asked["files"])
+    with contextlib.redirect_stdout(sys.stderr):  # what a file of your own prints is no part of the answer
+        load_shipped(asked["files"])
     device = "cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu"
     for trial in asked["trials"]:
         config = TrialConfig.from_params(trial["params"])
         try:
-            measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
+            with contextlib.redirect_stdout(sys.stderr):
+                measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
             answer: dict[str, object] = dataclasses.asdict(measured)
         except Exception as error:  # of one trial; the others are measured
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -79,6 +79,12 @@ def check_term(trial: Any) -> None:
                 f"term: got {trial.term!r}, which cannot be trained without labels; allowed with method"
                 f" 'unsupervised': {', '.join(allowed)}"
             )
+    if trial.method == "fixmatch" and set(TARGETED).isdisjoint(trial.augmentations):
+        given = "+".join(trial.augmentations) or "none"
+        raise ValueError(
+            f"augmentations: got {given!r} with method 'fixmatch'; allowed: subsets with"
+            f" {' or '.join(TARGETED)}, which make its strong view"
+        )
     if has_term(trial) and trial.term == "wmse":
         size = trial.whitening_size or trial.batch_size
         if trial.batch_size % size:

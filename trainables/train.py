@@ -273,7 +273,13 @@ def _forward(
 ) -> tuple[Loss, list[Tensor]]:
     """The loss of a batch and the logits of each view."""
     # All views at once: the gradient of a weight is computed once, not once a view and added up.
-    h = net.features_of_views([*views, mixing.of(*views)] if mixing else views)
+    if config.method == "fixmatch":
+        # Its views are unlike: batch norm meets both together, as in the authors' code. Running statistics of
+        # one and then the other would fit neither, nor clean images.
+        h = net.features_of_views([torch.cat(views)])
+    else:
+        # Mixed images are no images: those that are evaluated are not normalised by their statistics.
+        h = net.features_of_views([*views, mixing.of(*views)] if mixing else views, counted=len(views))
     logits = list(net.logits(h[: len(views) * len(targets)]).chunk(len(views)))
     if config.gamma is None:
         ce = cross_entropy(logits[0], targets)

@@ -191,6 +191,8 @@ class TrialConfig:
         # First all rules, then all changes: a rule may look at a field that does not matter itself.
         for name in [name for name in FIELDS if not self.uses(name)]:
             object.__setattr__(self, name, DEFAULTS[name])
+        if self.whitening_size == self.batch_size:  # said in two ways
+            object.__setattr__(self, "whitening_size", None)
         self._find_code("term_code", [("term", self.term)])
         self._find_code("code", own_parts(self))
 

@@ -5,7 +5,9 @@ from standard input (`files`, see `OwnFile.shipped`) and prints what is wrong as
 it as a process where a file does not import PyTorch anyway.
 """
 
+import contextlib
 import json
+import random
 import subprocess
 import sys
 from functools import partial
@@ -13,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from trainables.catalogue import AUGMENTATIONS
-from trainables.extensions import METRIC_INPUTS, TERM_INPUTS, functions
+from trainables.extensions import METRIC_INPUTS
 from trainables.extensions.files import ExtensionError, Item, OwnFile, load_shipped, loaded
-from trainables.extensions.signatures import inputs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, SIZE, WIDTH, CLASSES = 16, 32, 8, 10
-"""Of the random batch: images, their pixels, dimensions of features and embeddings, classes."""
+"""Of the random batch: images, their pixels, dimensions of embeddings, classes."""
+DRAWS = {
+    "term": "draws random numbers of Python or NumPy; allowed: PyTorch's, which are set at each step",
+    "augmentation": "draws random numbers itself; allowed: the parameter u, which has some",
+    "metric": "draws random numbers; allowed: those of a generator with a seed of its own",
+}
 
 
 def check() -> None:
@@ -57,33 +63,55 @@ def what_is_wrong() -> list[str]:
 
 def _why_not(file: OwnFile, item: Item) -> str | None:
     tries = {"term": _try_term, "augmentation": _try_augmentation, "metric": _try_metric}
+    before = _generators(item)
     try:
         wrong = tries[item.kind](item.name)
     except Exception as error:  # whatever the function raises
-        located = str(file.locate(error))
-        return located if f"{file.name}:" in located else f"{file.name}:{item.line}: {located}"
-    return f"{file.name}:{item.line}: {item.kind} {item.name!r} {wrong}" if wrong else None
+        return str(file.locate(error, item.line))
+    if not wrong and _generators(item) != before:
+        wrong = DRAWS[item.kind]
+    return str(file.error(item.line, f"{item.kind} {item.name!r} {wrong}")) if wrong else None
+
+
+def _generators(item: Item) -> list[Any]:
+    """The states of the random generators that a function of this kind must not draw from."""
+    import numpy as np
+    import torch
+
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # whoever draws from it
+    states = [random.getstate(), str(legacy)]
+    # PyTorch's is set before each step, after the views are drawn: what a term draws can be drawn again.
+    return states if item.kind == "term" else [*states, torch.get_rng_state().tolist()]
+
+
+def _normal(*shape: int) -> Any:
+    import torch
+
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def _try_term(name: str) -> str | None:
     import torch
 
-    def tensor(given: str) -> Any:
-        if given == "targets":
-            return torch.arange(IMAGES) % CLASSES
-        width = CLASSES if given.startswith("logits") else WIDTH
-        return torch.randn(IMAGES, width, requires_grad=not given.startswith("t"))
+    from trainables.methods.own import own_loss
+    from trainables.methods.term import Branches
 
-    given = {name: tensor(name) for name in inputs_of(functions["term", name], TERM_INPUTS)}
-    value = functions["term", name](**given)
-    if not isinstance(value, torch.Tensor) or value.shape != () or not value.is_floating_point():
-        got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        return f"returned {got}; allowed: one number, a tensor of shape ()"
+    def pair(width: int, *, trained: bool = True) -> Any:
+        both = _normal(2, IMAGES, width)
+        return both[0].clone().requires_grad_(trained), both[1].clone().requires_grad_(trained)
+
+    logits, h, z, predictions = pair(CLASSES), pair(WIDTH + 1), pair(WIDTH), pair(WIDTH)
+    targets = torch.arange(IMAGES) % CLASSES
+    branches = Branches(targets, logits, h, z, predictions, pair(WIDTH, trained=False))
+    value = own_loss(name, branches)
+    if not value.isfinite():
+        return f"returned {value.item()} for random numbers; allowed: a finite number"
     if not value.requires_grad:
         return "returned a number without a gradient; allowed: one that depends on what it is given"
     value.backward()
-    if not value.isfinite():
-        return f"returned {value.item()} for random numbers; allowed: a finite number"
+    gradients = [given.grad for given in (*logits, *h, *z, *predictions) if given.grad is not None]
+    if not all(gradient.isfinite().all() for gradient in gradients):
+        return "has a gradient that is not finite for random numbers"
     return None
 
 
@@ -92,12 +120,21 @@ def _try_augmentation(name: str) -> str | None:
 
     from trainables.augment import applied_own
 
-    images = torch.rand(IMAGES, 3, SIZE, SIZE)
-    numbers = torch.rand(IMAGES, AUGMENTATIONS[name].numbers)
-    made = applied_own(name, images.clone(), numbers)
-    if not made.is_floating_point() or not made.isfinite().all():
-        return "returned values that are not finite numbers"
-    alone = applied_own(name, images[:1].clone(), numbers[:1])
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(IMAGES, 3, SIZE, SIZE, generator=generator)
+    numbers = torch.rand(IMAGES, AUGMENTATIONS[name].numbers, generator=generator)
+    given = images.clone()
+    made = applied_own(name, given, numbers)
+    if not torch.equal(given, images):
+        return "changes the images that it is given; allowed: returning new ones"
+    if made.dtype != images.dtype:
+        return f"returned {made.dtype}; allowed: {images.dtype}"
+    if not made.isfinite().all():
+        return "returned values that are not finite; allowed: finite numbers"
+    again = applied_own(name, images, numbers)
+    if not torch.equal(again, made):
+        return DRAWS["augmentation"]
+    alone = applied_own(name, images[:1], numbers[:1])
     if not torch.allclose(alone, made[:1], atol=1e-5):
         return "makes of an image what depends on the other images; allowed: each image by itself"
     return None
@@ -108,19 +145,24 @@ def _try_metric(name: str) -> str | None:
 
     from trainables.own_metric import measure_own
 
-    def tensor(given: str) -> torch.Tensor:
-        if "labels" in given:
-            return torch.arange(IMAGES) % CLASSES
-        return torch.randn(IMAGES, CLASSES if given.startswith("logits") else WIDTH)
-
-    measure_own(name, {given: partial(tensor, given) for given in METRIC_INPUTS})
+    classes = torch.arange(IMAGES) % CLASSES
+    widths = {"logits": CLASSES, "h": WIDTH + 1, "z": WIDTH}
+    inputs = {
+        given: (lambda: classes)
+        if "labels" in given
+        else partial(_normal, IMAGES, widths[given.rstrip("12")])
+        for given in METRIC_INPUTS
+    }
+    measure_own(name, inputs)
     return None
 
 
 def main() -> int:
     """Answer the request on standard input."""
-    load_shipped(json.load(sys.stdin)["files"])
-    print(json.dumps(what_is_wrong()))
+    with contextlib.redirect_stdout(sys.stderr):  # what a file prints is no part of the answer
+        load_shipped(json.load(sys.stdin)["files"])
+        wrong = what_is_wrong()
+    print(json.dumps(wrong))
     return 0
 
 

@@ -5,6 +5,7 @@ It reads a JSON object from standard input (`asked`, params and number of classe
 `OwnFile.shipped`) and prints the sizes as JSON.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -72,9 +73,10 @@ def _trained(config: TrialConfig, net: nn.Module) -> dict[str, Tensor]:
 def main() -> int:
     """Answer the request on standard input."""
     request = json.load(sys.stdin)
-    load_shipped(request["files"])
-    asked = request["asked"]
-    print(json.dumps([size(TrialConfig.from_params(params), classes) for params, classes in asked]))
+    with contextlib.redirect_stdout(sys.stderr):  # what a file of your own prints is no part of the answer
+        load_shipped(request["files"])
+        sizes = [size(TrialConfig.from_params(params), classes) for params, classes in request["asked"]]
+    print(json.dumps(sizes))
     return 0
 
 

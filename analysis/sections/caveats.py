@@ -44,7 +44,7 @@ def open_section(trials: pd.DataFrame) -> Section:
 
 
 def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
-    """The fields that all trials have in common, and those that vary with the dataset or the backbone."""
+    """The fields that all trials have in common; those that vary with dataset, backbone or term alone."""
     fixed, confounded = [], []
     for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
         using = [trial for trial in trials if trial.uses(name)]
@@ -52,9 +52,12 @@ def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
         title = f"{name} ({users})" if users else name
         if len({getattr(trial, name) for trial in using}) == 1:
             fixed.append((title, format_value(getattr(using[0], name))))
-        elif name not in ("dataset", "backbone") and (values := _confounded(name, using)):
+        elif name not in ("dataset", "backbone", "term") and (values := _confounded(name, using)):
             confounded.append((title, values))
-    text = "These varied with the dataset or the backbone: their effects cannot be told apart from theirs."
+    text = (
+        "These varied with the dataset, the backbone or the term: their effects cannot be told apart from"
+        " theirs."
+    )
     return Section(
         id="fixed",
         title="Held fixed",
@@ -87,8 +90,10 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
 
 
 def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
-    """`512 with vgg16, 256 with resnet18` if a field varies with the dataset or the backbone alone."""
-    for keys in (("dataset",), ("backbone",), ("dataset", "backbone")):
+    """`512 with vgg16, 256 with resnet18` if a field varies with dataset, backbone or term alone."""
+    for keys in (("dataset",), ("backbone",), ("dataset", "backbone"), ("term",)):
+        if keys == ("term",) and not all(trial.uses("term") for trial in trials):
+            continue
         values: dict[tuple[object, ...], set[FieldValue]] = {}
         for trial in trials:
             place = tuple(getattr(trial, key) for key in keys)

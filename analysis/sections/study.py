@@ -81,15 +81,27 @@ def _lead(trials: pd.DataFrame) -> str:
     return f"{done} · {extent} · {time} of training in all"
 
 
+_METHODS = {
+    "ce": "CE: one view, cross-entropy alone.",
+    "unsupervised": "Without labels: the term alone, then a linear classifier of the frozen features.",
+    "fixmatch": "FixMatch: cross-entropy of a weakly augmented view; γ weighs that of a strong one, with the"
+    " confident predictions on the weak one as labels.",
+}
+
+
 def _note(trials: pd.DataFrame) -> str:
-    used = trials.loc[trials["gamma"].fillna(0) > 0, "term"] if "gamma" in trials else trials["term"]
-    terms = [TERMS[term].title for term in dict.fromkeys(used)] or ["consistency"]
-    term = f"{terms[0]} term" if len(terms) == 1 else "consistency term (without a name: Barlow Twins)"
+    siamese = trials[trials["method"] == "siamese"]
+    terms = [TERMS[term].title for term in dict.fromkeys(siamese.loc[siamese["gamma"] > 0, "term"])]
+    term = f"{terms[0]} term" if len(terms) == 1 else "consistency term"
+    methods = [text for method, text in _METHODS.items() if (trials["method"] == method).any()]
     drawn = (trials["fold"] == "seed").any() or trials["data_seed"].notna().any()
     alike = "tested on these same images" if drawn else "trained and tested on these same images"
+    if len(siamese):
+        beside = "beside the cross-entropies of two views; γ = 0 is the control without it."
+        weight = f"γ: weight of the {term} {beside}"
+        methods.insert(1 if methods and methods[0].startswith("CE") else 0, weight)
     return (
-        f"CE: one view, cross-entropy alone. γ: weight of the {term} beside the cross-entropies of two"
-        " views; γ = 0 is the control without it. Cell: everything equal but arm and seed. Seeds are"
+        f"{' '.join(methods)} Cell: everything equal but arm and seed. Seeds are"
         " replicates: arms are compared seed by seed, and intervals over seeds speak for new seeds,"
         f" {alike}. A Holm-adjusted interval excludes zero exactly where the adjusted p is at most"
         " 0.05: it says which arms differ, not that several intervals hold at once."

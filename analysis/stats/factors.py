@@ -122,8 +122,10 @@ def _arms_of_one_kind(group: pd.DataFrame) -> dict[str, TrialConfig]:
     kinds: dict[str, dict[object, TrialConfig]] = {}
     for _, cell in group.groupby("cell", sort=False):
         for arm, trial in arm_configs(cell).items():
-            # Views have their default where they do not matter: in some subsets of any study.
-            values = tuple(getattr(trial, name) for name in ARM_FIELDS if name != "views")
+            # These have their default where they do not matter: in some subsets of any study.
+            values = tuple(
+                getattr(trial, name) for name in ARM_FIELDS if name not in ("views", "second_view")
+            )
             kinds.setdefault(arm, {}).setdefault(values, trial)
     return {arm: next(iter(trials.values())) for arm, trials in kinds.items() if len(trials) == 1}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from study.cluster.connection import Allocation
 from study.ledger.records import TrialRecord
 from trainables import data
+from trainables.catalogue import TERMS
 from trainables.data import Sizes
 from trainables.datasets.sources import DataError
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
@@ -56,7 +57,7 @@ class Forecast:
 
     def learn(self, config: TrialConfig, sizes: Sizes, train_seconds: float, evaluate_seconds: float) -> None:
         """Take in a measurement: `epochs` epochs of training (validation included), and the evaluation."""
-        images = (1 + two_views(config)) * sizes.epoch * config.epochs
+        images = passes(config) * sizes.epoch * config.epochs
         measured = _Measurement(config, train_seconds / images, evaluate_seconds / evaluated_images(sizes))
         with self._lock:
             self._measured.setdefault(group_of(config), []).append(measured)
@@ -76,6 +77,13 @@ class Forecast:
         """The trials for which nothing comparable was measured."""
         return [trial for trial in trials if group_of(trial) not in self._measured]
 
+    def unknown_kinds(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """The trials of whose kind (`kind_of`) none was measured: other kinds may stand in for them."""
+        known = {
+            (group, kind_of(each.config)) for group, members in self._measured.items() for each in members
+        }
+        return [trial for trial in trials if (group_of(trial), kind_of(trial)) not in known]
+
     def seconds(self, trial: TrialConfig, epochs_done: int = 0) -> float | None:
         """How long a trial will take from epoch `epochs_done` on; None: not known."""
         if group_of(trial) not in self._measured:
@@ -91,7 +99,7 @@ class Forecast:
                 self._rates[cell] = train, statistics.median(other.evaluate for other in similar)
             train, evaluate = self._rates[cell]
         sizes = self._sizes[trial]
-        images = (1 + two_views(trial)) * sizes.epoch * (trial.epochs - epochs_done)
+        images = passes(trial) * sizes.epoch * (trial.epochs - epochs_done)
         return train * images + evaluate * evaluated_images(sizes)
 
 
@@ -217,6 +225,15 @@ def group_of(trial: TrialConfig) -> Group:
 def kind_of(trial: TrialConfig) -> str:
     """What distinguishes trials that take different time per image."""
     return f"{trial.method} with {trial.term}" if trial.uses("term") else trial.method
+
+
+def passes(trial: TrialConfig) -> float:
+    """How often an epoch takes each image through the network, forwards and back."""
+    if not two_views(trial):
+        return 1.0
+    needs = TERMS[trial.term].needs if trial.uses("term") else ()
+    # Mixed images are a third view. A target network sees both views forwards, a third of the work.
+    return 2.0 + ("mixed" in needs) + 2 / 3 * ("target_z" in needs)
 
 
 def evaluated_images(sizes: Sizes) -> int:

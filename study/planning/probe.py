@@ -22,14 +22,14 @@ from trainables.trial import TrialConfig
 def probe(
     forecast: Forecast, trials: Sequence[TrialConfig], allocation: Allocation, data_dir: Path
 ) -> list[str]:
-    """Measure each kind of trial without a forecast, for the forecast to learn; returns lines for people.
+    """Measure each kind of trial that was not measured, for the forecast to learn; returns lines for people.
 
     As many processes measure at once as trials will run at once, because they share the machine. Datasets
     that are not prepared are left out.
     """
     lines: list[str] = []
     kinds: dict[Group, TrialConfig] = {}
-    for trial in forecast.unknown(trials):
+    for trial in forecast.unknown_kinds(trials):
         if trial.dataset in data.EMBEDDED or data.fingerprint(trial.dataset, data_dir) is not None:
             kinds.setdefault((*group_of(trial), kind_of(trial)), trial)
         else:

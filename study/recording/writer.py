@@ -19,7 +19,7 @@ from study.ledger.records import DATA_TAG
 from study.recording import events
 from study.recording.events import Event
 from trainables.redact import first_line
-from trainables.storage.bundles import Bundle, bundle_keys, delete_bundle, read_bundle
+from trainables.storage.bundles import Bundle, CodeNotLoaded, bundle_keys, delete_bundle, read_bundle
 from trainables.storage.checkpoints import checkpoint_keys, delete_checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.trial import PROTOCOL, TrialConfig
@@ -198,6 +198,9 @@ def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], N
     for key in waiting:
         try:
             bundle = read_bundle(storage, key)
+        except CodeNotLoaded as error:
+            say(f"{error}: it waits")
+            continue
         except ValueError as error:
             say(f"{error}; it will be trained again")
             delete_bundle(storage, key)

@@ -7,7 +7,7 @@ say what it is called with. Standard library only: PyTorch is imported by the fi
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Function = Callable[..., Any]
@@ -33,6 +33,15 @@ classes (B,)."""
 METRIC_INPUTS = ("logits", "labels", "h", "z", "logits1", "logits2", "h1", "h2", "view_labels")
 """What a metric may take: logits (N, K), classes (N,), features (N, D) and embeddings (N, M) of clean test
 images; logits and features of two augmented views of n of them, and their classes (n,)."""
+INPUTS: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
+    {
+        "term": tuple(TERM_INPUTS),
+        "augmentation": ("images", "u"),
+        "backbone": ("feature_dim",),
+        "metric": METRIC_INPUTS,
+    }
+)
+"""Names of the parameters that a function of each kind may have."""
 LISTS = types.MappingProxyType(
     {"term": "TERMS", "augmentation": "AUGMENTATIONS", "backbone": "BACKBONES", "metric": "METRICS"}
 )
@@ -41,10 +50,39 @@ LISTS = types.MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator says of a function: its kind, one of `LISTS`, and options."""
+    """What a decorator says of a function.
+
+    Attributes:
+        kind: one of `LISTS`.
+        title: what people read; empty: the function's name.
+        unit: of a metric, `%` for a fraction that is shown in per cent; else empty.
+        better: of a metric, `higher`, `lower` or empty.
+        p: of an augmentation, how often it happens.
+        numbers: of an augmentation, how many random numbers it takes for an image.
+
+    Raises:
+        ValueError: one of them is not allowed.
+    """
 
     kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    unit: str = ""
+    better: str = "higher"
+    p: float = 0.5
+    numbers: int = 1
+
+    def __post_init__(self) -> None:
+        """Check what a user has written."""
+        if not isinstance(self.title, str):
+            raise ValueError(f"title: got {self.title!r}; allowed: a text")
+        for name, allowed in {"unit": ("%", ""), "better": ("higher", "lower", "")}.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(map(repr, allowed))
+                raise ValueError(f"{name}: got {getattr(self, name)!r}; allowed: {known}")
+        if not (isinstance(self.p, int | float) and 0 <= self.p <= 1):
+            raise ValueError(f"p: got {self.p!r}; allowed: a number from 0 to 1")
+        if not (isinstance(self.numbers, int) and self.numbers >= 1):
+            raise ValueError(f"numbers: got {self.numbers!r}; allowed: an integer >= 1")
 
 
 functions: dict[tuple[str, str], Function] = {}
@@ -54,9 +92,9 @@ functions: dict[tuple[str, str], Function] = {}
 def term(function: Function | None = None, *, title: str = "") -> Any:
     """A consistency term: `def cosine(z1, z2)` returns the scalar that gamma weighs.
 
-    Parameters are named as in `TERM_INPUTS`; others need defaults. `title` is what people read.
+    Parameters are named as in `TERM_INPUTS`; others need defaults.
     """
-    return _marking("term", function, {"title": title})
+    return _marking(Mark("term", title=title), function)
 
 
 def augmentation(function: Function | None = None, *, p: float = 0.5, numbers: int = 1) -> Any:
@@ -65,12 +103,12 @@ def augmentation(function: Function | None = None, *, p: float = 0.5, numbers: i
     `def invert(images)` maps images (B, 3, S, S), fp32 in 0–1, to images of that shape; `def fade(images, u)`
     gets uniform random numbers (B, `numbers`) in [0, 1), too, and draws none itself.
     """
-    return _marking("augmentation", function, {"p": p, "numbers": numbers})
+    return _marking(Mark("augmentation", p=p, numbers=numbers), function)
 
 
 def backbone(function: Function | None = None) -> Any:
     """A backbone: `def wide(feature_dim)` returns a module from images (B, 3, S, S) to (B, feature_dim)."""
-    return _marking("backbone", function, {})
+    return _marking(Mark("backbone"), function)
 
 
 def metric(
@@ -78,17 +116,21 @@ def metric(
 ) -> Any:
     """A final metric of each trial: `def confidence(logits, labels)` returns a number.
 
-    Parameters are named as in `METRIC_INPUTS`. `unit` is `%` for a fraction that is shown in per cent, else
-    empty; `better` is `higher`, `lower` or empty.
+    Parameters are named as in `METRIC_INPUTS`, all options as in `Mark`.
     """
-    return _marking("metric", function, {"title": title, "unit": unit, "better": better})
+    return _marking(Mark("metric", title=title, unit=unit, better=better), function)
 
 
-def _marking(kind: str, function: Function | None, options: Mapping[str, Any]) -> Any:
+def _marking(mark: Mark, function: Function | None) -> Any:
     """The function with a mark, or a decorator that marks one."""
 
-    def mark(marked: Function) -> Function:
-        marked.__dict__["study_mark"] = Mark(kind, options)
-        return marked
+    def marked(function: Function) -> Function:
+        if isinstance(function, type) or not callable(function) or not hasattr(function, "__name__"):
+            what = f"the class {function.__name__}" if isinstance(function, type) else repr(function)
+            raise ValueError(
+                f"@{mark.kind}: got {what}; allowed: a function, and options by name, such as title=…"
+            )
+        function.__dict__["study_mark"] = mark
+        return function
 
-    return mark if function is None else mark(function)
+    return marked if function is None else marked(function)

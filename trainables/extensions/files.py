@@ -13,31 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.catalogue import AugmentationInfo, TermInfo, add_own
-from trainables.extensions import (
-    LISTS,
-    METRIC_INPUTS,
-    TERM_INPUTS,
-    Function,
-    Mark,
-    augmentation,
-    backbone,
-    functions,
-    metric,
-    term,
-)
+from trainables.catalogue import AugmentationInfo, TermInfo, add_own, remove_own
+from trainables.extensions import LISTS, TERM_INPUTS, Function, Mark, functions
+from trainables.extensions.neighbours import PROJECT, why_not_alone
 from trainables.extensions.signatures import inputs_of, required, why_no_name, why_not_callable
-from trainables.extensions.source import digest_of
-from trainables.metrics import Metric, add_own_metric
+from trainables.extensions.source import bound, digest_of
+from trainables.metrics import Metric, add_own_metric, remove_own_metric
 from trainables.relevance import with_need
-from trainables.setting import ALWAYS
+from trainables.setting import ALWAYS, nearest
 
-_MARKS: dict[str, Callable[..., Any]] = {
-    "term": term,
-    "augmentation": augmentation,
-    "backbone": backbone,
-    "metric": metric,
-}
+ROOT = Path(__file__).resolve().parents[2]
+OURS = tuple(f"{ROOT / package}/" for package in PROJECT)
 
 
 class ExtensionError(ValueError):
@@ -75,9 +61,9 @@ class OwnFile:
     module: types.ModuleType
     items: tuple[Item, ...]
 
-    def has(self, item: Item) -> bool:
-        """Whether it defines something of the same kind and name."""
-        return any((own.kind, own.name) == (item.kind, item.name) for own in self.items)
+    def item(self, kind: str, name: str) -> Item | None:
+        """What it defines of that kind and name."""
+        return next((item for item in self.items if (item.kind, item.name) == (kind, name)), None)
 
     @property
     def stem(self) -> str:
@@ -94,11 +80,18 @@ class OwnFile:
         """What another process needs, to load the same."""
         return {"name": self.name, "source": self.source}
 
-    def locate(self, error: BaseException) -> ExtensionError:
-        """The error that code of this file raised, with its line."""
+    def locate(self, error: BaseException, line: int | None = None) -> ExtensionError:
+        """What to say of an error that calling this file's code raised: with its line, else `line`."""
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == _shown(self.name)]
-        return _error(self.name, lines[-1] if lines else None, f"{type(error).__name__}: {error}")
+        lines = [frame.lineno for frame in frames if frame.filename == self.name]
+        # What this project says is whole; an error of Python or a library needs its type.
+        ours = isinstance(error, ValueError) and frames and frames[-1].filename.startswith(OURS)
+        message = str(error) if ours else f"{type(error).__name__}: {error}"
+        return self.error(lines[-1] if lines else line, message)
+
+    def error(self, line: int | None, message: str) -> ExtensionError:
+        """An error with this file and a line of it."""
+        return _error(self.name, line, message)
 
 
 _loaded: dict[str, OwnFile] = {}
@@ -109,19 +102,33 @@ def loaded() -> list[OwnFile]:
     return list(_loaded.values())
 
 
+def file_of(kind: str, name: str) -> tuple[OwnFile, Item] | None:
+    """The loaded file that defines something, and what it says of it."""
+    found = ((file, file.item(kind, name)) for file in loaded())
+    return next(((file, item) for file, item in found if item), None)
+
+
 def load_file(path: Path) -> OwnFile:
-    """Load a file; see `load_source`."""
+    """Load a file; see `load_source`. It may import no file beside it, which other machines do not have."""
     try:
-        source = path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ExtensionError(f"{path}: no such file") from None
+        beside = [other.name for other in path.parent.glob("*.py")]
+        raise ExtensionError(f"{path}: no such file{nearest(path.name, beside)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ExtensionError(f"{path} cannot be read: {error}") from None
-    return load_source(path.name, source)
+    return load_source(path.name, source, folder=path.parent)
 
 
-def load_source(name: str, source: str) -> OwnFile:
+def load_source(name: str, source: str, *, folder: Path | None = None) -> OwnFile:
     """Run a file and make what it defines known to this process; once for each version of it.
+
+    What an earlier version of it defined is forgotten. After an error, that version is still known.
+
+    Args:
+        name: of the file.
+        source: its text.
+        folder: where it lies; None: it is checked already.
 
     Raises:
         ExtensionError: a syntax error, an exception, a name that exists already, or a function with
@@ -130,39 +137,38 @@ def load_source(name: str, source: str) -> OwnFile:
     if name in _loaded and _loaded[name].source == source:
         return _loaded[name]
     try:
-        tree = ast.parse(source, filename=_shown(name))
+        tree = ast.parse(source, filename=name)
+        code = compile(tree, name, "exec")
     except SyntaxError as error:
         raise _error(name, error.lineno, error.msg) from None
-    module = types.ModuleType(f"own_file_{Path(name).stem}")
-    module.__file__ = _shown(name)
-    # So that tracebacks show lines of a file that may not be on this machine.
-    linecache.cache[_shown(name)] = (len(source), None, source.splitlines(keepends=True), _shown(name))
-    sys.modules[module.__name__] = module  # where dataclasses look for it
-    file = OwnFile(name, source, module, ())
-    try:
-        exec(compile(tree, _shown(name), "exec"), module.__dict__)  # noqa: S102  # what the user asked for
-    except Exception as error:
-        raise file.locate(error) from error
-    found = [(_item(file, tree, mark.kind, function), mark, function) for mark, function in _marked(file)]
+    except ValueError as error:  # null bytes
+        raise _error(name, None, str(error)) from None
+    if alone := why_not_alone(tree, folder):
+        raise _error(name, *alone)
+    file = _run(name, source, code)
+    found = [(_item(file, tree, mark, function), mark, function) for mark, function in _marked(file, tree)]
     for item, _, function in found:
-        elsewhere = next((other.name for other in loaded() if other.name != name and other.has(item)), None)
+        elsewhere = next(
+            (other.name for other in loaded() if other.name != name and other.item(item.kind, item.name)),
+            None,
+        )
         if wrong := why_no_name(item.kind, item.name, elsewhere) or why_not_callable(item.kind, function):
-            raise _error(name, item.line, f"{item.kind} {item.name!r} {wrong}")
+            raise file.error(item.line, f"{item.kind} {item.name!r} {wrong}")
+    _forget(name)
     for item, mark, function in found:
-        _add(item, mark.options, function)
-    file = dataclasses.replace(file, items=tuple(item for item, *_ in found))
-    _loaded[name] = file
-    return file
+        _add(item, mark, function)
+    _loaded[name] = dataclasses.replace(file, items=tuple(item for item, *_ in found))
+    sys.modules[file.module.__name__] = file.module
+    return _loaded[name]
 
 
 def load_shipped(files: Iterable[Mapping[str, str]]) -> None:
-    """Load what `OwnFile.shipped` has of files."""
+    """Load what `OwnFile.shipped` has of files, and forget others: a worker may have served another study."""
+    files = list(files)
+    for name in {file.name for file in loaded()}.difference(file["name"] for file in files):
+        _forget(name)
     for file in files:
         load_source(file["name"], file["source"])
-
-
-def _shown(name: str) -> str:
-    return name
 
 
 def _error(name: str, line: int | None, message: str) -> ExtensionError:
@@ -170,7 +176,41 @@ def _error(name: str, line: int | None, message: str) -> ExtensionError:
     return ExtensionError(f"{where}: {message.splitlines()[0] if message else 'no reason given'}")
 
 
-def _marked(file: OwnFile) -> list[tuple[Mark, Function]]:
+def _run(name: str, source: str, code: types.CodeType) -> OwnFile:
+    """The file with what it defines by itself."""
+    module = types.ModuleType(f"own_file_{Path(name).stem}")
+    module.__file__ = name
+    # So that tracebacks show lines of a file that may not be on this machine.
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    file = OwnFile(name, source, module, ())
+    before = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module  # where dataclasses look for it
+    try:
+        exec(code, module.__dict__)  # noqa: S102  # what the user asked for
+    except (Exception, SystemExit) as error:
+        raise file.locate(error) from error
+    finally:
+        del sys.modules[module.__name__]
+        if before is not None:
+            sys.modules[module.__name__] = before
+    return file
+
+
+def _forget(name: str) -> None:
+    """Make what a file has added unknown again."""
+    file = _loaded.pop(name, None)
+    if file is None:
+        return
+    for item in file.items:
+        del functions[item.kind, item.name]
+        if item.kind == "metric":
+            remove_own_metric(item.name)
+        else:
+            remove_own(item.kind, item.name)
+    sys.modules.pop(file.module.__name__, None)
+
+
+def _marked(file: OwnFile, tree: ast.Module) -> list[tuple[Mark, Function]]:
     """The functions that are decorated or listed, in the order of the file, each once."""
     values = vars(file.module)
     found: dict[int, tuple[Mark, Function]] = {}
@@ -179,43 +219,55 @@ def _marked(file: OwnFile) -> list[tuple[Mark, Function]]:
         if isinstance(mark, Mark) and callable(value) and value.__module__ == file.module.__name__:
             found[id(value)] = mark, value
     for kind, name in LISTS.items():
-        listed = values.get(name, ())
-        # Not what the file imported under that name: the built-in terms are called TERMS, too.
-        if isinstance(listed, list | tuple) and all(inspect.isfunction(value) for value in listed):
-            for value in listed:
-                if id(value) not in found:
-                    marked = _MARKS[kind](value)
-                    found[id(value)] = marked.__dict__["study_mark"], value
-    return sorted(found.values(), key=lambda pair: pair[1].__code__.co_firstlineno)
+        listed, line = values.get(name, ()), _line_of(tree, name)
+        if isinstance(listed, types.MappingProxyType):  # the built-in ones, imported
+            continue
+        if not isinstance(listed, list | tuple):
+            raise file.error(line, f"{name} is of type {type(listed).__name__}; allowed: a list of functions")
+        for value in listed:
+            if not hasattr(value, "__name__") or isinstance(value, type) or not callable(value):
+                raise file.error(line, f"{name} has {value!r}; allowed: functions")
+            mark, _ = found.setdefault(id(value), (Mark(kind), value))
+            if mark.kind != kind:
+                raise file.error(line, f"{name} has {value.__name__!r}; it is a {mark.kind} already")
+    places = {id(value): place for place, value in reversed(list(enumerate(values.values())))}
+    return sorted(found.values(), key=lambda pair: places.get(id(pair[1]), 0))
 
 
-def _item(file: OwnFile, tree: ast.Module, kind: str, function: Function) -> Item:
+def _item(file: OwnFile, tree: ast.Module, mark: Mark, function: Function) -> Item:
     name = function.__name__
-    definitions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    line = next((node.lineno for node in definitions), function.__code__.co_firstlineno)
+    line = _line_of(tree, name)
     if vars(file.module).get(name) is not function:
-        raise _error(file.name, line, f"{kind} {name!r} is not a function at the top level of the file")
-    return Item(kind, name, digest_of(tree, name), line)
+        raise file.error(line, f"{mark.kind} {name!r} is not a function at the top level of the file")
+    options = f"p={float(mark.p)} numbers={mark.numbers}" if mark.kind == "augmentation" else ""
+    return Item(mark.kind, name, digest_of(tree, name, options), line or 1)
 
 
-def _add(item: Item, options: Mapping[str, Any], function: Function) -> None:
+def _line_of(tree: ast.Module, name: str) -> int | None:
+    """The line where a file gives a name its meaning, the last one if there are several."""
+    return next((node.lineno for node in reversed(tree.body) if name in bound(node)), None)
+
+
+def _add(item: Item, mark: Mark, function: Function) -> None:
     """Make a checked item known."""
-    title = options.get("title") or item.name.replace("_", " ")
+    title = mark.title or item.name.replace("_", " ")
+    inputs = inputs_of(item.kind, function)
     functions[item.kind, item.name] = function
     if item.kind == "term":
-        needs = {TERM_INPUTS[name] for name in inputs_of(function, TERM_INPUTS)}
+        needs = {TERM_INPUTS[name] for name in inputs}
         if needs & {"predictions", "target_z"}:
             needs.add("z")
         add_own("term", item.name, TermInfo(title=title, needs=tuple(sorted(needs))), item.code)
     elif item.kind == "augmentation":
-        numbers = options["numbers"] if len(required(function)) == 2 else 0
-        add_own("augmentation", item.name, AugmentationInfo(p=options["p"], numbers=numbers), item.code)
+        about = AugmentationInfo(p=float(mark.p), numbers=mark.numbers if "u" in inputs else 0)
+        add_own("augmentation", item.name, about, item.code)
     elif item.kind == "backbone":
         add_own("backbone", item.name, None, item.code)
     else:
-        where = with_need("z", "projector") if "z" in inputs_of(function, METRIC_INPUTS) else ALWAYS
-        about = Metric(title=title, unit=options["unit"], better=options["better"], where=where)
-        add_own_metric(item.name, item.code, about)
+        where = with_need("z", "projector") if "z" in inputs else ALWAYS
+        add_own_metric(
+            item.name, item.code, Metric(title=title, unit=mark.unit, better=mark.better, where=where)
+        )
 
 
 def space_functions(file: OwnFile) -> dict[str, Callable[[], Any]]:

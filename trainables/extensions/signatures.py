@@ -2,17 +2,17 @@
 
 import inspect
 import re
-from collections.abc import Iterable
 
 from trainables.catalogue import AUGMENTATIONS, BACKBONES, TERMS, code_of
-from trainables.extensions import METRIC_INPUTS, TERM_INPUTS, Function
+from trainables.extensions import INPUTS, Function
 from trainables.metrics import METRICS
 from trainables.setting import nearest
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESERVED = ("ce", "siamese", "unsupervised", "fixmatch", "none")
-"""Names that arms and subsets have already."""
-INPUTS = {"term": tuple(TERM_INPUTS), "metric": METRIC_INPUTS}
+RESERVED = ("ce", "siamese", "unsupervised", "fixmatch", "none", "bt", "loss", "acc")
+"""Names that arms, subsets and columns of the history have already."""
+NEEDED = {"augmentation": "images", "backbone": "feature_dim"}
+"""What a function of that kind cannot do without."""
 
 
 def required(function: Function) -> list[str]:
@@ -21,10 +21,9 @@ def required(function: Function) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
 
-def inputs_of(function: Function, allowed: Iterable[str]) -> list[str]:
+def inputs_of(kind: str, function: Function) -> list[str]:
     """The parameters of a function that something is passed for."""
-    allowed = set(allowed)
-    return [name for name in inspect.signature(function).parameters if name in allowed]
+    return [name for name in inspect.signature(function).parameters if name in INPUTS[kind]]
 
 
 def why_no_name(kind: str, name: str, elsewhere: str | None) -> str | None:
@@ -40,15 +39,12 @@ def why_no_name(kind: str, name: str, elsewhere: str | None) -> str | None:
 
 def why_not_callable(kind: str, function: Function) -> str | None:
     """Why a function cannot be called as its kind is; None if it can."""
-    needed = required(function)
-    if kind in INPUTS:
-        allowed = INPUTS[kind]
-        for name in needed:
-            if name not in allowed:
-                return f"takes {name!r}{nearest(name, allowed)}; allowed: {', '.join(allowed)}"
-        return None if inputs_of(function, allowed) else f"takes nothing; allowed: {', '.join(allowed)}"
-    counts = (1,) if kind == "backbone" else (1, 2)
-    if len(needed) in counts:
-        return None
-    takes = "feature_dim" if kind == "backbone" else "images, or images and u"
-    return f"takes {', '.join(needed) or 'nothing'}; allowed: {takes}"
+    allowed = INPUTS[kind]
+    for name in required(function):
+        if name not in allowed:
+            return f"takes {name!r}{nearest(name, allowed)}; allowed: {', '.join(allowed)}"
+    taken = inputs_of(kind, function)
+    if not taken or NEEDED.get(kind, taken[0]) not in taken:
+        needed = NEEDED.get(kind, "one of them at least")
+        return f"takes {', '.join(taken) or 'nothing'}; allowed: {', '.join(allowed)}; required: {needed}"
+    return None

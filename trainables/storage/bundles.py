@@ -14,11 +14,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainables.catalogue import code_of
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig, TrialResult, parse_value
 
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Name of a file in a bundle."""
+
+
+class CodeNotLoaded(ValueError):
+    """A result is of a trial with code of a file of your own that this process has not loaded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +55,7 @@ def read_bundle(storage: Storage, key: str) -> Bundle:
 
     Raises:
         FileNotFoundError: there is none.
+        CodeNotLoaded: only with a file of your own could it be read.
         ValueError: it is damaged, or not of this version's trial with that key.
     """
     content = storage.read(_bundle_name(key))
@@ -60,15 +66,30 @@ def read_bundle(storage: Storage, key: str) -> Bundle:
                     raise ValueError(f"it has a file of the name {name!r}")
             files = {name: archive.read(name) for name in archive.namelist()}
         about = json.loads(files.pop("bundle.json"))
+        if missing := _not_loaded(about["params"]):
+            what = f"{', '.join(missing)}, of a file of your own that --space does not name"
+            raise CodeNotLoaded(f"result bundle {_bundle_name(key)} is of a trial with {what}")
         config = TrialConfig.from_params(about["params"])
         history = tuple(from_parquet(files["history.parquet"]))
         result = TrialResult(metrics=dict(about["metrics"]), history=history, artifacts=files)
         bundle = Bundle(config=config, result=result, tags=dict(about["tags"]))
+    except CodeNotLoaded:
+        raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"damaged result bundle {_bundle_name(key)}: {error}") from error
     if config.key != key:
         raise ValueError(f"result bundle {_bundle_name(key)} is of trial {config.key}")
     return bundle
+
+
+def _not_loaded(params: Mapping[str, str]) -> list[str]:
+    """Names of a trial's terms, augmentations and backbones that are of a file which is not loaded."""
+    missing = []
+    for field, kinds in {"term_code": ("term",), "code": ("backbone", "augmentation")}.items():
+        codes = parse_value(field, params.get(field, "none")) or ""
+        names = [code.partition("@")[0] for code in codes.split("+") if code]
+        missing += [name for name in names if not any(code_of(kind, name) for kind in kinds)]
+    return missing
 
 
 def bundle_keys(storage: Storage) -> list[str]:
