@@ -103,11 +103,13 @@ def ordered_subset(name: str, given: typing.Any, allowed: Collection[str]) -> tu
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the entry of `allowed` that `given` probably means, or nothing.
 
-    That is one with nearly the same letters, or the only one that begins with `given` or has it as a part
-    between underscores. A guess further off (`optimizer`: `train_size`?) would mislead.
+    That is one with nearly the same letters, or the only one that begins with `given`, or the only one that
+    has it between underscores. A guess further off (`optimizer`: `train_size`?) would mislead.
     """
-    known = list(dict.fromkeys(allowed))
-    matches = difflib.get_close_matches(given, known, n=1, cutoff=0.7)
-    if not matches and len(given) > 1:
-        matches = [name for name in known if name.startswith(given) or given in name.split("_")]
+    known = list(dict.fromkeys(allowed)) if given else []
+    matches = (
+        difflib.get_close_matches(given, known, n=1, cutoff=0.7)
+        or [name for name in known if name.startswith(given)]
+        or [name for name in known if given in name.split("_")]
+    )
     return f" (did you mean {matches[0]!r}?)" if len(matches) == 1 else ""
