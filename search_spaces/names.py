@@ -10,7 +10,7 @@ from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, Tria
 _NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
 """Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
 
-LONGEST_NAME = 60
+LONGEST_NAME = 80
 """Characters of a readable folder name, without the space's."""
 
 

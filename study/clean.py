@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
         if not args.kinds:
             for name, (amount, _) in find(ledger, storage, output).items():
                 print(f"{name:10}  {amount:>20}  {KINDS[name]}")
-            print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
+            command = f"python {prog}" if prog.endswith(".py") else prog
+            print(f"\nnothing is deleted; {command} KIND … deletes what is named")
             return 0
         with driver_locks(ledger, output, options.storage_uri(args)):
             waste = find(ledger, storage, output)

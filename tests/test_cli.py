@@ -122,7 +122,7 @@ def test_a_part_of_a_study_has_a_folder_of_its_own() -> None:
         folder_name("quickstart", assign=["dataset=folder:pets@64"])
         == "quickstart-set-dataset-folder-pets-64"
     )
-    many = [f"{name}=1" for name in ("epochs", "batch_size", "train_size", "hidden_dim", "embedding_dim")]
+    many = [f"{name}=100000" for name in ("epochs", "batch_size", "train_size", "hidden_dim", "feature_dim")]
     long = folder_name("quickstart", assign=many)
     assert len(long) == len("quickstart-") + 8
     assert long != folder_name("quickstart", assign=many[1:])

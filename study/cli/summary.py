@@ -87,7 +87,7 @@ def print_summary(
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"next:     {rerun_command('--seeds', str(2 * seeds))}")
         lines.append(
-            "          (a second look widens the intervals, less so if the first command declares a range:"
+            "          (a later look widens intervals; a range from the start less:"
             f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
     complete = plan.complete and not (state and state.count("failed"))
