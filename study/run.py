@@ -157,8 +157,9 @@ def _complete_selection(
     if schedule := _schedule(invocation, declare=True):
         invocation = replace(invocation, selection=schedule.selection)
     preview = study_plan.plan_study(invocation, refresh=state is None)
+    total, *others = preview.lines
     ranges = study_plan.range_lines(invocation, preview, schedule.most) if schedule else ()
-    for line in folded([*preview.lines, *ranges]):
+    for line in folded([total, *ranges, *others]):
         invocation.say(line)
     plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
@@ -215,7 +216,8 @@ def _plan_lines(invocation: Invocation) -> list[str]:
     plan = study_plan.plan_study(wanted, measure=invocation.args.probe)
     if schedule:  # verdicts decide how many seeds there are
         outcome = [] if plan.to_run else [schedule.outcome]
-        return [*plan.lines, *study_plan.range_lines(invocation, plan, schedule.most), *outcome]
+        total, *others = plan.lines
+        return [total, *study_plan.range_lines(invocation, plan, schedule.most), *others, *outcome]
     from analysis.sections.planned_power import power_lines
 
     cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)
