@@ -15,9 +15,12 @@ from test_overview import model, powerset_study
 
 from analysis.plots import accuracy, effects, style
 from analysis.plots.cache import digest_of
+from analysis.plots.projections import shown_arms
+from analysis.sections.cells import cell_table
 from analysis.stats.comparisons import comparisons, values_of
 from analysis.stats.factors import effects_of
 from analysis.stats.pooling import pooled_comparisons
+from analysis.stats.summary import summarise
 from analysis.trials import cell_labels
 
 ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}
@@ -226,3 +229,74 @@ def test_nine_long_names_stay_within_the_page() -> None:
     ends = [text.get_window_extent().x1 for text in cost.axes[0].get_xticklabels()]
     assert len(ends) == 9
     assert min(np.diff(ends)) > 5
+
+
+TERMS_TRIED = ("vicreg", "wmse", "ntxent", "supcon", "simsiam", "byol", "kl", "mse")
+
+
+@pytest.fixture
+def rivals() -> pd.DataFrame:
+    """CE, the control, and eight terms at three weights, two seeds each."""
+    given = {"embedding_dim": 8, "val_fraction": 0.1}
+    arms: list[tuple[str, dict[str, object]]] = [("ce", {}), ("0", {})]
+    arms += [(gamma, {"term": term}) for term in TERMS_TRIED for gamma in ("0.01", "0.1", "1")]
+    return frame(
+        {
+            config(arm, seed, **given, **fields): 0.5 + 0.01 * place + 0.001 * seed
+            for place, (arm, fields) in enumerate(arms)
+            for seed in range(2)
+        }
+    )
+
+
+def test_many_arms_have_their_names_beside_the_panels(rivals: pd.DataFrame) -> None:
+    figure = accuracy.accuracy_by_arm(rivals, {"test_acc": "Test"})
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert (names[0], names[1], names[-1], len(names)) == ("CE", "γ = 0", "MSE, γ = 1", 26)
+    one, other, *means = axes.lines
+    np.testing.assert_allclose(one.get_xdata(), [0.5 + 0.01 * place for place in range(26)])
+    np.testing.assert_allclose([float(line.get_xdata()[0]) for line in means], other.get_xdata() - 0.0005)
+    figure.draw_without_rendering()  # a warning, hence an error, where there is no room
+
+
+def test_many_settings_have_a_panel_each_against_gamma(rivals: pd.DataFrame) -> None:
+    arms = list(dict.fromkeys(rivals["arm_label"]))
+    values = values_of(rivals, "test_acc")
+    figure = accuracy.accuracy_by_gamma({"digits": values}, arms)
+    assert figure
+    shown = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in shown][:2] == ["VICReg", "W-MSE"]
+    assert len(shown) == len(TERMS_TRIED)
+    points = shown[1].containers[0].lines[0]
+    np.testing.assert_allclose(
+        points.get_ydata(), values[["siamese-0", "wmse-0.01", "wmse-0.1", "wmse-1"]].mean()
+    )
+    assert [text.get_text() for text in shown[1].get_xticklabels()] == ["0", "10⁻²", "0.1", "1"]
+
+
+def test_a_long_legend_makes_the_figure_higher(rivals: pd.DataFrame) -> None:
+    arms = list(dict.fromkeys(rivals["arm_label"]))
+    rows = [{"arm_label": arm, "seed": 0, "epoch": e, "train/acc": 0.1 * e} for arm in arms for e in (1, 2)]
+    figure = accuracy.learning_curves(pd.DataFrame(rows), arms)
+    assert figure
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0
+    assert legend.y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
+
+
+def test_of_many_arms_baselines_and_the_best_have_embeddings(rivals: pd.DataFrame) -> None:
+    best = ["kl-1", "mse-0.01", "mse-0.1", "mse-1"]
+    assert shown_arms(rivals) == ["ce", "siamese-0", *best]
+    few = rivals[rivals["arm_label"].isin(["ce", "vicreg-0.1"])]
+    assert shown_arms(few) == ["ce", "vicreg-0.1"]
+
+
+def test_a_table_of_many_arms_is_turned_round(rivals: pd.DataFrame) -> None:
+    table = cell_table(summarise(rivals), rivals, 0)
+    assert table.columns == ("Test",)
+    assert [title for title, _ in table.rows][:2] == ["CE", "γ = 0"]
+    assert [(name, row[0].text) for name, row in table.rows if row[0].bold] == [("MSE, γ = 1", "75.0 / 75.1")]
+    few = rivals[rivals["arm_label"].isin(["ce", "vicreg-0.1"])]
+    assert cell_table(summarise(few), few, 0).columns == ("CE", "VICReg, γ = 0.1")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables import backbones, tried, weights
+from trainables import backbones, tried, tune, weights
 from trainables.augment import Draws, augment, policies, policy
 from trainables.catalogue import AUGMENTATIONS, TERMS
 from trainables.evaluate import FAILED_METRICS
@@ -213,8 +213,8 @@ WRONG = {
         "return z1.log().mean()": "returned nan for random numbers; allowed: a finite number",
         "return z1.mean() + (z1 - z1).square().sum().sqrt()": "has a gradient that is not finite for random"
         " numbers",
-        "return (z1 @ z2).mean()": "7: RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x8 and"
-        " 16x8)",
+        "return (z1 @ z2).mean()": "7: RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x12 and"
+        " 16x12)",
         "import random; return z1.mean() * random.random()": STEPS,
         "import numpy as np; return z1.mean() * np.random.rand()": STEPS,
     },
@@ -279,11 +279,11 @@ def test_what_a_file_prints_is_no_part_of_what_a_script_answers(
     load(f"{source}@backbone\ndef pooled(feature_dim):\n    print('made')\n    return {net}\n")
     config = tiny(method="ce", gamma=None, backbone="pooled", feature_dim=7)
     asked, answer = {
-        tried: ([], [f"my_study.py:7: term 'mine' returned shape (16, 8); {NUMBER}"]),
+        tried: ([], [f"my_study.py:7: term 'mine' returned shape (16, 12); {NUMBER}"]),
         backbones: ([("pooled", 7, 32)], [None]),
         weights: ([(config.to_params(), 10)], [4 * (7 * 3 + 7 + 10 * 7 + 10)]),
     }[script]
-    request = {"asked": asked, "files": [file.shipped for file in loaded()]}
+    request = {"asked": asked, "files": [file.shipped for file in loaded()], "unlabelled": False}
     load_shipped([])
     capsys.readouterr()
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
@@ -350,3 +350,21 @@ def test_a_trial_outlives_a_metric_that_fails(tiny: Tiny, data_dir: Path) -> Non
     assert not [name for name in result.metrics if name.startswith("broken-")]
     said = result.artifacts[FAILED_METRICS].decode()
     assert re.fullmatch(r"broken-[0-9a-f]{8}: ValueError: metric 'broken' returned .*\n", said)
+
+
+def test_a_term_meets_images_without_labels_before_a_study_with_some(tiny: Tiny) -> None:
+    body = "return torch.nn.functional.cross_entropy(logits1, targets)"
+    load(f"@term\ndef again(logits1, targets):\n    {body}\n")
+    tried.check([tiny(term="again")])
+    with pytest.raises(ExtensionError, match=r"^my_study\.py:7: IndexError: Target -1 is out of bounds\.$"):
+        tried.check([tiny(term="again", dataset="stl10", unlabeled_size=100)])
+
+
+def test_a_worker_with_other_code_trains_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    load("@term\ndef mine(z1, z2):\n    return (z1 - z2).abs().mean()\n")
+    config = tiny(term="mine")
+    request = {"cpu": 1.0, "gpu": 0.0}
+    job = tune.job(config, data_dir=tmp_path, storage=str(tmp_path), tags={}, request=request)
+    load("@term\ndef mine(z1, z2):\n    return 2 * (z1 - z2).abs().mean()\n")
+    with pytest.raises(tune.UnfitError, match=rf": has other code than the driver for {config.term_code}$"):
+        tune._trained(job)

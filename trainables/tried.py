@@ -10,16 +10,19 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainables.catalogue import AUGMENTATIONS
+from trainables.datasets.splits import UNLABELLED
 from trainables.extensions import METRIC_INPUTS
 from trainables.extensions.files import ExtensionError, Item, OwnFile, load_shipped, loaded
+from trainables.trial import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES, SIZE, WIDTH, CLASSES = 16, 32, 8, 10
+IMAGES, SIZE, WIDTH, CLASSES = 16, 32, 12, 10
 """Of the random batch: images, their pixels, dimensions of embeddings, classes."""
 DRAWS = {
     "term": "draws random numbers of Python or NumPy; allowed: PyTorch's, which are set at each step",
@@ -28,16 +31,20 @@ DRAWS = {
 }
 
 
-def check() -> None:
-    """Raise ExtensionError, with file and line, for a term, augmentation or metric that does not work."""
+def check(trials: Iterable[TrialConfig] = ()) -> None:
+    """Raise ExtensionError, with file and line, for a term, augmentation or metric that does not work.
+
+    If `trials` have images without labels, terms are tried with some, too.
+    """
+    unlabelled = any(trial.unlabeled_size for trial in trials)
     tried = [item for file in loaded() for item in file.items if item.kind != "backbone"]
     if not tried:
         return
     if "torch" in sys.modules:
-        wrong = what_is_wrong()
+        wrong = what_is_wrong(unlabelled=unlabelled)
     else:
         command = [sys.executable, "-W", "ignore", "-m", "trainables.tried"]
-        request = json.dumps({"files": [file.shipped for file in loaded()]})
+        request = json.dumps({"files": [file.shipped for file in loaded()], "unlabelled": unlabelled})
         done = subprocess.run(command, cwd=ROOT, input=request, check=False, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -47,8 +54,8 @@ def check() -> None:
         raise ExtensionError("; ".join(wrong))
 
 
-def what_is_wrong() -> list[str]:
-    """A line for each item of the loaded files that does not work."""
+def what_is_wrong(*, unlabelled: bool = False) -> list[str]:
+    """A line for each item of the loaded files that does not work, also with images without labels."""
     import torch
 
     found = []
@@ -57,12 +64,16 @@ def what_is_wrong() -> list[str]:
             if item.kind != "backbone":
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
-                    found.append(_why_not(file, item))
+                    found.append(_why_not(file, item, unlabelled=unlabelled))
     return [line for line in found if line]
 
 
-def _why_not(file: OwnFile, item: Item) -> str | None:
-    tries = {"term": _try_term, "augmentation": _try_augmentation, "metric": _try_metric}
+def _why_not(file: OwnFile, item: Item, *, unlabelled: bool) -> str | None:
+    tries: dict[str, Callable[[str], str | None]] = {
+        "term": partial(_try_term, unlabelled=unlabelled),
+        "augmentation": _try_augmentation,
+        "metric": _try_metric,
+    }
     before = _generators(item)
     try:
         wrong = tries[item.kind](item.name)
@@ -90,7 +101,7 @@ def _normal(*shape: int) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def _try_term(name: str) -> str | None:
+def _try_term(name: str, *, unlabelled: bool) -> str | None:
     import torch
 
     from trainables.methods.own import own_loss
@@ -102,6 +113,8 @@ def _try_term(name: str) -> str | None:
 
     logits, h, z, predictions = pair(CLASSES), pair(WIDTH + 1), pair(WIDTH), pair(WIDTH)
     targets = torch.arange(IMAGES) % CLASSES
+    if unlabelled:
+        targets[::4] = UNLABELLED
     branches = Branches(targets, logits, h, z, predictions, pair(WIDTH, trained=False))
     value = own_loss(name, branches)
     if not value.isfinite():
@@ -160,8 +173,9 @@ def _try_metric(name: str) -> str | None:
 def main() -> int:
     """Answer the request on standard input."""
     with contextlib.redirect_stdout(sys.stderr):  # what a file prints is no part of the answer
-        load_shipped(json.load(sys.stdin)["files"])
-        wrong = what_is_wrong()
+        request = json.load(sys.stdin)
+        load_shipped(request["files"])
+        wrong = what_is_wrong(unlabelled=request["unlabelled"])
     print(json.dumps(wrong))
     return 0
 

@@ -129,6 +129,9 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     from trainables.train import train
 
     config = TrialConfig.from_params(job["params"])
+    if TrialConfig.from_params({**job["params"], "term_code": "none", "code": "none"}).key != config.key:
+        found = ", ".join(filter(None, (config.term_code, config.code)))
+        raise UnfitError(f"node {socket.gethostname()}: has other code than the driver for {found}")
     threads = max(1, int(job["request"]["cpu"]))
     share = job["request"]["gpu"]
     device = _granted_device(share)

@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
-from analysis.plots.style import BASELINE_COLOUR, arm_colours, legend_below, name_arms, panels_of, per_cent
+from analysis.plots.style import (
+    BASELINE_COLOUR,
+    SIDEWAYS,
+    arm_colours,
+    legend_below,
+    name_arms,
+    panels_of,
+    per_cent,
+    sideways_panels,
+)
 from analysis.render.text import arm_title
 from analysis.stats.comparisons import TESTED, values_of
 from analysis.stats.paired import LEVEL, Vector
@@ -17,6 +26,8 @@ from trainables.arms import CE, Arm, weight_text
 from trainables.catalogue import FIRST_TERM, TERMS
 from trainables.metrics import METRICS
 
+MOST_LINES = 4
+"""Settings that one panel shows against γ."""
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
 """Metrics of each epoch. The first two that a cell has are shown."""
 
@@ -28,6 +39,8 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """
     arms = list(dict.fromkeys(cell["arm_label"]))
     colours = arm_colours(arms)
+    if len(arms) >= SIDEWAYS:
+        return _accuracy_sideways(cell, metrics, arms)
     figure, grid = panels_of(len(metrics))
     for axes, (metric, title) in zip(grid, metrics.items(), strict=True):
         values = values_of(cell, metric).T
@@ -39,6 +52,22 @@ def accuracy_by_arm(cell: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         axes.set_title(title, fontsize=11)
         axes.margins(x=0.15)
         per_cent(axes.yaxis)
+    return figure
+
+
+def _accuracy_sideways(cell: pd.DataFrame, metrics: Mapping[str, str], arms: Sequence[str]) -> Figure:
+    """`accuracy_by_arm` with a line for each arm, where their names would not fit below."""
+    colours = arm_colours(arms)
+    figure, grid = sideways_panels(len(metrics), arms)
+    for axes, (metric, title) in zip(grid, metrics.items(), strict=True):
+        values = values_of(cell, metric).T
+        axes.plot(values, range(len(arms)), color="0.75", linewidth=1, marker="o", markersize=4, zorder=1)
+        for place, arm in enumerate(arms):
+            axes.plot(
+                values.loc[arm].mean(), place, "|", color=colours[arm], markersize=13, markeredgewidth=3
+            )
+        axes.set_title(title, fontsize=11)
+        per_cent(axes.xaxis)
     return figure
 
 
@@ -74,6 +103,9 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
     if len(weights) < 2:
         return None
     lines = _lines([label for label, gamma in gammas.items() if gamma is not None])
+    if len(lines) > MOST_LINES:  # too many to follow, and two points make no curve
+        lines = {name: on for name, on in lines.items() if len({gammas[label] for label in on} - {0}) > 1}
+        return _by_setting(panels, lines) if lines else None
     colours = arm_colours(arms if len(lines) == 1 else list(lines))
     figure, grid = panels_of(len(panels))
     for axes, (title, panel) in zip(grid, panels.items(), strict=True):
@@ -106,6 +138,27 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
         per_cent(axes.yaxis)
     if len(lines) > 1:
         legend_below(figure, max(grid, key=lambda axes: len(axes.get_legend_handles_labels()[0])))
+    return figure
+
+
+def _by_setting(panels: Mapping[str, pd.DataFrame], lines: Mapping[str, Sequence[str]]) -> Figure:
+    """`accuracy_by_gamma` with a panel for each setting: the mean and interval of every γ of one term."""
+    figure, grid = panels_of(len(panels) * len(lines))
+    places = iter(grid)
+    for title, panel in panels.items():
+        values = panel.dropna(axis="columns", how="all")
+        for name, on in lines.items():
+            axes, shown = next(places), [arm for arm in on if arm in values]
+            means, halves = _mean_and_half(values[shown])
+            gammas = [Arm.parse(arm).gamma or 0.0 for arm in shown]
+            axes.errorbar(range(len(shown)), means, halves, fmt="o-", color="C0", linewidth=1, capsize=3)
+            if CE in values:
+                mean, _ = _mean_and_half(values[[CE]])
+                axes.axhline(mean[0], color=BASELINE_COLOUR, linewidth=1.2, linestyle="--")
+            axes.set_title(name if len(panels) == 1 else f"{title}\n{name}", fontsize=9)
+            axes.set_xticks(range(len(shown)), list(map(weight_text, gammas)))
+            axes.set_xlabel("γ (dashed: CE)" if CE in values else "γ")
+            per_cent(axes.yaxis)
     return figure
 
 
@@ -159,20 +212,29 @@ def cost(trials: pd.DataFrame) -> Figure | None:
     colours = arm_colours(arms)
     median = done["train_seconds"].median()
     unit, name = (3600, "hours") if median > 7200 else (60, "minutes") if median > 120 else (1, "seconds")
-    figure, grid = panels_of(len(groups))
+    sideways = len(arms) >= SIDEWAYS
+    figure, grid = sideways_panels(len(groups), arms) if sideways else panels_of(len(groups))
     width = min(22, 130 / len(arms))  # in points: side by side, not one line
     for axes, (label, group) in zip(grid, groups, strict=True):
         for place, arm in enumerate(arms):
-            times = group.loc[group["arm_label"] == arm, "train_seconds"] / unit
-            spread = np.linspace(-0.15, 0.15, len(times)) if len(times) > 1 else np.zeros(len(times))
-            axes.plot(
-                place + spread, times, "o", color=colours[arm], markersize=3, alpha=0.5, markeredgewidth=0
+            times = (group.loc[group["arm_label"] == arm, "train_seconds"] / unit).to_numpy(float)
+            spread = place + (
+                np.linspace(-0.15, 0.15, len(times)) if len(times) > 1 else np.zeros(len(times))
             )
-            axes.plot(place, times.median(), "_", color=colours[arm], markersize=width, markeredgewidth=3)
-        name_arms(axes, arms)
-        axes.set_ylim(0, 1.08 * done["train_seconds"].max() / unit)
+            middle = np.median(times) if len(times) else np.nan
+            points, bar = (
+                ((times, spread), (middle, place)) if sideways else ((spread, times), (place, middle))
+            )
+            axes.plot(*points, "o", color=colours[arm], markersize=3, alpha=0.5, markeredgewidth=0)
+            mark = "|" if sideways else "_"
+            axes.plot(*bar, mark, color=colours[arm], markersize=width, markeredgewidth=3)
+        most, title = 1.08 * done["train_seconds"].max() / unit, f"Training time ({name})"
         axes.set_title(str(label), fontsize=10)
-        axes.set_ylabel(f"Training time ({name})")
+        if sideways:
+            axes.set(xlim=(0, most), xlabel=title)
+        else:
+            name_arms(axes, arms)
+            axes.set(ylim=(0, most), ylabel=title)
     return figure
 
 

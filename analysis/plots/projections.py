@@ -23,6 +23,8 @@ from trainables.arms import Arm
 
 Points = npt.NDArray[np.float64]
 PERPLEXITY = 30.0
+SHOWN_ARMS = 6
+"""Arms of a cell whose embeddings a report shows: each takes seconds, and room."""
 NEIGHBOURS = 20
 ROUNDING = 1e-12
 """Cosine distances below this are 0: errors of rounding in double precision are far smaller."""
@@ -66,6 +68,24 @@ def shown_seed(trials: pd.DataFrame) -> int | None:
     seeds = [set(arm["seed"]) for _, arm in finished(trials).groupby(["cell", "arm_label"])]
     common = set.intersection(*seeds) if seeds else set()
     return min(common, default=None)
+
+
+def shown_arms(cell: pd.DataFrame) -> list[str]:
+    """Labels of the arms of a cell that a report shows embeddings of: at most `SHOWN_ARMS`.
+
+    Where there are more: cross-entropy alone, γ = 0, and the others with the highest mean validation accuracy
+    (without one: test accuracy), in the order of the space.
+    """
+    arms = list(dict.fromkeys(cell["arm_label"]))
+    if len(arms) <= SHOWN_ARMS:
+        return arms
+    metric = next(
+        (name for name in ("val_acc", "test_acc") if name in cell and cell[name].notna().any()), None
+    )
+    best = cell.groupby("arm_label")[metric].mean().sort_values(ascending=False).index if metric else arms
+    baselines = [arm for arm in arms if Arm.parse(arm).rank < 2]
+    chosen = [*baselines, *(arm for arm in best if arm not in baselines)][:SHOWN_ARMS]
+    return [arm for arm in arms if arm in chosen]
 
 
 def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str = "h") -> list[Embedding]:

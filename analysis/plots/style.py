@@ -17,6 +17,10 @@ from trainables.arms import CE
 BASELINE_COLOUR = "0.35"
 GREY = 3
 """Index of the baseline's grey in the cycle `petroff10`."""
+LEGEND_ROWS, LEGEND_ROW = 3, 0.2
+"""Rows of a legend that a figure has room for, and inches for each further one."""
+SIDEWAYS = 10
+"""Arms from which on their names stand beside the panels, not below."""
 DENSITY = 160
 """Pixels per inch of figures, and of what is rasterised in a PDF."""
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
@@ -47,6 +51,19 @@ def panels_of(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:count])
 
 
+def sideways_panels(count: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels side by side with a line for each arm, whose names stand at the left."""
+    figure = Figure(figsize=(3 + 3.2 * count, 1 + 0.28 * len(arms)), layout="constrained")
+    grid = figure.subplots(1, count, squeeze=False, sharey=True).ravel()
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.93")
+        axes.set_axisbelow(True)
+    grid[0].set_yticks(range(len(arms)), list(map(arm_title, arms)), fontsize=9)
+    grid[0].invert_yaxis()
+    return figure, list(grid)
+
+
 def name_arms(axes: Axes, arms: Sequence[str]) -> None:
     """Arms along the x-axis, slanted where they would overlap."""
     names = list(map(arm_title, arms))
@@ -55,11 +72,13 @@ def name_arms(axes: Axes, arms: Sequence[str]) -> None:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """A legend below the panels, in as many columns as fit."""
+    """A legend below the panels, in as many columns as fit; the figure gets room for many rows of it."""
     handles, names = axes.get_legend_handles_labels()
     longest = max(map(len, names), default=1)
     fitting = int(figure.get_figwidth() / (0.075 * longest + 0.5))  # inches per name at this size
     columns = max(1, min(len(names), 5, fitting))
+    if (rows := -(-len(names) // columns)) > LEGEND_ROWS:
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows - LEGEND_ROWS))
     legend = figure.legend(
         handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )

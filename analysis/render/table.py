@@ -1,5 +1,6 @@
 """One table, five ways to read it: in a terminal, Markdown, LaTeX, CSV and HTML."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from analysis.render.text import latex
+
+MOST_COLUMNS = 7
+"""Columns that a page has room for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +62,16 @@ class Ui:
             return f"{self.address}/#/experiments/{self.experiment_id}/runs/{runs[0]}"
         ids, experiments = (quote(json.dumps(list(names))) for names in (runs, [self.experiment_id]))
         return f"{self.address}/#/compare-runs?runs={ids}&experiments={experiments}"
+
+
+def readable(table: Table) -> Table:
+    """The table, turned round where it has too many columns for a page, and fewer rows than columns."""
+    if len(table.columns) <= MOST_COLUMNS or len(table.rows) >= len(table.columns):
+        return table
+    rows = zip(table.columns, zip(*(entries for _, entries in table.rows), strict=True), strict=True)
+    return dataclasses.replace(
+        table, columns=tuple(title for title, _ in table.rows), rows=tuple((name, row) for name, row in rows)
+    )
 
 
 def entries(*texts: str) -> tuple[Entry, ...]:

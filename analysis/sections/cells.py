@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.render.section import RenderedFigure, Section
-from analysis.render.table import Entry, Table
+from analysis.render.table import Entry, Table, readable
 from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spread_text
 from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
@@ -81,7 +81,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
     known = set(part.loc[part["n"] > 0, "metric"]) or {TESTED}
     if "rrc" in part["augmentations"].iloc[0].split("+"):
         known.discard("test_augcrop_acc")  # the same images as under the cell's own augmentations
-    return Table(
+    table = Table(
         name=f"cell-{cell}",
         title=str(planned["cell_label"].iloc[0]),
         corner="Accuracy (%)",
@@ -89,6 +89,7 @@ def cell_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table:
         rows=accuracy_rows(part[part["metric"].isin(known)]),
         caption=_caption(part[part["metric"] == TESTED], settings_note(planned)),
     )
+    return readable(table)
 
 
 def accuracy_rows(summary: pd.DataFrame) -> tuple[tuple[str, tuple[Entry, ...]], ...]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
-from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_seed
+from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_arms, shown_seed
 from analysis.render.section import RenderedFigure
 from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
@@ -95,14 +95,23 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
     shown: list[RenderedFigure] = []
     if (seed := shown_seed(cell)) is None:
         return shown
+    arms = shown_arms(cell)
+    among = cell[cell["arm_label"].isin(arms)]
+    every = cell["arm_label"].nunique()
+    left = (
+        f" {len(arms)} of {every} arms: the baselines and those with the highest validation accuracy;"
+        " analysis/embeddings.py draws all."
+        if len(arms) < every
+        else ""
+    )
     for split, images in SPLITS.items():
         with contextlib.suppress(OSError):  # embeddings may have been deleted to save space
-            panels = read(cell, seed, split, ledger)
+            panels = read(among, seed, split, ledger)
             shown += cache.add(
                 f"embeddings-{split}-{number}",
-                cell,
+                among,
                 functools.partial(embeddings.draw, panels),
-                embeddings.caption(panels, split, seed),
+                embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
             )
     return shown

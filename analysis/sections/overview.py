@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.render.table import Entry, Table, entries
+from analysis.render.table import Entry, Table, entries, readable
 from analysis.render.text import (
     CLAIMED,
     MINUS,
@@ -66,7 +66,7 @@ def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table
         for number, cell in cells_of(group).items()
     ]
     text = f"Test accuracy in %, {over_seeds(set(tested['n']))} of {_planned(group)}.{settings_note(group)}"
-    return Table(
+    table = Table(
         name=f"subsets-{number}",
         title=f"{group['group_label'].iloc[0]}: test accuracy by augmentations",
         corner="Augmentations",
@@ -74,6 +74,7 @@ def _by_subset(group: pd.DataFrame, number: int, summary: pd.DataFrame) -> Table
         rows=tuple(rows),
         caption=" ".join([text, *bold_caption(tested)]),
     )
+    return readable(table)
 
 
 def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFrame) -> list[Table]:
@@ -171,7 +172,7 @@ def _by_group(trials: pd.DataFrame) -> Table:
     text += f" {NO_VALUE}: not in every subset under this name." if several else ""
     text += settings_note(trials) if alike else ""
     text += left_out(" where a trial of them is missing", lost)
-    return Table(
+    table = Table(
         name="groups",
         title="Datasets and backbones",
         corner="Dataset · backbone",
@@ -179,6 +180,7 @@ def _by_group(trials: pd.DataFrame) -> Table:
         rows=tuple(rows),
         caption=" ".join([text, *bold_caption(pd.DataFrame({"best": True, "n": counts, "shared": counts}))]),
     )
+    return readable(table)
 
 
 def _planned(group: pd.DataFrame) -> str:

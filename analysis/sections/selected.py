@@ -14,6 +14,7 @@ from trainables.arms import CE, CONTROL, Arm, weight_text
 def selected_tables(trials: pd.DataFrame) -> list[Table]:
     """A row for each choice that a study allows; empty if there is none."""
     rows, lost = [], set()
+    one_cell = trials["cell_label"].nunique() == 1
     for choice in choices(trials):
         selected, setting = choice.selected, Arm.parse(choice.arms[-1]).setting
         n = len(selected.test)
@@ -23,12 +24,13 @@ def selected_tables(trials: pd.DataFrame) -> list[Table]:
             *(_per_cent(choice.beside[CE]), _per_cent(choice.beside[CONTROL])),
             *(_per_cent(selected.optimistic), _gamma(selected.optimistic_arm)),
         )
-        rows.append((choice.cell_label + (f" ({setting})" if setting else ""), entries(*texts)))
+        name = choice.cell_label + (f" ({setting})" if setting else "")
+        rows.append((setting if one_cell and setting else name, entries(*texts)))
         lost |= set(choice.dropped)
     table = Table(
         name="selected",
         title="What a choice of γ is worth",
-        corner="Cell",
+        corner="Term" if one_cell and len(rows) > 1 else "Cell",
         columns=(
             *("Selected", "95 % interval", "n", "γ (seeds)", "CE", "γ = 0"),
             *("Best on test (optimistic)", "γ (best)"),

@@ -132,7 +132,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
-    tried.check()
+    tried.check(selection.trials)
     storage_uri = options.storage_uri(args)
     return Invocation(
         args=args,
