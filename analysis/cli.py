@@ -10,13 +10,15 @@ import pandas as pd
 from analysis.stats.published import THESIS
 from analysis.stats.verdicts import decided_selection
 from analysis.trials import FRAME, load, write
-from search_spaces import Selection, add_selection_arguments, search_from, selection_from
+from search_spaces import Selection, add_selection_arguments, folder_name, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
 from trainables.redact import masked, plain
+
+TRAINED = "; study/run.py trains them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +40,7 @@ def parse_command_line(
     description: str,
     argv: Sequence[str] | None,
     *,
+    prog: str,
     subfolder: str = "",
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
     check: Callable[[argparse.Namespace], object] | None = None,
@@ -46,14 +49,20 @@ def parse_command_line(
     """Parse the options of an analysis script, and read the selected trials.
 
     Ends the process with code 2 and one line on stderr if the options cannot be used. Results go to
-    `subfolder` of `reports/<space>` by default. `extend` adds the script's own options, `check` raises
-    ValueError for invalid ones; `searches`: whether a search without finalists can be used.
+    `subfolder` of `reports/<space>` by default, or of a folder for what `--only` and `--set` select.
+    `extend` adds the script's own options, `check` raises ValueError for invalid ones; `searches`: whether a
+    search without finalists can be used.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = CommandLine(prog=prog, usage="%(prog)s --space NAME [options]", description=description)
     add_selection_arguments(parser)
     add_ledger_arguments(parser)
     default = Path("reports", "<space>", subfolder)
-    parser.add_argument("--out", metavar="DIR", type=Path, help=f"folder for results (default: {default})")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help=f"folder for results (default: {default}; with --only and --set one of its own)",
+    )
     if extend:
         extend(parser)
     args = parser.parse_args(argv)
@@ -73,11 +82,13 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     if not ledger.exists():
         uri = tracking_uri.redacted(ledger.uri)
         raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {uri}")
-    report = args.out or Path("reports", selection.space)
+    report = args.out or Path("reports", folder_name(selection.space, args.only, args.assign))
     folder = args.out or report / subfolder
     tracking_uri.check_writable("--out", folder)
     records = ledger.trials()
     if search is None:
+        if not any(trial.key in records for trial in selection.trials):
+            raise ValueError(f"--space {selection.space}: the ledger has none of its trials yet{TRAINED}")
         check_margin(selection, read_seed_plans(ledger, selection.space))
         plans = plans_at_look(ledger, selection, records)
         selection = decided_selection(selection, records, plans)
@@ -85,6 +96,8 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
         write(trials, report / FRAME)
     else:
         state = load_search_state(search, records, {})
+        if not state.all:
+            raise ValueError(f"--space {search.name}: the ledger has no configuration of it yet{TRAINED}")
         selection = state.final_selection()
         if selection.trials:
             trials = load(selection, records)

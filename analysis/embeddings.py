@@ -77,10 +77,10 @@ def _add_what_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "analysis/embeddings.py") -> int:
     """Write the figures of a space; returns the exit code."""
     inputs = parse_command_line(
-        "Embedding figures of a space.", argv, subfolder="figures", extend=_add_what_argument
+        "Embedding figures of a space.", argv, prog=prog, subfolder="figures", extend=_add_what_argument
     )
     write(inputs.trials, inputs.ledger, inputs.folder, what=inputs.args.what)
     return 0

@@ -24,7 +24,7 @@ from analysis.render.page import to_page
 from analysis.render.section import Report
 from analysis.render.table import Ui
 from analysis.sections.generality import over_images
-from analysis.sections.search import search_report
+from analysis.sections.search import search_findings, search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
 from analysis.stats.published import Published, read_published
@@ -99,7 +99,7 @@ def render_search(
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
     rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force)
-    return replace(rendered, tables=tuple(tables))
+    return replace(rendered, tables=tuple(tables), findings=tuple(search_findings(study)))
 
 
 def _publish(
@@ -173,10 +173,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "analysis/report.py") -> int:
     """Render the report of a space; returns the exit code."""
     inputs = parse_command_line(
-        "The report of a space.", argv, extend=_add_arguments, check=_check, searches=True
+        "The report of a space.", argv, prog=prog, extend=_add_arguments, check=_check, searches=True
     )
     where, ui = (inputs.ledger, inputs.folder), inputs.args.ui
     if inputs.search is not None:

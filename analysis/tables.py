@@ -25,11 +25,12 @@ from analysis.stats.results import Results
 from analysis.trials import cell_labels
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "analysis/tables.py") -> int:
     """Print the tables of a space and write them; returns the exit code."""
     inputs = parse_command_line(
         "Tables of a space.",
         argv,
+        prog=prog,
         subfolder="tables",
         extend=add_published_argument,
         check=lambda args: read_published(args.published),

@@ -13,6 +13,7 @@ from search_spaces.design import (
     product,
     trials,
 )
+from search_spaces.names import folder_name
 from search_spaces.ranges import choice, integers, loguniform, uniform
 from search_spaces.search_design import (
     Parameter,
@@ -43,6 +44,7 @@ __all__ = [
     "arms",
     "choice",
     "exclude",
+    "folder_name",
     "for_methods",
     "integers",
     "leave_one_out",

@@ -1,5 +1,7 @@
-"""Names of the cells and arms of a selection: they contain what varies between them, and no more."""
+"""Names of a selection, its cells and arms: they contain what varies between them, and no more."""
 
+import hashlib
+import re
 from collections.abc import Collection, Sequence
 
 from trainables.catalogue import FIRST_TERM
@@ -7,6 +9,25 @@ from trainables.trial import ARM_FIELDS, CELL_FIELDS, DEFAULTS, FieldValue, Tria
 
 _NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
 """Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
+
+LONGEST_NAME = 80
+"""Characters of a readable folder name, without the space's."""
+
+
+def folder_name(space: str, only: Sequence[str] = (), assign: Sequence[str] = ()) -> str:
+    """The folder for results of a space, or of what `--only` and `--set` make of it.
+
+    `quickstart`, `quickstart-only-arm-ce-set-epochs-2`, or with a digest where that would be long: a part of
+    a study does not overwrite the results of the whole.
+    """
+    assigned = {text.partition("=")[0]: text for text in assign}  # the last one of a field counts
+    given = {"only": sorted(set(only)), "set": sorted(assigned.values())}
+    text = " ".join(" ".join([option, *values]) for option, values in given.items() if values)
+    if not text:
+        return space
+    readable = re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{space}-{readable if len(readable) <= LONGEST_NAME else digest}"
 
 
 def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], str]:

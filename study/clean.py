@@ -19,7 +19,7 @@ from study.cli import options
 from study.cluster.nodes import NOTES
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.tracking_uri import LedgerError
 from study.recording.locks import LockHeld, driver_locks
@@ -98,14 +98,14 @@ def _delete(storage: "Storage", names: Collection[str]) -> None:
             storage.delete_folder(folder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int:
     """Clean up from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="study/clean.py",
+    parser = CommandLine(
+        prog=prog,
+        usage="%(prog)s [KIND …] [options]",
         description="Say what a study no longer needs, and delete what is named; never finished work.",
         epilog="\n".join(f"{name}: {meaning}." for name, meaning in KINDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"to delete: {', '.join(KINDS)}")
     add_ledger_arguments(parser)
@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.kinds:
             for name, (amount, _) in find(ledger, storage, output).items():
                 print(f"{name:10}  {amount:>20}  {KINDS[name]}")
-            print("\nnothing is deleted; python study/clean.py KIND … deletes what is named")
+            command = f"python {prog}" if prog.endswith(".py") else prog
+            print(f"\nnothing is deleted; {command} KIND … deletes what is named")
             return 0
         with driver_locks(ledger, output, options.storage_uri(args)):
             waste = find(ledger, storage, output)

@@ -26,7 +26,7 @@ from search_spaces import add_selection_arguments, search_from, selection_from
 from study.cluster.connection import Terminated
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
@@ -37,9 +37,9 @@ from trainables.metrics import METRICS
 from trainables.redact import first_line, masked, plain
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> int:
     """Measure from the command line; returns the exit code."""
-    parser = _parser()
+    parser = _parser(prog)
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -69,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if found.lacking else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="study/measure.py",
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog=prog,
+        usage="%(prog)s --space NAME --metric NAME [options]",
         description="Measure finished trials again, without training, from what their runs keep.",
-        allow_abbrev=False,
     )
     add_selection_arguments(parser)
     known = ", ".join(name for name, metric in METRICS.items() if metric.measured_from)

@@ -1,7 +1,7 @@
 """The command line: make the ledger complete for a space, then render its report.
 
 `python study/run.py --space NAME` trains with Ray Tune exactly the trials of the space that the ledger does
-not have, and closes with the table, the report and what to type next. `--plan` only says what would run.
+not have, and closes with the verdict, the report and what to type next. `--plan` only says what would run.
 
 Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
 """
@@ -23,16 +23,14 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 
 from rich.console import Console
 
-from search_spaces import SEARCHES, SPACES
 from study import search_session
 from study.cli import options
-from study.cli.invocation import REPORTS, Invocation, parse_invocation
-from study.cli.summary import print_search_summary, print_summary, rerun_command
+from study.cli.invocation import Invocation, parse_invocation
+from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
+from study.cli.welcome import listing, welcome
 from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
-from study.ledger.ledger import Ledger
-from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.seed_plans import (
@@ -44,7 +42,7 @@ from study.ledger.seed_plans import (
 )
 from study.ledger.tracking_uri import LedgerError
 from study.planning.forecast import compare, describe_time
-from study.planning.plan import Plan, describe, make_plan
+from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
 from study.recording.locks import LockHeld, driver_locks
 from study.session import study_plan
 from study.session.study_run import StudyRun
@@ -54,7 +52,6 @@ from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
-    from analysis.render.table import Table
     from analysis.stats.verdicts import SeedSchedule
     from study.cluster.execute import GracefulStop
 
@@ -62,15 +59,18 @@ SHOWN_CELLS = 4
 """Tables printed at the end; the report has them all."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     """Run a study from its command line; returns the exit code."""
-    parser = options.parser()
-    args = parser.parse_args(argv)
+    parser = options.parser(prog)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        print(welcome(prog))
+        return 0
+    args = parser.parse_args(given)
     # Imports, and plans of thousands of trials, create many objects and few cycles.
     gc.set_threshold(100_000, 20, 100)
     if args.list_spaces:
-        for name, space in {**SPACES, **SEARCHES}.items():
-            print(f"{name}: {(space.__doc__ or 'no description').splitlines()[0]}")
+        print(listing())
         return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lines = _plan_lines(invocation)
             else:
                 lines = search_session.plan_lines(invocation)
-            print("\n".join(lines))
+            print("\n".join(folded(lines)))
             return 0
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
@@ -137,9 +137,9 @@ def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
     if ready:
         finals = search_session.with_finalists(invocation, state)
         return _complete_selection(finals, deadline, lease_lost, state)
-    if state.all and not (stop and stop.received):
-        _report(invocation, describe_search(state), state)
-    return print_search_summary(invocation, state, stop)
+    show = state.all and not (stop and stop.received)
+    report = _report(invocation, describe_search(state), state) if show else []
+    return print_search_summary(invocation, state, stop, report)
 
 
 def _complete_selection(
@@ -151,16 +151,15 @@ def _complete_selection(
     """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
     whole = invocation
     if state is None:
-        read_records = partial(_records_in_use, invocation)
+        read_records = partial(study_plan.records_in_use, invocation)
         plans = adopt_seed_plans(invocation.ledger, invocation.selection, read_records)
         check_margin(invocation.selection, plans)
     if schedule := _schedule(invocation, declare=True):
         invocation = replace(invocation, selection=schedule.selection)
     preview = study_plan.plan_study(invocation, refresh=state is None)
-    for line in (
-        *preview.lines,
-        *(study_plan.range_lines(invocation, preview, schedule.most) if schedule else ()),
-    ):
+    total, *others = preview.lines
+    ranges = study_plan.range_lines(invocation, preview, schedule.most) if schedule else ()
+    for line in folded([total, *ranges, *others]):
         invocation.say(line)
     plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
@@ -186,16 +185,10 @@ def _complete_selection(
             plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
         except LedgerError as error:
             return _report_silent_ledger(invocation, error, stop)
-    if plan.records and not (stop and stop.received):
-        _report(invocation, lines, state or plan)
-    return print_summary(invocation, plan, stop, state, schedule.outcome if schedule else None)
-
-
-def _records_in_use(invocation: Invocation) -> dict[str, TrialRecord]:
-    """The ledger's records without trials on other data, which no statistic counts."""
-    plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
-    stale = {trial.key for trial in plan.stale}
-    return {key: record for key, record in plan.records.items() if key not in stale}
+    show = plan.records and not (stop and stop.received)
+    report = _report(invocation, lines, state or plan) if show else []
+    outcome = schedule.outcome if schedule else None
+    return print_summary(invocation, plan, stop, report, state=state, outcome=outcome)
 
 
 def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None":
@@ -205,7 +198,7 @@ def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None"
     selection, ledger = invocation.selection, invocation.ledger
     if selection.seeds is None or not selection.seeds.is_range:
         return None
-    records = _records_in_use(invocation)
+    records = study_plan.records_in_use(invocation)
     selection = replace(selection, seeds=planned_steps(selection, invocation.allocation.slots))
     if declare:
         ledger.open()
@@ -223,11 +216,13 @@ def _plan_lines(invocation: Invocation) -> list[str]:
     plan = study_plan.plan_study(wanted, measure=invocation.args.probe)
     if schedule:  # verdicts decide how many seeds there are
         outcome = [] if plan.to_run else [schedule.outcome]
-        return [*plan.lines, *study_plan.range_lines(invocation, plan, schedule.most), *outcome]
+        total, *others = plan.lines
+        return [total, *study_plan.range_lines(invocation, plan, schedule.most), *others, *outcome]
     from analysis.sections.planned_power import power_lines
 
     cost = partial(describe_time, plan.forecast, slots=invocation.allocation.slots)
-    return [*plan.lines, *power_lines(invocation.selection.trials, plan.records.values(), cost)]
+    trials = invocation.selection.trials
+    return [*plan.lines, *power_lines(trials, plan.records.values(), cost), *seeds_lines(trials)]
 
 
 def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:
@@ -235,10 +230,13 @@ def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "Gra
     return 128 + stop.received if stop and stop.received else 1
 
 
-def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchState) -> None:
-    """Print the tables; render the report and log it, unless it is unwanted or nothing has changed."""
+def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchState) -> list[str]:
+    """Print the tables; render the report and log it, unless it is unwanted or nothing has changed.
+
+    Returns what it says in a few lines, and where it is.
+    """
     if invocation.args.no_report:
-        return
+        return []
     from analysis.render.table import to_terminal
     from analysis.report import render_search
 
@@ -246,27 +244,29 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
     try:
         with console.status("rendering the report"):
             if isinstance(state, Plan):
-                rendered, tables, hidden, sentences = _render_study(invocation.ledger, state)
+                rendered, hidden = _render_study(invocation, state)
             else:
-                rendered = render_search(state, invocation.ledger, REPORTS / state.search.name)
-                tables, hidden, sentences = rendered.tables, 0, []
-        for table in tables:
+                rendered, hidden = render_search(state, invocation.ledger, invocation.report_folder), 0
+        for table in rendered.tables:
             console.print()
             console.print(to_terminal(table))
         if hidden:
             console.print(f"… and {hidden} more cells in the report")
-        for sentence in sentences:
-            invocation.say(sentence)
-        _log_report(invocation, rendered, lines)
+        console.print()
+        not_logged = _log_report(invocation, rendered, lines)
     except (OSError, ValueError) as error:  # ValueError: trials of one cell on different data
-        invocation.say(f"the report was not rendered: {error}")
+        return [f"the report was not rendered: {error}"]
+    width = max(console.width, 40) if console.is_terminal else None
+    new = bool(rendered.files)
+    return [*report_lines(rendered.findings, rendered.path, new=new, width=width), *not_logged]
 
 
-def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table], int, Sequence[str]]":
-    """The report, the tables to print, the number of other ones, and what to say of them."""
+def _render_study(invocation: Invocation, plan: Plan) -> "tuple[Rendered, int]":
+    """The report with the tables to print and what to say of them, and the number of other cells."""
+    from analysis.render.files import read_comparisons
     from analysis.report import render
     from analysis.sections.cells import cell_table
-    from analysis.sections.findings import cell_findings
+    from analysis.sections.findings import verdict
     from analysis.sections.rules import rule_sentences
     from analysis.stats.comparisons import comparisons
     from analysis.stats.summary import summarise
@@ -275,33 +275,37 @@ def _render_study(ledger: Ledger, plan: Plan) -> "tuple[Rendered, Sequence[Table
     # Trials on other data are missing here, never averaged with the rest.
     stale = {trial.key for trial in plan.stale}
     records = {key: record for key, record in plan.records.items() if key not in stale}
+    ledger = invocation.ledger
     trials = load(plan.selection, records, plans_at_look(ledger, plan.selection, records))
-    rendered = render(plan.selection, trials, ledger, REPORTS / plan.selection.space)
+    rendered = render(plan.selection, trials, ledger, invocation.report_folder)
     labels = list(cell_labels(trials))
     shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
-    summary = summarise(shown)
-    tables = [cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]]
-    compared = comparisons(shown)
-    sentences = cell_findings(compared) if len(labels) == 1 else []
-    return rendered, tables, max(0, len(labels) - SHOWN_CELLS), [*sentences, *rule_sentences(compared)]
+    summary, compared = summarise(shown), comparisons(shown)
+    # Those of all cells take seconds: the report has them already.
+    whole = compared if len(labels) <= SHOWN_CELLS else read_comparisons(rendered.path.parent)
+    return replace(
+        rendered,
+        tables=tuple(cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]),
+        findings=(*verdict(whole), *rule_sentences(compared)),
+    ), max(0, len(labels) - SHOWN_CELLS)
 
 
-def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> None:
-    """Log a report to the ledger, if it is new, and print its path."""
+def _log_report(invocation: Invocation, rendered: "Rendered", lines: Sequence[str]) -> list[str]:
+    """Log a report to the ledger, if it is new; returns why that was not possible."""
     from analysis.render.files import invalidate
 
-    if rendered.files:
-        # Figures are in the report, and single tables in the file with all of them.
-        logged = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
-        files = {path.name: path.read_bytes() for path in logged} | {"plan.txt": "\n".join(lines).encode()}
-        files |= {file.name: file.source.encode() for file in loaded()}
-        try:
-            invocation.ledger.log_study(invocation.selection.space, files)
-        except LedgerError as error:
-            invalidate(rendered.path.parent)
-            invocation.say(f"the report was not logged: {error}")
-    state = "" if rendered.files else " (unchanged)"
-    invocation.console.print(f"\nreport:   {rendered.path}{state}", soft_wrap=True)
+    if not rendered.files:
+        return []
+    # Figures are in the report, and single tables in the file with all of them.
+    logged = [path for path in rendered.files if path.parent.name not in ("figures", "latex")]
+    files = {path.name: path.read_bytes() for path in logged} | {"plan.txt": "\n".join(lines).encode()}
+    files |= {file.name: file.source.encode() for file in loaded()}
+    try:
+        invocation.ledger.log_study(invocation.selection.space, files)
+    except LedgerError as error:
+        invalidate(rendered.path.parent)
+        return [f"the report was not logged: {error}"]
+    return []
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast, weights
+from study.planning.plan import folded, seeds_lines
 from study.session import study_plan
 from study.session.study_plan import StudyPlan
 from study.session.study_run import StudyRun
@@ -93,9 +94,10 @@ def plan_lines(invocation: Invocation) -> list[str]:
     state, search = plan.state, plan.state.search
     if state.missing or not state.final_selection().trials:
         number = search.finalists * len(search.methods) * search.seeds
-        finals = f"then: the best {search.finalists} of each method x {search.seeds} fresh seeds,"
-        return [*plan.lines, f"{finals} {number} trials at most"]
-    return [*plan.lines, *study_plan.plan_study(with_finalists(invocation, state)).lines]
+        best = f"then: the best {search.finalists} of each method x {search.seeds} fresh seeds,"
+        return [*plan.lines, f"{best} {number} trials at most"]
+    finals = with_finalists(invocation, state)
+    return [*plan.lines, *study_plan.plan_study(finals).lines, *seeds_lines(finals.selection.trials)]
 
 
 def run_search(
@@ -106,7 +108,7 @@ def run_search(
     Returns its state, why training ended, and whether the finalists can begin.
     """
     plan = plan_search(invocation, refresh=True)
-    for line in plan.lines:
+    for line in folded(plan.lines):
         invocation.say(line)
     state, search = plan.state, plan.state.search
     failed = state.count("failed") if invocation.args.retry_failed else 0

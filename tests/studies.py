@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from search_spaces import folder_name
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
 ARMS = ["--only", "arm=ce,siamese-0.01"]
+REPORT = f"reports/{folder_name('quickstart', only=ARMS[1:], assign=SETTINGS)}"
+"""Where the report of `TINY` with `ARMS` is."""
 EPOCHS = os.environ.get("EPOCHS", "20")
 STUDY = [*TINY, "--set", f"epochs={EPOCHS}", *ARMS, "--set", "term=byol", "--seeds", "2", "--no-report"]
 """Four trials; `slowed_down`, of some six seconds each. BYOL has most state: predictor and target network."""

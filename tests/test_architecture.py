@@ -37,7 +37,7 @@ ORDER = {
     ),
     "study": (
         *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),
-        *("search_session", "clean", "measure", "run"),
+        *("search_session", "clean", "measure", "run", "__main__"),
         40,
     ),
     "analysis": (

@@ -45,7 +45,7 @@ def test_nothing_is_known_at_first() -> None:
     assert known.seconds(trial()) is None
     assert known.unknown([trial()]) == [trial()]
     (line,) = describe(known, [(trial(), 0)], CPU)
-    assert line.startswith("no forecast for 1 of them: none of digits/convnet/fp32 has been measured")
+    assert line.startswith("no forecast for 1 of them: none of digits/convnet/fp32 is measured yet; --plan")
 
 
 def test_another_seed_takes_as_long_and_more_epochs_longer() -> None:
@@ -118,7 +118,7 @@ def test_for_people() -> None:
     trials = {trial(seed=seed): 0 for seed in range(4)}
     assert describe(known, list(trials.items()), CPU, budget=4000) == [
         "forecast: 2 h 00 min, 2 trials at once; 4 h 00 min of CPU time (from 1 that were measured)",
-        "a budget of 1 h 06 min buys 2 of 4 trials",
+        "a budget of 1 h 06 min buys about 2 of 4 trials (a run goes by the times that it measures)",
     ]
     on_a_cluster = Allocation(device=None, threads=1, gpus=0.5, slots=None)
     assert describe(known, list(trials.items()), on_a_cluster) == [

@@ -25,6 +25,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from studies import (
     ARMS,
+    REPORT,
     ROOT,
     TINY,
     at_start,
@@ -60,8 +61,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cell = "digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs: 4 planned, 4 to run"
     assert f"1 cell:\n  {cell}\n" in done.stdout
     assert "digits · convnet · rrc+solarize" in done.stdout
-    assert "report:   reports/quickstart/report.html" in done.stdout
-    assert "complete: 4 trials. More seeds: python " in done.stdout
+    report = folder / REPORT / "report.html"
+    closing = done.stdout.partition("\ncomplete: 4 trials\nverdict:  ")[2]
+    assert f"\nreport:   {report}\n          {report.as_uri()}\ncompare:  mlflow ui " in closing
+    assert f"\nnext:     python {ROOT}/study/run.py --space quickstart " in closing
+    assert " --seeds 4\n" in closing
     assert "Traceback" not in done.stderr
     return folder
 
@@ -141,19 +145,19 @@ def test_the_same_command_again_runs_and_renders_nothing(study: Path) -> None:
 
 
 def test_the_report_holds_the_numbers_and_nothing_from_outside(study: Path) -> None:
-    html = (study / "reports/quickstart/report.html").read_text()
+    html = (study / REPORT / "report.html").read_text()
     found = records(study)
     for arm in ("ce", "siamese-0.01"):
         values = [100 * found[f"{arm}/s{seed}"].metrics["test_acc"] for seed in (0, 1)]
         assert re.search(rf"<td>(<strong>)?{values[0]:.1f} / {values[1]:.1f}(</strong>)?</td>", html)
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)[^"]*"', html) == []
-    summary = pd.read_csv(study / "reports/quickstart/tables/summary.csv")
+    summary = pd.read_csv(study / REPORT / "tables/summary.csv")
     row = summary[(summary["arm"] == "ce") & (summary["metric"] == "test_acc")].iloc[0]
     assert row["mean"] == pytest.approx(np.mean([found[f"ce/s{s}"].metrics["test_acc"] for s in (0, 1)]))
     assert row["n"] == row["planned"] == 2
     for name in ("accuracy-0", "curves-0", "embeddings-train-0", "embeddings-test-0"):
         for suffix in ("png", "pdf"):
-            assert (study / f"reports/quickstart/figures/{name}.{suffix}").stat().st_size > 5000
+            assert (study / f"{REPORT}/figures/{name}.{suffix}").stat().st_size > 5000
 
 
 def test_embeddings_answer_alone(study: Path) -> None:
@@ -166,7 +170,7 @@ def test_embeddings_answer_alone(study: Path) -> None:
         check=True,
     )
     assert "wrote again/" in done.stdout
-    tables = (study / "reports/quickstart/tables/tables.tex").read_text()
+    tables = (study / REPORT / "tables/tables.tex").read_text()
     # Accuracies, differences, diagnostics, over seeds and test images, seeds needed.
     assert tables.count(r"\toprule") >= 4
 
@@ -178,12 +182,12 @@ def test_several_spaces_are_one_study(study: Path, here: Path, capsys: pytest.Ca
     joined = [*JOINED, *ARMS, "--seeds", "2"]
     data = ["--data-dir", str(study / "data")]
     assert main([*joined, *data, "--plan"]) == 0
-    assert "\n4 planned: 4 done, 0 half-done, 0 failed, 0 new; to run: 0\n" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("4 planned: 4 done, 0 half-done, 0 failed, 0 new; to run: 0\n")
     assert measure.main([*joined, *data, "--metric", "knn_acc", "--plan"]) == 0
     assert "knn_acc" in capsys.readouterr().out
     assert tables.main(joined) == 0
     assert "digits · convnet · rrc+solarize" in capsys.readouterr().out
-    assert (here / "reports/thesis+quickstart/tables/paired.csv").read_text()
+    assert next(here.glob("reports/thesis+quickstart-*/tables/paired.csv")).read_text()
     assert [*ledger(here).studies()] == ["quickstart"]  # whose seed plan counts: there is none to declare
 
 
@@ -281,8 +285,8 @@ def test_what_a_trial_lacks_is_told(
     [
         ("--metric knn_acc", "--space: required; allowed: quickstart"),
         (
-            "--space quickstart --metric knnn",
-            "--metric: got 'knnn' (did you mean 'knn_acc'?); allowed: train_aug",
+            "--space quickstart --metric knn_ac",
+            "--metric: got 'knn_ac' (did you mean 'knn_acc'?); allowed: train_aug",
         ),
         ("--space quickstart", "the following arguments are required: --metric"),
         (
@@ -347,7 +351,7 @@ def check_numbers_from_the_client(study: Path) -> None:
         right = (kept["predicted"] == kept["labels"]).astype(float)
         arms[run_.data.params["method"]].append((run_.data.metrics["final/test_acc"], right))
     d = np.array([ours[0] - theirs[0] for ours, theirs in zip(arms["siamese"], arms["ce"], strict=True)])
-    tables = study / "reports/quickstart/tables"
+    tables = study / REPORT / "tables"
 
     def row(name: str) -> pd.Series:
         table = pd.read_csv(tables / f"{name}.csv")
@@ -419,7 +423,8 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(
     assert failed.returncode == 1
     assert re.search(r"FAILED: NonFiniteLoss: train/\w+ is (nan|inf) in epoch \d of 3", failed.stdout)
     assert "--retry-failed" in failed.stdout
-    assert "1 of 1 trials have no result" in (study / "reports/thesis+quickstart/report.html").read_text()
+    (page,) = study.glob("reports/thesis+quickstart-*/report.html")
+    assert "1 of 1 trials have no result" in page.read_text()
     uri = f"sqlite:///{study}/failing/mlflow.db"
     told = Ledger(uri=uri, experiment=ledger(study).experiment, artifact_root=study / "failing")
     (trial,) = told.trials().values()
@@ -453,7 +458,7 @@ def test_trials_on_data_that_have_changed_are_shown_and_trained_again_on_request
         "0 done, 0 half-done, 0 failed, 1 stale (their data have changed), 0 new; to run: 0" in again.stdout
     )
     assert "stale:    the data of 1 trials have changed since they were trained\nrerun:" in again.stdout
-    assert "(0 of 1)" in (tmp_path / "reports/quickstart/tables/tables.md").read_text()
+    assert "(0 of 1)" in next(tmp_path.glob("reports/quickstart-*/tables/tables.md")).read_text()
     assert records(tmp_path)["ce/s0"] == before
 
     plan = run(tmp_path, *arguments, "--plan", "--rerun-stale")
@@ -497,7 +502,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ),
         ("--space quickstart --set epochs=3,x", "--set: epochs: got 'x'; allowed: an integer"),
         ("--space quickstart --sede 3", "unrecognized arguments: --sede 3"),
-        ("", "--space: required; allowed: quickstart"),
+        ("--plan", "--space: required; allowed: quickstart"),
         ("--space quickstart --set epoch=3", "--set: unknown field 'epoch' (did you mean 'epochs'?)"),
         ("--space quickstart --only batch=3", "--only: unknown key 'batch' (did you mean 'batch_size'?)"),
         ("--space quickstart --set epochs=many", "--set: epochs: got 'many'; allowed: an integer"),

@@ -1,5 +1,6 @@
 """A search through the real command line, killed twice ; what it leaves, and what goes on with it."""
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from studies import ROOT, at_start, held, kill_tree, ledger, outcome, run, saved_states, start, wait_for
 
+from search_spaces import folder_name
 from study.ledger.records import PRUNED_TAG, TrialRecord
 from trainables import tune
 from trainables.metrics import OBJECTIVES
@@ -20,6 +22,7 @@ from trainables.trial import TrialConfig
 SETTINGS = ("epochs=20", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
 SEARCH = ["--space", "search", *SET, "--trials", "5", "--finalists", "1", "--seeds", "2"]
+REPORT = f"reports/{folder_name('search', assign=SETTINGS)}"
 
 
 def records(folder: Path, stage: str) -> list[TrialRecord]:
@@ -43,8 +46,8 @@ def search(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     done = run(folder, *SEARCH, "--max-concurrent", "1")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "complete: 10 configurations searched, 4 trials of finalists. More: python " in done.stdout
-    assert "--trials 10" in done.stdout.splitlines()[-1]
+    assert "\ncomplete: 10 configurations searched, 4 trials of finalists\nverdict:  " in done.stdout
+    assert re.fullmatch("next:     python .* --trials 10", done.stdout.splitlines()[-1])
     return folder
 
 
@@ -101,14 +104,14 @@ def test_the_same_command_again_runs_and_renders_nothing(search: Path) -> None:
 
 
 def test_the_report_shows_test_images_for_finalists_only(search: Path) -> None:
-    text = (search / "reports/search/report.md").read_text()
+    text = (search / f"{REPORT}/report.md").read_text()
     finals, _, searched = text.partition("### Searched configurations")
     assert "| Test  " in finals
     assert "test" not in searched.partition("## Held fixed")[0].lower()
-    frame = pd.read_csv(search / "reports/search/searched.csv")
+    frame = pd.read_csv(search / f"{REPORT}/searched.csv")
     assert len(frame) == 10
     assert not [name for name in frame.columns if "test" in name]
-    page = (search / "reports/search/report.html").read_text()
+    page = (search / f"{REPORT}/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 2
     assert 'src="http' not in page
 
@@ -127,7 +130,7 @@ def test_analysis_scripts_answer_alone(search: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     alone = (search / "report-alone/report.md").read_text()
-    ours = (search / "reports/search/report.md").read_text()
+    ours = (search / f"{REPORT}/report.md").read_text()
     assert alone.partition("## Where this comes from")[0] == ours.partition("## Where this comes from")[0]
 
 

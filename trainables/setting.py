@@ -101,6 +101,15 @@ def ordered_subset(name: str, given: typing.Any, allowed: Collection[str]) -> tu
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the entry of `allowed` nearest to `given`, or nothing."""
-    matches = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    """` (did you mean 'x'?)` for the entry of `allowed` that `given` probably means, or nothing.
+
+    That is one with nearly the same letters, or the only one that begins with `given`, or the only one that
+    has it between underscores. A guess further off (`optimizer`: `train_size`?) would mislead.
+    """
+    known = list(dict.fromkeys(allowed)) if given else []
+    matches = (
+        difflib.get_close_matches(given, known, n=1, cutoff=0.7)
+        or [name for name in known if name.startswith(given)]
+        or [name for name in known if given in name.split("_")]
+    )
+    return f" (did you mean {matches[0]!r}?)" if len(matches) == 1 else ""

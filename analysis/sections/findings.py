@@ -44,6 +44,18 @@ def findings(results: Results) -> list[str]:
     return sentences + _one_by_one(results)
 
 
+def verdict(compared: pd.DataFrame) -> list[str]:
+    """What to say in a few words when a study ends, from its comparisons of single cells.
+
+    The findings of one cell; of several, how many comparisons allow a claim.
+    """
+    tested = compared[compared["metric"] == TESTED]
+    if tested["cell"].nunique() < 2:
+        return cell_findings(tested)
+    too_few = f"Too few seeds for a claim; it takes {FEWEST}."
+    return claims_line(tested, ("cell", "baseline"), "comparisons of single cells") or [too_few]
+
+
 def _one_by_one(results: Results) -> list[str]:
     labels = dict(zip(results.trials["group"], results.trials["group_label"], strict=True))
     return [

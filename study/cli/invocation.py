@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from search_spaces import Search, Selection, search_from, selection_from
+from search_spaces import Search, Selection, folder_name, search_from, selection_from
 from study.cli import options
 from study.cluster import connection
 from study.cluster.ray_internals import JOB_FILES
@@ -53,6 +53,11 @@ class Invocation:
     def rerun(self) -> dict[str, bool]:
         """Which ended trials should run again, as arguments of functions in `study.planning.plan`."""
         return {"retry_failed": self.args.retry_failed, "rerun_stale": self.args.rerun_stale}
+
+    @property
+    def report_folder(self) -> Path:
+        """Where the report is rendered; `analysis/report.py` with the same options finds the same folder."""
+        return REPORTS / folder_name(self.selection.space, self.args.only, self.args.assign)
 
     @property
     def datasets(self) -> list[str]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study.ledger.ledger import DEFAULT_EXPERIMENT
-from study.ledger.options import add_ledger_arguments
+from study.ledger.options import CommandLine, add_ledger_arguments
 from study.ledger.tracking_uri import has_secret
 from trainables.redact import masked
 
@@ -18,12 +18,12 @@ RESERVED = (".", "checkpoints", "nodes", "results")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        prog="study/run.py",
+    options = CommandLine(
+        prog=prog,
+        usage="%(prog)s --space NAME [options]",
         description="Train what is missing of a space, then render its report.",
-        allow_abbrev=False,
     )
     add_selection_arguments(options)
     options.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")

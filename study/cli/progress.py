@@ -20,6 +20,8 @@ from trainables.trial import TrialConfig
 
 MAX_SHOWN = 12
 """Running trials in the live display."""
+SETTLED = 3.0
+"""Seconds of training before the time left is worth saying."""
 
 
 class Progress:
@@ -36,6 +38,7 @@ class Progress:
         self._ended: set[str] = set()
         self._failed = 0
         self._began: float | None = None
+        self._pace_from: tuple[float, int] | None = None  # when the first epoch had ended; epochs by then
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
@@ -74,6 +77,7 @@ class Progress:
                 case EpochDone(config, row):
                     self._epochs_done[key] = int(row["epoch"])
                     self._running[key] = (config, row)
+                    self._pace_from = self._pace_from or (time.monotonic(), self._trained)
                 case _:
                     self._running.pop(key, None)
         match event:
@@ -132,23 +136,36 @@ class Progress:
             done, failed = len(self._ended) - self._failed, self._failed
             waiting = self._total - len(self._ended) - len(running)
             epochs = sum(self._epochs_done.values())
-            eta = self._time_left(epochs, sum(self._epochs_before.values()))
-        counts = f"{done} done, {len(running)} running, {waiting} waiting, {failed} failed   {eta}"
+            left = self._time_left()
+        counts = f"{done} done, {len(running)} running, {waiting} waiting, {failed} failed   {left}"
         table = Table.grid(padding=(0, 2))
         for trial, row in running[:MAX_SHOWN]:
-            loss = f"loss {row['train/loss']:.3f}" if row else "starting"
-            table.add_row(f"  {trial.name}", f"epoch {int(row.get('epoch', 0))}/{trial.epochs}", loss)
+            # Losses of arms are sums of different terms: only accuracies compare side by side.
+            state = f"validation {row['val/acc']:.1%}" if "val/acc" in row else "" if row else "starting"
+            table.add_row(f"  {trial.name}", f"epoch {int(row.get('epoch', 0))}/{trial.epochs}", state)
         if len(running) > MAX_SHOWN:
             table.add_row(f"  … and {len(running) - MAX_SHOWN} more", "", "")
         bar = Table.grid()  # a bar alone ends no line
-        bar.add_row(ProgressBar(total=self._epochs, completed=epochs, width=60))
+        bar.add_row(
+            ProgressBar(total=self._epochs, completed=epochs, width=60, complete_style="bar.finished")
+        )
         return Group(bar, Text(counts), table)
 
-    def _time_left(self, epochs: int, before: int) -> str:
+    @property
+    def _trained(self) -> int:
+        """Epochs of this session."""
+        return sum(self._epochs_done.values()) - sum(self._epochs_before.values())
+
+    def _time_left(self) -> str:
+        """From the pace since the first epoch has ended: before that, processes import PyTorch."""
         if self._began is None:
             return "workers are starting"
-        if epochs <= before:
-            return "time left not known yet"
-        elapsed = time.monotonic() - self._began
-        left = elapsed * (self._epochs - epochs) / (epochs - before)
-        return f"{format_duration(elapsed)} elapsed, about {format_duration(left)} left"
+        now, left = time.monotonic(), ""
+        if self._pace_from is not None:
+            since, before = self._pace_from
+            epochs = self._trained - before
+            ahead = self._epochs - sum(self._epochs_done.values())
+            if epochs > 0 and ahead > 0 and now - since >= SETTLED:
+                seconds = (now - since) * ahead / epochs
+                left = f", about {format_duration(seconds)} left"
+        return f"{format_duration(now - self._began)} elapsed{left}"

@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.seeds import FEWEST
@@ -16,9 +18,22 @@ if TYPE_CHECKING:
     from study.cluster.execute import GracefulStop
 
 
-def print_search_summary(invocation: Invocation, state: SearchState, stop: "GracefulStop | None") -> int:
-    """Print what an incomplete search lacks; returns the exit code."""
-    lines = [*_search_failures(state), *(ui_hint(invocation.ledger) if state.all else [])]
+def report_lines(findings: Sequence[str], path: Path, *, new: bool, width: int | None) -> list[str]:
+    """What a report says and where it is: as a path, and as an address that terminals open.
+
+    Sentences are wrapped at `width`; None: not at all.
+    """
+    lines = [line for text in findings for line in (textwrap.wrap(text, width - 10) if width else [text])]
+    verdict = [f"{'          ' if number else 'verdict:  '}{line}" for number, line in enumerate(lines)]
+    path = path.absolute()
+    return [*verdict, f"report:   {path}{'' if new else ' (unchanged)'}", f"          {path.as_uri()}"]
+
+
+def print_search_summary(
+    invocation: Invocation, state: SearchState, stop: "GracefulStop | None", report: Sequence[str]
+) -> int:
+    """Print the lines on the `report` and what an incomplete search lacks; returns the exit code."""
+    lines = [*report, *(ui_hint(invocation.ledger) if state.all else []), *_search_failures(state)]
     total = state.search.trials * len(state.members)
     if state.missing:
         lines.append(_because(stop, f"{state.missing} of {total} configurations are missing"))
@@ -33,18 +48,25 @@ def print_summary(
     invocation: Invocation,
     plan: Plan,
     stop: "GracefulStop | None",
+    report: Sequence[str],
+    *,
     state: SearchState | None = None,
     outcome: str | None = None,
 ) -> int:
     """Print what is missing of the final `plan`, and what to type next; returns the exit code.
 
-    `stop` is why training ended early, `state` that of the search whose finalists are planned, `outcome` says
-    which cells of a range of seeds are decided.
+    `stop` is why training ended early, `report` are its lines, `state` is that of the search whose finalists
+    are planned, `outcome` says which cells of a range of seeds are decided.
     """
     done, stale = len(plan.done), len(plan.stale)
     total = len(plan.selection.trials) - stale
     missing = total - done - len(plan.failed)
-    lines = ui_hint(invocation.ledger) if plan.records else []
+    lines = []
+    if plan.complete:
+        searched = f"{len(state.all)} configurations searched, " if state else ""
+        of_finalists = " of finalists" if state else ""
+        lines.append(f"complete: {searched}{done} trials{of_finalists}{f', {outcome}' if outcome else ''}")
+    lines += [*report, *(ui_hint(invocation.ledger) if plan.records else [])]
     if missing or (stop and stop.received):
         lines.append(_because(stop, f"{missing} of {total} trials are missing"))
     for trial in plan.failed:
@@ -60,20 +82,22 @@ def print_summary(
     if state is not None:
         lines += _search_failures(state)
     if plan.complete and state is not None:
-        more = rerun_command("--trials", str(2 * state.search.trials))
-        counts = f"{len(state.all)} configurations searched, {done} trials of finalists"
-        lines.append(f"complete: {counts}. More: {more}")
-    elif plan.complete and outcome is not None:
-        lines.append(f"complete: {done} trials, {outcome}")
-    elif plan.complete:
+        lines.append(f"next:     {rerun_command('--trials', str(2 * state.search.trials))}")
+    elif plan.complete and outcome is None and not _seeds_are_set(invocation):
         seeds = len({trial.seed for trial in plan.selection.trials})
-        lines.append(f"complete: {done} trials. More seeds: {rerun_command('--seeds', str(2 * seeds))}")
+        lines.append(f"next:     {rerun_command('--seeds', str(2 * seeds))}")
         lines.append(
-            "          (intervals become wider with another look, less so where the first command declares a"
-            f" range: --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
+            "          (a later look widens intervals; a range from the start less:"
+            f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
     complete = plan.complete and not (state and state.count("failed"))
     return _print(invocation, lines, stop, complete=complete)
+
+
+def _seeds_are_set(invocation: Invocation) -> bool:
+    """Whether `--only` or `--set` say which seeds there are, so that `--seeds` would add none."""
+    given = (*invocation.args.only, *invocation.args.assign)
+    return any(condition.startswith("seed=") for condition in given)
 
 
 def _because(stop: "GracefulStop | None", missing: str) -> str:
@@ -115,6 +139,8 @@ def ui_hint(ledger: Ledger) -> list[str]:
 def rerun_command(*changes: str) -> str:
     """The command as typed, with an option replaced or added: `--flag`, or `--option`, `value`."""
     typed = ["python", *sys.orig_argv[1:]]
+    if len(typed) > 1 and Path(typed[1]).name == "study" and Path(typed[1]).is_file():
+        typed[:2] = ["study"]  # the console script
     if changes and changes[0] in typed:
         at = typed.index(changes[0])
         del typed[at : at + len(changes)]

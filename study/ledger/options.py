@@ -1,11 +1,30 @@
-"""The command-line options that name a ledger, shared by running and analysing."""
+"""What all command lines share: how errors look, and the options that name a ledger."""
 
 import argparse
 import os
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NoReturn
 
 from study.ledger import tracking_uri
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A parser with `--version`, whose errors are one line after one that says where help is.
+
+    argparse puts its usage before an error: nine lines for `study/run.py`, which hide what was wrong.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Settings are those of `argparse.ArgumentParser`."""
+        super().__init__(allow_abbrev=False, **settings)
+        self.add_argument("--version", action="version", version=f"study {version('siamese-barlow-twins')}")
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with code 2."""
+        usage = self.format_usage().strip()
+        self.exit(2, f"{usage}  (see {self.prog} --help)\n{self.prog}: error: {message}\n")
 
 
 def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:

@@ -156,12 +156,15 @@ def describe(
     if unknown := forecast.unknown(trial for trial, _ in trials):
         groups = ", ".join(dict.fromkeys("/".join(map(str, group_of(trial))) for trial in unknown))
         lines.append(
-            f"no forecast for {len(unknown)} of them: none of {groups} has been measured on such a machine;"
+            f"no forecast for {len(unknown)} of them: none of {groups} is measured yet;"
             " --plan --probe does it"
         )
     if budget and known and allocation.slots:
         count = count_fitting(known, allocation.slots, budget)
-        lines.append(f"a budget of {format_duration(budget)} buys {count} of {len(known)} trials")
+        lines.append(
+            f"a budget of {format_duration(budget)} buys about {count} of {len(known)} trials"
+            " (a run goes by the times that it measures)"
+        )
     return lines
 
 

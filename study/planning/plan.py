@@ -1,18 +1,26 @@
 """What would run: the trials of a selection compared with the ledger."""
 
+import re
+import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Selection
 from search_spaces.families import EXACT, LEVEL, controls_elsewhere, families, smallest_p
 from search_spaces.names import arm_labels, arm_settings, varying_fields
+from search_spaces.seeds import FEWEST
 from study.ledger.records import DATA_TAG, TrialRecord
 from trainables.arms import CE
 from trainables.trial import TrialConfig, format_value
 
 MAX_LISTED_SUBSETS = 8
 """A line of the plan lists up to so many subsets of augmentations."""
+MAX_LISTED_ARMS = 12
+"""Likewise arms; more are counted by their term."""
+WIDTH = 100
+"""Columns of a plan."""
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +88,7 @@ def _group(record: TrialRecord | None, digest: str | None) -> str:
 
 
 def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = False) -> list[str]:
-    """The plan in a few lines for people."""
+    """The plan in a few lines for people, with the totals first."""
     trials = plan.selection.trials
     to_run = plan.to_run(retry_failed=retry_failed, rerun_stale=rerun_stale)
     stale = f", {len(plan.stale)} stale (their data have changed)" if plan.stale else ""
@@ -88,7 +96,7 @@ def describe(plan: Plan, *, retry_failed: bool = False, rerun_stale: bool = Fals
         f"{len(trials)} planned: {len(plan.done)} done, {len(plan.half_done)} half-done, {len(plan.failed)}"
         f" failed{stale}, {len(plan.new)} new; to run: {len(to_run)}"
     )
-    return [*plan.selection.steps, *_cells(plan, to_run), *_smallest_p(trials), total]
+    return [total, *plan.selection.steps, *_cells(plan, to_run)]
 
 
 def _cells(plan: Plan, to_run: tuple[TrialConfig, ...]) -> list[str]:
@@ -112,23 +120,51 @@ def _cells(plan: Plan, to_run: tuple[TrialConfig, ...]) -> list[str]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for cell, members in cells.items():
         first = members[0]
-        arms = ", ".join(dict.fromkeys(labels[trial] for trial in members))
+        arms = _arms({labels[trial]: trial for trial in members})
         settings = [f"{first.epochs} epochs"]
         settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
         settings += arm_settings(members)
-        design = f"{arms} x seeds {_ranges({t.seed for t in members})}, {', '.join(settings)}"
+        design = f"{arms} x{NBSP}seeds {_ranges({t.seed for t in members})}, {_unbroken(settings)}"
         network = f"{first.dataset}/{first.backbone}"
-        state = ", ".join(f"{count} {name}" for name, count in counts[cell].items())
+        state = _unbroken(f"{count} {name}" for name, count in counts[cell].items())
         groups.setdefault((network, design, state), []).append(format_value(first.augmentations))
     lines = [f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}:"]
     for (network, design, state), subsets in groups.items():
-        each = "each " if len(subsets) > 1 else ""
+        each = f"each{NBSP}" if len(subsets) > 1 else ""
         lines.append(f"  {network}/{_subsets(subsets)}: {design}: {each}{state}")
-    return lines
+    return folded(lines)
 
 
-def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
-    """The smallest p-value that the seeds of every family allow, and how many seeds allow 0.05.
+def folded(lines: Iterable[str]) -> list[str]:
+    """The lines, those of more than `WIDTH` columns on several, but no number without its unit."""
+    wrapper = textwrap.TextWrapper(width=WIDTH, break_long_words=False, break_on_hyphens=False)
+    short = []
+    for line in lines:
+        wrapper.subsequent_indent = " " * (len(line) - len(line.lstrip()) + 4)
+        line = re.sub(r"(?<=\d) (?=[a-zA-Z%])", NBSP, line)  # noqa: PLW2901
+        short += [part.replace(NBSP, " ") for part in wrapper.wrap(line) or [line]]
+    return short
+
+
+def _unbroken(items: Iterable[str]) -> str:
+    """The items in a line that is broken between them only."""
+    return ", ".join(item.replace(" ", NBSP) for item in items)
+
+
+def _arms(arms: Mapping[str, TrialConfig]) -> str:
+    """The labels of a cell's arms; of many `36 arms (ce, siamese-0, 6 barlow_twins, 3 vicreg, …)`."""
+    if len(arms) <= MAX_LISTED_ARMS:
+        return _unbroken(arms)
+    kinds = Counter(
+        trial.term if trial.method == "siamese" and trial.uses("term") else trial.arm
+        for trial in arms.values()
+    )
+    counted = _unbroken(f"{count} {kind}" if count > 1 else kind for kind, count in kinds.items())
+    return f"{len(arms)}{NBSP}arms ({counted})"
+
+
+def seeds_lines(trials: Sequence[TrialConfig]) -> list[str]:
+    """What the seeds of these trials are enough for; empty where nothing is compared.
 
     In the joint sign-flip test n paired differences have 2**n patterns of signs, so two-sided p >= 2 / 2**n,
     whatever the number of arms.
@@ -151,10 +187,11 @@ def _smallest_p(trials: Sequence[TrialConfig]) -> list[str]:
         return []
     n = min(counts)
     enough = next(count for count in range(1, EXACT + 1) if smallest_p(count) <= LEVEL)
-    exact = "an exact" if n <= EXACT else "a"
-    needed = "" if n >= enough else f"; {enough} seeds allow {LEVEL}"
-    allow = "1 seed allows" if n == 1 else f"{n} seeds allow"
-    return [f"{allow} {exact} sign-flip p of {smallest_p(n):.2g} at best, for any number of arms{needed}"]
+    p = f"{'an exact' if n <= EXACT else 'a'} sign-flip p of"
+    have = f"seeds: {n} of each arm; a claim takes at least {FEWEST}"
+    if n >= enough:
+        return [f"{have}, {p} {LEVEL} takes {enough} (the smallest possible is {smallest_p(n):.2g})"]
+    return [f"{have}, {p} {LEVEL} takes {enough} ({n} {'allows' if n == 1 else 'allow'} {smallest_p(n):.2g})"]
 
 
 def _subsets(texts: Sequence[str]) -> str:

@@ -54,9 +54,10 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     expected = forecast.from_records(
         invocation.sizes, records.values(), invocation.allocation, invocation.data_dir
     )
-    lines = describe(plan, **invocation.rerun)
-    lines += forecast_lines(invocation, expected, list(to_run.items()), measure=measure)
+    total, *design = describe(plan, **invocation.rerun)
+    lines = [total, *forecast_lines(invocation, expected, list(to_run.items()), measure=measure)]
     lines += weights.describe(invocation.args, list(to_run), plan.finished, invocation.data_dir)
+    lines += design
     return StudyPlan(state=plan, to_run=to_run, forecast=expected, records=records, lines=lines)
 
 
@@ -86,6 +87,13 @@ def range_lines(invocation: Invocation, plan: StudyPlan[Plan], most: Selection) 
     if times[0] is not None and times[1] is not None:
         line += f": {format_duration(times[0])} to {format_duration(times[1])}"
     return [line]
+
+
+def records_in_use(invocation: Invocation) -> dict[str, TrialRecord]:
+    """The ledger's records of the selection without trials on other data, which no statistic counts."""
+    plan = make_plan(invocation.selection, invocation.ledger.trials(), invocation.current_digests())
+    stale = {trial.key for trial in plan.stale}
+    return {key: record for key, record in plan.records.items() if key not in stale}
 
 
 def trained_epochs(invocation: Invocation, trials: Iterable[TrialConfig]) -> dict[TrialConfig, int]:

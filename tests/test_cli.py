@@ -1,0 +1,246 @@
+"""First and last contact: what the commands say before, while and after trials run."""
+
+import io
+import shlex
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from studies import ROOT
+from synthetic import Made, config, fill, frame, results
+
+from analysis import report
+from analysis.sections.findings import verdict
+from analysis.stats.comparisons import comparisons
+from search_spaces import SEARCHES, SPACES, folder_name, select
+from study.__main__ import COMMANDS
+from study.__main__ import main as study
+from study.cli import options, progress, summary
+from study.cli.invocation import parse_invocation
+from study.planning.plan import make_plan
+from study.recording.events import EpochDone, Resumed, Started
+from study.run import main
+from trainables.setting import nearest
+from trainables.trial import FIELDS
+
+
+def test_without_options_it_says_what_one_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "python study/run.py --space quickstart --plan " in out
+    assert [name for name in (*SPACES, *SEARCHES) if f"\n  {name} " not in out] == []
+    assert max(map(len, out.splitlines())) <= 100
+    assert study(["run"]) == 0
+    assert "  study run --space quickstart " in capsys.readouterr().out
+
+
+def test_the_console_script_has_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["study"]
+    module, _, function = script.partition(":")
+    assert getattr(import_module(module), function) is study
+    with pytest.raises(SystemExit) as ended:
+        study([])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"\n  {name} " not in out] == []
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_version_and_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--version", "--help"):
+        with pytest.raises(SystemExit) as ended:
+            study([*command, option])
+        assert ended.value.code == 0
+    shown = " ".join(["study", *command])
+    version, usage, *_ = capsys.readouterr().out.splitlines()
+    assert version.startswith("study 0.")
+    assert usage.startswith(f"usage: {shown} ")
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "message"),
+    [
+        ("rnu", "study COMMAND [options]  (see study --help)", "study: error: got 'rnu'; allowed: run, rep"),
+        (
+            "reprot --space quickstart",
+            "study COMMAND [options]  (see study --help)",
+            "study: error: got 'reprot' (did you mean 'report'?); allowed: run, ",
+        ),
+        (
+            "run --spcae quickstart",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: unrecognized arguments: --spcae quickstart",
+        ),
+        (
+            "clean all",
+            "study clean [KIND …] [options]  (see study clean --help)",
+            "study clean: error: KIND: got 'all'; allowed: leftovers, ",
+        ),
+    ],
+)
+def test_an_error_is_one_line_after_where_help_is(
+    command: str, usage: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        study(command.split())
+    assert ended.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"usage: {usage}"
+    assert second.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("optimizer", None),
+        ("image_size", None),
+        ("learning_rate", None),
+        ("model", None),
+        ("size", None),  # of train_size, batch_size, …
+        ("batchsize", "batch_size"),
+        ("schedule", "lr_schedule"),
+        ("aug", "augmentations"),
+        ("seeds", "seed"),
+        ("", None),
+    ],
+)
+def test_a_hint_is_given_where_it_is_close(given: str, meant: str | None) -> None:
+    assert nearest(given, FIELDS) == (f" (did you mean {meant!r}?)" if meant else "")
+
+
+def test_a_part_of_a_study_has_a_folder_of_its_own() -> None:
+    assert folder_name("quickstart") == "quickstart"
+    assert folder_name("quickstart", only=["seed=0"]) == "quickstart-only-seed-0"
+    assert folder_name("a+b", assign=["epochs=2"]) == "a+b-set-epochs-2"
+    one = folder_name("quickstart", only=["seed=0", "arm=ce,siamese-0"], assign=["lr=1", "epochs=3", "lr=2"])
+    assert one == "quickstart-only-arm-ce-siamese-0-seed-0-set-epochs-3-lr-2"
+    assert one == folder_name("quickstart", ["arm=ce,siamese-0", "seed=0"], ["epochs=3", "lr=2"])
+    assert (
+        folder_name("quickstart", assign=["dataset=folder:pets@64"])
+        == "quickstart-set-dataset-folder-pets-64"
+    )
+    many = [f"{name}=100000" for name in ("epochs", "batch_size", "train_size", "hidden_dim", "feature_dim")]
+    long = folder_name("quickstart", assign=many)
+    assert len(long) == len("quickstart-") + 8
+    assert long != folder_name("quickstart", assign=many[1:])
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a ledger that has no trial, as the current one."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mlflow.db").write_bytes(empty_store.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("quickstart", "--space quickstart: the ledger has none of its trials yet; study/run.py trains them"),
+        ("search", "--space search: the ledger has no configuration of it yet; study/run.py trains them"),
+    ],
+)
+def test_a_report_of_nothing_is_an_error(
+    store: Path, space: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report.main(["--space", space, "--experiment", "test"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"analysis/report.py: error: {message}"
+    assert not (store / "reports").exists()
+
+
+def closing(arguments: str, findings: list[str]) -> list[str]:
+    """The closing lines of a complete study."""
+    args = options.parser().parse_args(shlex.split(arguments))
+    console = Console(file=io.StringIO(), width=300)
+    invocation = parse_invocation(args, console)
+    selection = invocation.selection
+    fill(
+        Path("runs/mlflow.db"),
+        Path("runs/mlartifacts"),
+        [Made(config=trial, metrics=results(trial)) for trial in selection.trials],
+    )
+    records = invocation.ledger.trials()
+    lines = summary.report_lines(findings, invocation.report_folder / "report.html", new=True, width=None)
+    assert summary.print_summary(invocation, make_plan(selection, records, {}), None, lines) == 0
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.usefixtures("store")
+def test_the_last_lines_say_verdict_report_and_what_adds_something() -> None:
+    told = closing("--space quickstart --experiment test", ["A is higher.", "B is not."])
+    here = Path.cwd()
+    assert told[:5] == [
+        "complete: 12 trials",
+        "verdict:  A is higher.",
+        "          B is not.",
+        f"report:   {here}/reports/quickstart/report.html",
+        f"          file://{here}/reports/quickstart/report.html",
+    ]
+    assert told[5].startswith("compare:  mlflow ui ")
+    assert told[7].startswith("next:     python ")
+    assert told[7].endswith(" --seeds 6")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("part", ["--only seed=0", "--set seed=7"])
+def test_no_command_that_would_train_nothing_is_proposed(part: str) -> None:
+    told = closing(f"--space quickstart --experiment test {part}", [])
+    assert told[0] == "complete: 4 trials"
+    assert told[1].startswith("report:   ")
+    assert not any(line.startswith("next:") for line in told)
+
+
+def test_findings_are_wrapped_on_a_terminal() -> None:
+    lines = summary.report_lines(["word " * 20], Path("/r"), new=False, width=60)
+    assert lines[0].startswith("verdict:  word")
+    assert lines[1].startswith("          word")
+    assert max(map(len, lines)) <= 60
+    assert lines[-2:] == ["report:   /r (unchanged)", "          file:///r"]
+
+
+def test_the_verdict_of_several_cells_counts_claims() -> None:
+    """Ten points more in each of three seeds, in one cell of two."""
+    values = {}
+    for subset in ("rrc", "hflip"):
+        for seed, luck in enumerate((0.0, 0.01, -0.01)):
+            gain = 0.1 if subset == "rrc" else luck * 5
+            shared = {"augmentations": (subset,)}
+            values[config("ce", seed, **shared)] = 0.5 + luck
+            values[config("0", seed, **shared)] = 0.5 + luck + gain + luck**2
+    several = comparisons(frame(values))
+    (sentence,) = verdict(several)
+    assert sentence.startswith("In all, 1 of 2 comparisons of single cells allow a claim, in 2 families")
+    first = several[several["cell"] == several["cell"].iloc[0]]
+    assert verdict(first)[0].startswith("γ = 0 has a higher test accuracy than CE: +10.0 points")
+    few = comparisons(frame({trial: value for trial, value in values.items() if trial.seed < 2}))
+    assert verdict(few) == ["Too few seeds for a claim; it takes 3."]
+
+
+def test_the_time_left_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing before the pace is known: the first epoch waits for imports. Then 1 s an epoch."""
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    first, second, *_ = select("quickstart").trials
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    shown = progress.Progress(2, first.epochs + second.epochs, console)
+    shown.on(Started(first, {}, 0))
+    assert shown._time_left() == "0.0 s elapsed"
+    now = 130.0  # half a minute of imports
+    shown.on(EpochDone(first, {"epoch": 1, "train/loss": 2.5, "val/acc": 0.5}))
+    assert shown._time_left() == "30.0 s elapsed"
+    now = 140.0
+    shown.on(EpochDone(first, {"epoch": 11, "train/loss": 2.5, "val/acc": 0.625}))
+    assert shown._time_left() == "40.0 s elapsed, about 1 min 49 s left"
+    shown.on(Resumed(second, [{"epoch": 1}] * 40, ()))  # trained before: no pace, less to do
+    assert shown._time_left() == "40.0 s elapsed, about 1 min 09 s left"
+    console.print(shown._render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "validation 62.5%" in text
+    assert "loss" not in text
+    assert "\x1b" not in text
