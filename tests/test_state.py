@@ -216,7 +216,8 @@ def test_states_of_other_data_are_quarantined(
 ) -> None:
     config, storage = tiny(), Storage(tmp_path)
     load = data.load
-    monkeypatch.setattr(data, "load", lambda *of: dataclasses.replace(load(*of), sha256="before"))
+    other = {"sha256": "before"}
+    monkeypatch.setattr(data, "load", lambda *of, **how: dataclasses.replace(load(*of, **how), **other))
     interrupted_after(1, config, data_dir, storage)
     monkeypatch.undo()
     checkpoints, resumed = Checkpoints(storage, config.key), []
