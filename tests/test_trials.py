@@ -74,7 +74,7 @@ def test_a_stored_frame_is_never_read_back(ledger: Ledger, tmp_path: Path) -> No
     (tmp_path / "trials.parquet").write_bytes(b"no parquet")
     command = ["--space", "quickstart", "--only", "arm=ce", "--experiment", "test"]
     command += ["--tracking-uri", ledger.uri, "--out", str(tmp_path)]
-    inputs = parse_command_line("A script.", command)
+    inputs = parse_command_line("A script.", command, prog="script.py")
     assert set(inputs.trials["status"]) == {"MISSING"}
     assert len(pd.read_parquet(tmp_path / "trials.parquet")) == len(inputs.trials) == 3
     ledger.client.log_metric(failed, "final/test_acc", 0.75)
