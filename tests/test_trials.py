@@ -10,7 +10,7 @@ from synthetic import TAGS, Made, config, fill, frame, results
 
 from analysis.cli import parse_command_line
 from analysis.trials import MixedData, load, write
-from search_spaces import Selection
+from search_spaces import Selection, select
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 
@@ -71,11 +71,12 @@ def test_trials_that_are_deleted_or_stale_leave_and_restored_ones_come_back(ledg
 def test_a_stored_frame_is_never_read_back(ledger: Ledger, tmp_path: Path) -> None:
     """Neither a damaged one, nor one from before a trial was retried: the ledger alone counts."""
     (failed,) = made(ledger, [Made(config=CONFIGS[0], status="FAILED", tags={"failure": "bad luck"})])
+    made(ledger, [Made(config=select("quickstart", only=["arm=ce"]).trials[0], metrics={"test_acc": 0.5})])
     (tmp_path / "trials.parquet").write_bytes(b"no parquet")
     command = ["--space", "quickstart", "--only", "arm=ce", "--experiment", "test"]
     command += ["--tracking-uri", ledger.uri, "--out", str(tmp_path)]
     inputs = parse_command_line("A script.", command, prog="script.py")
-    assert set(inputs.trials["status"]) == {"MISSING"}
+    assert list(inputs.trials["status"]) == ["FINISHED", "MISSING", "MISSING"]
     assert len(pd.read_parquet(tmp_path / "trials.parquet")) == len(inputs.trials) == 3
     ledger.client.log_metric(failed, "final/test_acc", 0.75)
     ledger.client.set_terminated(failed, "FINISHED")
