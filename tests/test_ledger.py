@@ -78,7 +78,10 @@ def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> No
     assert record.kept == {"config.json"}
     assert ledger.artifact(run_id, "config.json").read_bytes() == b"{}"
     info = ledger.client.get_run(run_id).info
-    assert (info.run_name, info.start_time) == ("digits/convnet/rrc/siamese-0.01/s3", 1234)
+    note = ledger.client.get_experiment(ledger.experiment_id).tags["mlflow.note.content"]
+    assert "final/test_acc" in note
+    assert "arm" in note
+    assert (info.run_name, info.start_time) == ("siamese-0.01 · s3 · digits/convnet/rrc", 1234)
 
 
 def test_logging_twice_is_one_point(ledger: Ledger, config: TrialConfig) -> None:

@@ -14,7 +14,7 @@ from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
 from study.ledger.store import Store, record_of
-from trainables.trial import TrialConfig
+from trainables.trial import TrialConfig, format_value
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,7 +106,7 @@ class Ledger:
                 runs.remove(run)
         if not runs:
             identity = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
-            self.client.create_run(self.experiment_id, started, {**tags, **identity}, config.name)
+            self.client.create_run(self.experiment_id, started, {**tags, **identity}, run_name(config))
             runs = self._runs_of(config.key)
         first, *duplicates = runs
         for duplicate in duplicates:
@@ -285,6 +285,12 @@ class Ledger:
         """Runs of a trial, oldest first."""
         runs = self.store.search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'")
         return sorted(runs, key=_age)
+
+
+def run_name(config: TrialConfig) -> str:
+    """What a trial's run is called. MLflow's pages cut off the end: there all runs of a cell agree."""
+    augmentations = format_value(config.augmentations)
+    return f"{config.arm} · s{config.seed} · {config.dataset}/{config.backbone}/{augmentations}"
 
 
 def _points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+ABOUT = """One run is one trial, called by arm, seed and cell. The runs called "study ..." have the report of
+a space as an artifact: `report.html`.
+
+- `final/test_acc` and all that begins with `final/` was measured after the last epoch; accuracies are
+  fractions.
+- `train/loss`, `train/acc` and `val/acc` have a point for each epoch.
+- The tag `arm` says what is compared, the parameter `seed` is the replicate, all others make the cell. To
+  compare arms, show the columns `arm`, `seed`, `dataset`, `augmentations`, `final/val_acc` and
+  `final/test_acc`, or group by `arm`. Which differences are more than chance is in the report.
+"""
+"""Description of an experiment, in MLflow's pages."""
 PAGE_SIZE = 5000
 
 
@@ -99,7 +110,8 @@ class Store:
         location = None if self.uri.startswith("http") else artifact_root.absolute().as_uri()
         with self.asking():
             try:
-                self._experiment_id = self.client.create_experiment(self.experiment, location)
+                tags = {"mlflow.note.content": ABOUT}
+                self._experiment_id = self.client.create_experiment(self.experiment, location, tags)
             except Exception:
                 # Another driver may have just created it, or the client itself: it repeats a request whose
                 # answer was lost.
