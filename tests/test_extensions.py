@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from search_spaces import SEARCHES, SPACES, select
+from search_spaces.families import families
 from search_spaces.own import resolved
 from trainables.catalogue import AUGMENTATIONS, BACKBONES, TERMS
 from trainables.extensions import METRIC_INPUTS, TERM_INPUTS, functions
@@ -754,3 +755,14 @@ def test_a_space_that_a_file_does_not_have(tmp_path: Path) -> None:
         match=r"^--space: got '2nd.py'; allowed: letters, digits, _ and - before .py, a letter or _ first$",
     ):
         resolved(str(path))
+
+
+def test_own_terms_are_compared_with_the_baselines_and_not_with_themselves(tiny: Tiny) -> None:
+    load()
+    arms = {t.arm: t for t in (tiny(method="ce"), tiny(gamma=0), tiny(term="cosine"), tiny(term="distance"))}
+    compared = families(arms)
+    own = {"cosine-0.01", "distance-0.01"}
+    assert compared == {
+        "ce": dict.fromkeys(["siamese-0", *sorted(own)], "ce"),
+        "siamese-0": dict.fromkeys(sorted(own), "siamese-0"),
+    }

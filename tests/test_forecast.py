@@ -178,3 +178,26 @@ def test_the_probe_is_told_what_is_wrong(tmp_path: Path) -> None:
     )
     assert done.returncode
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 1),
+        ({"method": "siamese", "gamma": 0}, 2),
+        ({"method": "siamese", "gamma": 1, "term": "vicreg"}, 2),
+        ({"method": "siamese", "gamma": 1, "term": "mixed_barlow_twins"}, 3),
+        ({"method": "siamese", "gamma": 1, "term": "byol"}, 2 + 2 / 3),
+        ({"method": "fixmatch", "gamma": 1, "augmentations": ("solarize",)}, 2),
+    ],
+)
+def test_what_an_epoch_takes_counts_views(fields: dict[str, object], expected: float) -> None:
+    assert forecast.passes(trial(**fields)) == pytest.approx(expected)
+
+
+def test_a_kind_that_was_not_measured_is_known_as_such() -> None:
+    alone, byol = trial(), trial(method="siamese", gamma=1, term="byol")
+    measured = Forecast({alone: SIZES, byol: SIZES})
+    measured.learn(alone, SIZES, 10.0, 1.0)
+    assert measured.unknown([alone, byol]) == []
+    assert measured.unknown_kinds([alone, byol]) == [byol]
