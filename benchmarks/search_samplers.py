@@ -20,8 +20,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scipy.stats import ttest_rel
 
-from search_spaces import Search
-from search_spaces.searches import SAMPLERS, Parameter, choice, loguniform, uniform
+from search_spaces import Parameter, Search, choice, loguniform, uniform
+from search_spaces.searches import SAMPLERS
 from study.ledger.search_state import SearchState
 from study.recording.events import Succeeded
 from study.search.optuna_queue import OptunaQueue

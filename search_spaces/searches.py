@@ -9,21 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from search_spaces.design import Row, powerset
-from search_spaces.ranges import (  # noqa: F401  # all of the vocabulary, for the next search
-    Range,
-    choice,
-    integers,
-    loguniform,
-    uniform,
-)
-from search_spaces.search_design import (  # noqa: F401  # likewise
-    Parameter,
-    Search,
-    for_methods,
-    with_a_term,
-    with_projector,
-    with_two_views,
-)
+from search_spaces.ranges import choice, loguniform, uniform
+from search_spaces.search_design import Parameter, Search, for_methods, with_a_term, with_two_views
 from search_spaces.spaces import RIVALS
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import format_value

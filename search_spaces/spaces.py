@@ -8,17 +8,7 @@ import functools
 import types
 from collections.abc import Callable, Mapping
 
-from search_spaces.design import (  # noqa: F401  # all of the vocabulary, for the next space
-    Row,
-    add_one_in,
-    arms,
-    exclude,
-    leave_one_out,
-    pairs,
-    powerset,
-    product,
-    trials,
-)
+from search_spaces.design import Row, arms, powerset, product, trials
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import TrialConfig
 

@@ -118,7 +118,7 @@ def trained(tiny: Callable[..., TrialConfig], data_dir: Path) -> Callable[..., T
 
 @pytest.fixture
 def own_files() -> Iterator[None]:
-    """Afterwards nothing is known any more of files of one's own that a test has loaded."""
+    """Forgets own files that a test has loaded."""
     registries: list[dict[Any, Any]] = [
         *(catalogue._terms, catalogue._augmentations, catalogue._backbones, catalogue._codes),
         *(metrics._metrics, metrics._own, extensions.functions, files._loaded),

@@ -1,4 +1,4 @@
-"""Files of one's own: what of them makes a trial another one, what is refused, and what workers get."""
+"""Own files: what changes a trial's key, what is refused, and what workers get."""
 
 import pickle
 import re
@@ -443,7 +443,7 @@ def test_a_worker_gets_trials_with_the_same_keys(tiny: Tiny) -> None:
     trials = arms_of(tiny)
     wanted = {name: (trial.to_params(), trial.key) for name, trial in trials.items()}
     shipped = pickle.loads(pickle.dumps(shipped))  # noqa: S301
-    load_shipped([])  # a process of before, or a fresh one
+    load_shipped([])  # an earlier process, or a fresh one
     assert loaded() == []
     assert "cosine" not in TERMS
     load_shipped(shipped)

@@ -1,4 +1,4 @@
-"""What a file of one's own defines, called: what it is given, and what is refused before anything starts."""
+"""What own files define, called: what it is given, and what is refused before anything starts."""
 
 import io
 import json

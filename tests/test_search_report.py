@@ -18,8 +18,8 @@ from analysis.sections.search_tables import final_tables, searched_table
 from analysis.stats.importances import importances
 from analysis.stats.search import SearchStudy, mean_of_runs
 from analysis.trials import MixedData
-from search_spaces import SPACES, Search
-from search_spaces.searches import Parameter, Range, loguniform, uniform, with_two_views
+from search_spaces import SPACES, Parameter, Search, loguniform, uniform, with_two_views
+from search_spaces.ranges import Range
 from study.ledger.records import PRUNED_TAG, TrialRecord
 from study.ledger.search_members import Member, SearchTrial
 from study.ledger.search_state import SearchState, load_search_state

@@ -9,25 +9,23 @@ import pytest
 from search_spaces import (
     SEARCHES,
     SPACES,
+    Parameter,
     Search,
     add_selection_arguments,
-    search_from,
-    searches,
-    selection,
-    selection_from,
-)
-from search_spaces.search_design import SEED
-from search_spaces.searches import (
-    Parameter,
     choice,
     for_methods,
     integers,
     loguniform,
+    search_from,
+    searches,
+    selection,
+    selection_from,
     uniform,
     with_a_term,
     with_projector,
     with_two_views,
 )
+from search_spaces.search_design import SEED
 from trainables.trial import TrialConfig, format_value
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 9}

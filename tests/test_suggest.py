@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import Search
-from search_spaces.searches import Parameter, choice, loguniform, with_two_views
+from search_spaces import Parameter, Search, choice, loguniform, with_two_views
 from study.cluster.trial_queue import Budget
 from study.ledger.optuna_study import make_study
 from study.ledger.records import PRUNED_TAG, TrialRecord

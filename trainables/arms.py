@@ -62,8 +62,8 @@ class Arm:
         known = ("siamese", "unsupervised", "fixmatch", *TERMS)
         hint = "" if head in known else nearest(head, known)
         raise ValueError(
-            f"arm: got {name!r}{hint}; allowed: ce,"
-            " siamese-0, siamese-0.001, vicreg-0.1, unsupervised-vicreg-0.1, fixmatch-1, …"
+            f"arm: got {name!r}{hint}; allowed: ce, siamese-0, siamese-0.001, vicreg-0.1,"
+            " unsupervised-vicreg-0.1, fixmatch-1, …"
         )
 
     def __str__(self) -> str:

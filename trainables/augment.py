@@ -132,8 +132,8 @@ def policy(config: TrialConfig, transforms: tuple[str, ...]) -> Policy:
 
 
 def _probability(config: TrialConfig, name: str) -> float:
-    always = AUGMENTATIONS[name].p
-    return float(getattr(config, f"{name}_p")) if always is None else always
+    own = AUGMENTATIONS[name].p
+    return float(getattr(config, f"{name}_p")) if own is None else own
 
 
 def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:

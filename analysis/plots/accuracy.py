@@ -144,6 +144,8 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
 def _by_setting(panels: Mapping[str, pd.DataFrame], lines: Mapping[str, Sequence[str]]) -> Figure:
     """`accuracy_by_gamma` with a panel for each setting: the mean and interval of every γ of one term."""
     figure, grid = panels_of(len(panels) * len(lines))
+    for axes in grid[1:]:
+        axes.sharey(grid[0])  # terms are compared by eye, too
     places = iter(grid)
     for title, panel in panels.items():
         values = panel.dropna(axis="columns", how="all")
@@ -227,7 +229,7 @@ def cost(trials: pd.DataFrame) -> Figure | None:
             )
             axes.plot(*points, "o", color=colours[arm], markersize=3, alpha=0.5, markeredgewidth=0)
             mark = "|" if sideways else "_"
-            axes.plot(*bar, mark, color=colours[arm], markersize=width, markeredgewidth=3)
+            axes.plot(*bar, mark, color=colours[arm], markersize=11 if sideways else width, markeredgewidth=3)
         most, title = 1.08 * done["train_seconds"].max() / unit, f"Training time ({name})"
         axes.set_title(str(label), fontsize=10)
         if sideways:

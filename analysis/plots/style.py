@@ -60,7 +60,7 @@ def sideways_panels(count: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]
         axes.grid(axis="y", color="0.93")
         axes.set_axisbelow(True)
     grid[0].set_yticks(range(len(arms)), list(map(arm_title, arms)), fontsize=9)
-    grid[0].invert_yaxis()
+    grid[0].set_ylim(len(arms) - 0.5, -0.5)
     return figure, list(grid)
 
 
