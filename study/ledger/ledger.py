@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
+from study.ledger.pages import REPORT, StudyReport
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
 from study.ledger.store import Store, record_of
 from trainables.trial import TrialConfig, format_value
@@ -67,6 +68,11 @@ class Ledger:
     def open(self) -> None:
         """Create the store and the experiment where missing. Only for the driver that holds the lock."""
         self.store.create(self.artifact_root)
+
+    def arrange_pages(self) -> None:
+        """Give an older experiment its views and description. Only for the driver that holds the lock."""
+        if self.exists():
+            self.store.arrange_pages()
 
     def trials(self) -> dict[str, TrialRecord]:
         """The trials in the ledger by key. Creates nothing."""
@@ -229,11 +235,16 @@ class Ledger:
                 self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts to the space's run of `kind=study`, which is created where missing."""
+        """Log artifacts to the space's run of `kind=study`, which is created where missing.
+
+        The experiment's description leads to a report among them.
+        """
         with self.store.asking():
             run_id = self._study_run(space)
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
+        if REPORT in files:
+            self.store.arrange_pages(StudyReport(space=space, run_id=run_id))
 
     def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
         """Set tags of the space's run of `kind=study`, which is created where missing."""
