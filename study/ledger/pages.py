@@ -151,8 +151,8 @@ def _view(name: str, **state: object) -> str:
         *(_chart("LINE", "curves", metric) for metric in CURVES),
         *(_chart("BAR", "accuracy", metric) for metric in ACCURACIES),
     ]
-    # MLflow adds a section for each prefix of other metrics; those that it finds here stay folded.
-    folded = ("final", "train", "val", "Model metrics", "System metrics")
+    # MLflow puts charts of all other metrics into sections of these names.
+    folded = ("final", "train", "Model metrics")
     sections = [
         _section("curves", "Learning curves", unfolded=True),
         _section("accuracy", "Accuracy after the last epoch", unfolded=True),
@@ -171,6 +171,8 @@ def _view(name: str, **state: object) -> str:
 
 
 def _chart(kind: str, section: str, metric: str) -> dict[str, object]:
+    # By default MLflow smooths a line, and then it leaves the band between its smallest and largest values.
+    by_epoch = {"range": {}, "xAxisKey": "step", "lineSmoothness": 0, "useGlobalLineSmoothing": True}
     return {
         "uuid": f"{section}-{metric}",
         "type": kind,
@@ -179,7 +181,7 @@ def _chart(kind: str, section: str, metric: str) -> dict[str, object]:
         "runsCountToCompare": 100,
         "deleted": False,
         "isGenerated": False,
-        **({"range": {}, "xAxisKey": "step", "useGlobalXaxisKey": True} if kind == "LINE" else {}),
+        **(by_epoch if kind == "LINE" else {}),
     }
 
 
