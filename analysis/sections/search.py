@@ -16,6 +16,8 @@ from analysis.render.table import Table
 from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import fixed_section, provenance_section
 from analysis.sections.findings import cell_findings
+from analysis.sections.front import differences_figure
+from analysis.sections.headline import answer
 from analysis.sections.rules import rule_sentences
 from analysis.sections.search_tables import searched_table
 from analysis.stats.importances import FEWEST, importances
@@ -78,15 +80,34 @@ def search_report(
         fixed_section(configs, "Every searched trial"),
         provenance_section(selection, load(selection, study.records), experiment),
     ]
+    compared = study.compared[study.compared["n"] > 0] if len(study.compared) else study.compared
+    first = Section(
+        tables=tuple(tables[:1]),
+        headed=False,
+        figures=tuple(differences_figure(compared, cache)) if len(compared) else (),
+    )
+    sections = [section.without(first.tables) for section in sections]
     return Report(
         kind="Search",
         name=search.name,
+        question="Which method is best when each has equally many tries?",
+        answers=_answers(study),
+        front=first,
         lead=_lead(study),
         warnings=tuple(_warnings(study)),
         findings=tuple(search_findings(study)),
         note=_note(study),
         sections=tuple(section for section in sections if section.notes or not section.is_empty),
     )
+
+
+def _answers(study: SearchStudy) -> tuple[str, ...]:
+    """What the finalists answer, a sentence for each baseline."""
+    compared = study.compared
+    if compared.empty or not (compared["n"] > 0).any():
+        return ("Not known yet: no finalists have been compared with fresh seeds.",)
+    families = [compared[compared["baseline"] == name] for name in dict.fromkeys(compared["baseline"])]
+    return tuple(answer(family, first=False, seed="fresh seed") for family in families)
 
 
 def _figures(

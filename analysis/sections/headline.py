@@ -1,0 +1,168 @@
+"""What a report begins with: the question that its arms ask, and the answer in a sentence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.render.text import arm_title, format_points, interval, join_and, number_of, span
+from analysis.stats.comparisons import TESTED, claimed
+from analysis.stats.paired import FEWEST
+from analysis.stats.results import Results
+from search_spaces.families import FIXMATCH, LEVEL
+from trainables.arms import CE, CONTROL, Arm
+from trainables.catalogue import TERMS
+
+NAMED = 3
+"""Most arms that an answer names, those with the largest differences."""
+ANY = "Which of these arms has the highest test accuracy?"
+"""The question of arms that are not compared with a baseline."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """The question, and what the comparisons answer: a sentence for each family, the most important first."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+def headline(results: Results) -> Headline:
+    """The question of a study and its answers."""
+    compared = results.compared
+    tested = compared[(compared["metric"] == TESTED)]
+    names = by_importance(list(dict.fromkeys(tested["baseline"])))
+    if not names:
+        return Headline(question=ANY, answers=("No arm here has a baseline: nothing is compared.",))
+    main, *others = names
+    # Controls of the thesis's other readings have families of their own: the findings have them.
+    also = [name for name in others if name == CE]
+    answers = [_of_family(results, name, first=name == main) for name in (main, *also)]
+    return Headline(question=question(main, tested[tested["baseline"] == main]), answers=tuple(answers))
+
+
+def by_importance(baselines: Sequence[str]) -> list[str]:
+    """Names of families: what the term does first, then what two views do, then all others."""
+    ranks = {CONTROL: 0, FIXMATCH: 1, CE: 2}
+    return sorted(baselines, key=lambda name: ranks.get(name, len(ranks)))
+
+
+def question(baseline: str, family: pd.DataFrame) -> str:
+    """What the comparisons with one baseline ask."""
+    if baseline == FIXMATCH:
+        return "Does FixMatch's unlabelled loss improve test accuracy?"
+    if baseline not in (CONTROL, CE):
+        field = baseline.partition("=")[0]
+        if field.startswith(f"{CE} "):
+            return "Do two views improve on cross-entropy with another budget?"
+        return f"Does {field} change test accuracy?"
+    arms = [Arm.parse(label) for label in dict.fromkeys(family["arm_label"])]
+    terms = list(dict.fromkeys(TERMS[arm.term].title for arm in arms if arm.gamma))
+    if baseline == CONTROL:
+        if len(terms) == 1:
+            return f"Does {terms[0]} improve test accuracy?"
+        return f"Does one of {len(terms)} consistency terms improve test accuracy?"
+    if not terms:
+        return "Does a second view improve test accuracy?"
+    if len(terms) == 1 and all(arm.method == "siamese" for arm in arms):
+        return f"Does a second view with {terms[0]} improve test accuracy?"
+    return "Which arms improve on cross-entropy alone?"
+
+
+def _of_family(results: Results, baseline: str, *, first: bool) -> str:
+    """The answer for one family: of the only cell, of all cells pooled, or counted where they cannot be."""
+    compared = results.compared
+    tested = compared[(compared["metric"] == TESTED) & (compared["baseline"] == baseline)]
+    cells = tested["cell"].nunique()
+    if cells == 1:
+        return answer(tested, first=first)
+    pooled = [part for table in results.pooled for _, part in table.groupby("baseline") if len(part)]
+    whole = [part for part in pooled if part["baseline"].iloc[0] == baseline]
+    if len(whole) == 1 and set(whole[0]["cells"]) == {cells} and (whole[0]["n"] > 0).any():
+        return answer(whole[0], first=first, where=f", mean over {cells} cells")
+    return _counted(tested, cells, first=first)
+
+
+def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: str = "seed") -> str:
+    """What the comparisons with one baseline answer, in a sentence.
+
+    `family` are rows of `comparisons` or `pooled_comparisons`; the `first` answer says yes or no to the
+    question; `where` tells what was averaged, `seed` what a replicate is called.
+    """
+    against = _baseline_title(family)
+    known = family[family["n"] > 0]
+    if known.empty:
+        return f"Not known yet: nothing can be compared with {against}."
+    n = int(known["n"].max())
+    if n < FEWEST:
+        return f"Not known yet: {number_of(n, seed)} against {against}{where}; a claim takes {FEWEST}."
+    sure = known[claimed(known)].sort_values("delta", key=abs, ascending=False)
+    higher, lower = sure[sure["delta"] > 0], sure[sure["delta"] < 0]
+    rest = known.drop(sure.index)
+    small = rest[rest["verdict"] == "small"]
+    open_ = rest.drop(small.index)
+    counted = f"n = {number_of(n, seed)}{where}"
+    if sure.empty and len(small) and open_.empty:
+        begin = "No: the" if first else "The"
+        size = f"{small['margin'].iloc[0]:g} points"
+        return f"{begin} difference from {against} is smaller than {size}, {_range(small)} ({counted})."
+    if sure.empty:
+        begin = f"Not shown: against {against}," if first else f"Against {against}, no difference is shown:"
+        return f"{begin} differences from {_range(open_)} points remain possible ({counted})."
+    parts = [f"higher with {_named(higher)}"] if len(higher) else []
+    parts += [f"lower with {_named(lower)}"] if len(lower) else []
+    begin = f"{_yes_or_no(higher, lower)} against" if first else "Against"
+    left = list(map(arm_title, rest["arm_label"]))
+    named = join_and(left) if len(left) <= NAMED else number_of(len(left), "other arm")
+    more = f"; for {named} no difference is shown" if left else ""
+    return f"{begin} {against}, test accuracy is {' and '.join(parts)}{more} ({counted})."
+
+
+def _yes_or_no(higher: pd.DataFrame, lower: pd.DataFrame) -> str:
+    if lower.empty:
+        return "Yes:"
+    return "No:" if higher.empty else "It depends on the arm:"
+
+
+def _named(sure: pd.DataFrame) -> str:
+    """`γ = 10⁻² by 1.2 points (+0.3 to +2.1)`, for the largest differences."""
+    named = [
+        f"{arm_title(row['arm_label'])} by {abs(100 * row['delta']):.1f} points"
+        f" ({interval(row['delta_low_holm'], row['delta_high_holm'])})"
+        for row in sure.head(NAMED).to_dict("records")
+    ]
+    more = len(sure) - NAMED
+    return join_and([*named, number_of(more, "other arm")] if more > 0 else named)
+
+
+def _range(rows: pd.DataFrame) -> str:
+    """The lowest to the highest bound of adjusted intervals; of differences without spread, the values."""
+    low = rows["delta_low_holm"].fillna(rows["delta"]).min()
+    high = rows["delta_high_holm"].fillna(rows["delta"]).max()
+    return f"{format_points(low)} to {format_points(high)}"
+
+
+def _baseline_title(family: pd.DataFrame) -> str:
+    """`CE`, `the control γ = 0`; for pairs of arms that differ in a field, its reference."""
+    labels = list(dict.fromkeys(family["baseline_label"]))
+    if len(labels) > 1:
+        return str(family["baseline"].iloc[0]).replace("=", " = ")
+    title = arm_title(str(labels[0]))
+    return f"the control {title}" if labels[0] == CONTROL else title
+
+
+def _counted(tested: pd.DataFrame, cells: int, *, first: bool) -> str:
+    """The answer of cells that are not averaged: how many comparisons show a difference."""
+    against = _baseline_title(tested)
+    possible = tested[tested["n"] >= FEWEST]
+    if possible.empty:
+        return f"Not known yet: too few seeds against {against} in {cells} cells; a claim takes {FEWEST}."
+    sure = tested[claimed(tested)]
+    higher = int((sure["delta"] > 0).sum())
+    lower = len(sure) - higher
+    shown = f"{higher} of {len(possible)} comparisons with {against} are higher and {lower} lower"
+    families = len(possible.drop_duplicates("cell"))
+    chance = f"without any true difference, up to {LEVEL * families:.1f} cells would show one"
+    begin = ("Not shown in any cell: " if sure.empty else "In some cells: ") if first else ""
+    text = f"{begin}{shown} ({cells} cells, n = {span(set(possible['n']))}; {chance})."
+    return text[0].upper() + text[1:]
