@@ -1,6 +1,7 @@
 """The figure that a report begins with: every difference with its intervals, its verdict and its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
             xycoords=("axes fraction", "data"),
             xytext=(2, 0),
             textcoords="offset points",
-            fontsize=9.5,
+            fontsize=10,
             fontweight="bold",
             va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
@@ -50,7 +51,9 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
             names[place] = arm_title(row["arm_label"])
             if dots is not None:
                 own = dots[(dots["arm_label"] == row["arm_label"]) & (dots["baseline"] == row["baseline"])]
-                axes.plot(100 * own["delta"], np.full(len(own), place), ".", color="0.75", markersize=4, zorder=2)
+                axes.plot(
+                    100 * own["delta"], np.full(len(own), place), ".", color="0.75", markersize=4, zorder=2
+                )
             _line(axes, place, row)
         place += 1
     axes.set_yticks(list(names), list(names.values()))
@@ -61,13 +64,13 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.93", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.tick_params(axis="y", length=0, labelsize=9.5)
     return figure
 
 
-def _line(axes: Axes, place: float, row: Mapping[str, object]) -> None:
+def _line(axes: Axes, place: float, row: Mapping[Hashable, Any]) -> None:
     """One comparison: adjusted interval thin, its own interval thick, the mean, and the numbers."""
-    values = {name: float(row[name]) for name in _INTERVALS}  # type: ignore[arg-type]
+    values = {name: float(row[name]) for name in _INTERVALS}
     colour, filled = _look(row, values["delta"])
     for low, high, width in (("delta_low_holm", "delta_high_holm", 1.1), ("delta_low", "delta_high", 3.2)):
         axes.hlines(place, 100 * values[low], 100 * values[high], color=colour, linewidth=width, zorder=3)
@@ -82,7 +85,7 @@ def _line(axes: Axes, place: float, row: Mapping[str, object]) -> None:
         zorder=4,
     )
     text = format_points(values["delta"])
-    if not np.isnan(values["delta_low_holm"]):
+    if np.isfinite(values["delta_low_holm"]):
         text += f"  ({interval(values['delta_low_holm'], values['delta_high_holm'])})"
     axes.annotate(
         text,
@@ -90,7 +93,7 @@ def _line(axes: Axes, place: float, row: Mapping[str, object]) -> None:
         xycoords=("axes fraction", "data"),
         xytext=(8, 0),
         textcoords="offset points",
-        fontsize=9,
+        fontsize=9.5,
         va="center",
         annotation_clip=False,
         color=colour if filled else "0.25",
@@ -101,7 +104,7 @@ def _line(axes: Axes, place: float, row: Mapping[str, object]) -> None:
 _INTERVALS = ("delta", "delta_low", "delta_high", "delta_low_holm", "delta_high_holm")
 
 
-def _look(row: Mapping[str, object], delta: float) -> tuple[str, bool]:
+def _look(row: Mapping[Hashable, Any], delta: float) -> tuple[str, bool]:
     """The colour of a verdict, and whether its mark is filled."""
     if row["sure"]:
         return (HIGHER if delta > 0 else LOWER), True
@@ -128,7 +131,6 @@ def shown_families(families: Mapping[str, pd.DataFrame], most: int) -> tuple[dic
         if len(rows) <= room:
             shown[title] = rows
         elif not shown:
-            largest: Sequence[int] = rows["delta"].abs().nlargest(room).index
-            shown[title] = rows.loc[rows.index.isin(largest)]
+            shown[title] = rows[rows.index.isin(rows["delta"].abs().nlargest(room).index)]
         room -= len(shown.get(title, ()))
     return shown, total - sum(map(len, shown.values()))

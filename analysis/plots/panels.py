@@ -1,12 +1,15 @@
 """Where the panels of a figure are, so that a narrow page can stack them."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels from the upper left corner."""
+Extent = tuple[float, float, float, float]
+"""The same, before it is rounded."""
 UNTITLED_ROWS = 2
 """Most rows of panels under one title that can be divided: of more, the first column alone has the names."""
 PAD = 4
@@ -25,26 +28,25 @@ def panel_boxes(figure: Figure, density: float) -> list[list[Box]]:
     scale = density / figure.dpi
     width, height = (round(scale * length) for length in figure.bbox.size)
 
-    def spans(axes: Axes) -> tuple[float, float, float, float]:
-        box = axes.get_tightbbox()
-        assert box is not None  # it is visible
+    def extent(axes: Axes) -> Extent:
+        box = axes.get_tightbbox() or axes.get_window_extent()
         return scale * box.x0, height - scale * box.y1, scale * box.x1, height - scale * box.y0
 
-    found = {axes: spans(axes) for axes in panels}
+    found = {axes: extent(axes) for axes in panels}
     legends = [legend.get_window_extent() for legend in figure.legends]
     under = min((height - scale * box.y1 for box in legends), default=height)
     if max(bottom for _, _, _, bottom in found.values()) > under + 1:
         return []  # a legend beside the panels
     rows = _titled(_apart(panels, lambda axes: found[axes][1::2]))
-    cuts = [0, *(_between(above, below, found, 1) for above, below in zip(rows, rows[1:], strict=False))]
+    cuts = [0, *(_between(above, below, found, 1) for above, below in pairwise(rows))]
     boxes = []
     for row, top, bottom in zip(rows, cuts, [*cuts[1:], round(under) - 1], strict=True):
         columns = _apart(row, lambda axes: found[axes][::2])
         lower = len(_apart(row, lambda axes: found[axes][1::2]))
         if lower > UNTITLED_ROWS:
             return []
-        edges = [0, *(_between(a, b, found, 0) for a, b in zip(columns, columns[1:], strict=False)), width]
-        boxes.append([(left, top, right, bottom) for left, right in zip(edges, edges[1:], strict=False)])
+        edges = [0, *(_between(a, b, found, 0) for a, b in pairwise(columns)), width]
+        boxes.append([(left, top, right, bottom) for left, right in pairwise(edges)])
     for box in legends:
         left, right = max(round(scale * box.x0) - PAD, 0), min(round(scale * box.x1) + PAD, width)
         boxes.append([(left, round(under) - 1, right, height)])
@@ -83,7 +85,10 @@ def _titled(rows: Sequence[list[Axes]]) -> list[list[Axes]]:
 
 
 def _between(
-    first: Sequence[Axes], second: Sequence[Axes], found: dict[Axes, tuple[float, float, float, float]], low: int
+    first: Sequence[Axes],
+    second: Sequence[Axes],
+    found: dict[Axes, tuple[float, float, float, float]],
+    low: int,
 ) -> int:
     """Where to cut between two groups: in the middle of the gap; `low` 0 for columns, 1 for rows."""
     end, begin = max(found[axes][low + 2] for axes in first), min(found[axes][low] for axes in second)

@@ -17,7 +17,7 @@ from analysis.render.table import Ui
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANELS = "Panels"
-"""The text in a PNG that says where its panels are: JSON, rows of boxes (left, top, right, bottom) in pixels."""
+"""The text in a PNG with the places of its panels: JSON, rows of left, top, right and bottom in pixels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,15 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 
 import pandas as pd
 
-from analysis.render.text import arm_title, format_points, interval, join_and, number_of, p_value
+from analysis.render.text import (
+    arm_title,
+    format_points,
+    interval,
+    join_and,
+    number_of,
+    p_value,
+    possible_range,
+)
 from analysis.sections.claims import claims_line
 from analysis.sections.one_by_one import one_by_one_findings
 from analysis.sections.rules import small_sentences
@@ -62,7 +70,12 @@ def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
             " differences between seeds as normally distributed. The exact sign-flip test does not, and can"
             f" say nothing yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least, and it takes {takes}."
         ]
-    p = "–".join(dict.fromkeys(p_value(float(value)) for value in (apart["p_sign_flip_joint"].min(), apart["p_sign_flip_joint"].max())))
+    p = "–".join(
+        dict.fromkeys(
+            p_value(float(value))
+            for value in (apart["p_sign_flip_joint"].min(), apart["p_sign_flip_joint"].max())
+        )
+    )
     return [
         f"The exact sign-flip test, which does not take differences as normally distributed, does not confirm"
         f" {which} (p = {p}, joint)."
@@ -133,8 +146,8 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
     if len(unclear):
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
-            f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}: differences"
-            f" from {interval(low, high)} points remain possible (Holm-adjusted intervals, {_n(n, seed)});"
+            f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}:"
+            f" {possible_range(low, high)} remain possible (Holm-adjusted intervals, {_n(n, seed)});"
             " that is no evidence of equality."
         )
     return sentences

@@ -1,7 +1,7 @@
 """The first page of a report: its differences in one figure, and its main table."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from analysis.plots.differences import differences, shown_families
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Table
 from analysis.render.text import arm_title, number_of, span
-from analysis.sections.headline import by_importance
+from analysis.sections.headline import by_importance, pooled_sets
 from analysis.stats.comparisons import TESTED
 from analysis.stats.results import Results
 
@@ -39,33 +39,36 @@ def main_table(tables: Sequence[Table]) -> list[Table]:
 
 def _figure(results: Results, cache: FigureCache) -> list[RenderedFigure]:
     tested = results.compared[results.compared["metric"] == TESTED]
-    cells = tested["cell"].nunique()
-    if cells <= 1:
-        return differences_figure(tested, cache)
-    if len(results.pooled) != 1:
-        return []  # arms differ from cell to cell: nothing to average
-    # A mean over some of the cells would look like one over all.
-    whole = results.pooled[0]
-    return differences_figure(whole[whole["cells"] == cells], cache, cells=tested)
+    names = by_importance(list(dict.fromkeys(tested["baseline"])))
+    if tested["cell"].nunique() <= 1:
+        return differences_figure({_title(n): tested[tested["baseline"] == n] for n in names}, cache)
+    families = {}
+    for name in names:
+        cells = tested.loc[tested["baseline"] == name, "cell"].nunique()
+        sets = pooled_sets(results, name, cells)
+        for title, part in sets.items():
+            families[f"{_title(name)}{f' · {title}' if len(sets) > 1 else ''}"] = part
+    return differences_figure(families, cache, cells=tested)
 
 
 def differences_figure(
-    compared: pd.DataFrame, cache: FigureCache, *, cells: pd.DataFrame | None = None
+    families: Mapping[str, pd.DataFrame], cache: FigureCache, *, cells: pd.DataFrame | None = None
 ) -> list[RenderedFigure]:
-    """Every difference of one cell, or pooled over `cells`, with its intervals; none without results."""
-    known = compared[compared["n"] > 0]
-    if known.empty:
+    """Every difference with its intervals; none without results.
+
+    `families` are rows of comparisons by title: of one cell, or pooled over `cells`.
+    """
+    known = {title: rows[rows["n"] > 0].reset_index(drop=True) for title, rows in families.items()}
+    shown, left = shown_families({title: rows for title, rows in known.items() if len(rows)}, LINES)
+    if not shown:
         return []
-    names = by_importance(list(dict.fromkeys(known["baseline"])))
-    families = {_title(name): known[known["baseline"] == name] for name in names}
-    shown, left = shown_families(families, LINES)
-    source = pd.concat([known, *([] if cells is None else [cells])])
-    dots = None if cells is None else cells[cells["n"] > 0]
+    dots = None if cells is None or len(shown) > len(set(cells["baseline"])) else cells[cells["n"] > 0]
+    whole = pd.concat([rows.assign(family=title) for title, rows in shown.items()])
     return cache.add(
         "differences",
-        source,
+        pd.concat([whole, *([] if dots is None else [dots])]),
         functools.partial(differences, shown, dots),
-        _caption(known, left, 0 if cells is None else cells["cell"].nunique()),
+        _caption(whole, left, dots=dots is not None),
         "Differences in test accuracy with their intervals",
     )
 
@@ -77,17 +80,19 @@ def _title(baseline: str) -> str:
     return f"Against {arm_title(baseline)}"
 
 
-def _caption(known: pd.DataFrame, left: int, cells: int) -> str:
+def _caption(known: pd.DataFrame, left: int, *, dots: bool) -> str:
     margins = set(known["margin"].dropna())
     text = (
         f"Difference in test accuracy, paired by seed, n = {span(set(known['n']))}:"
         " mean, 95 % interval (thick), interval after Holm's adjustment (thin, and in brackets). Filled: the"
         " adjusted interval allows a verdict. Empty: no difference is shown."
     )
-    if cells:
-        text += f" Mean over {cells} cells within each seed; small grey dots: single cells."
+    if "cells" in known:
+        text += f" Mean over {span(set(known['cells']))} cells within each seed"
+        text += "; small grey dots: single cells." if dots else "."
     if len(margins) == 1:
         text += f" Shaded: differences below the declared margin of {margins.pop():g} points."
     if left:
-        text += f" {number_of(left, 'comparison')} with smaller differences, or other baselines, are in the tables."
+        more = number_of(left, "comparison")
+        text += f" {more} with smaller differences, or other baselines, are in the tables."
     return text

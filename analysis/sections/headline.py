@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.render.text import arm_title, format_points, interval, join_and, number_of, span
+from analysis.render.text import arm_title, interval, join_and, number_of, possible_range, span
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST
 from analysis.stats.results import Results
@@ -13,6 +13,10 @@ from search_spaces.families import FIXMATCH, LEVEL
 from trainables.arms import CE, CONTROL, Arm
 from trainables.catalogue import TERMS
 
+OPEN = "Not known yet:"
+"""How an answer begins that takes more seeds."""
+MOST_SETS = 3
+"""Most sets of cells with arms of their own that have an answer each."""
 NAMED = 3
 """Most arms that an answer names, those with the largest differences."""
 ANY = "Which of these arms has the highest test accuracy?"
@@ -37,8 +41,9 @@ def headline(results: Results) -> Headline:
     main, *others = names
     # Controls of the thesis's other readings have families of their own: the findings have them.
     also = [name for name in others if name == CE]
-    answers = [_of_family(results, name, first=name == main) for name in (main, *also)]
-    return Headline(question=question(main, tested[tested["baseline"] == main]), answers=tuple(answers))
+    answers = [text for name in (main, *also) for text in _of_family(results, name, first=name == main)]
+    known = [text for text in answers if not text.startswith(OPEN)] or answers[:1]
+    return Headline(question=question(main, tested[tested["baseline"] == main]), answers=tuple(known))
 
 
 def by_importance(baselines: Sequence[str]) -> list[str]:
@@ -69,18 +74,35 @@ def question(baseline: str, family: pd.DataFrame) -> str:
     return "Which arms improve on cross-entropy alone?"
 
 
-def _of_family(results: Results, baseline: str, *, first: bool) -> str:
-    """The answer for one family: of the only cell, of all cells pooled, or counted where they cannot be."""
-    compared = results.compared
-    tested = compared[(compared["metric"] == TESTED) & (compared["baseline"] == baseline)]
+def _of_family(results: Results, baseline: str, *, first: bool) -> list[str]:
+    """The answers for one family: of the only cell, of cells pooled, or counted where they cannot be."""
+    tested = results.compared[results.compared["metric"] == TESTED]
+    tested = tested[tested["baseline"] == baseline]
     cells = tested["cell"].nunique()
     if cells == 1:
-        return answer(tested, first=first)
-    pooled = [part for table in results.pooled for _, part in table.groupby("baseline") if len(part)]
-    whole = [part for part in pooled if part["baseline"].iloc[0] == baseline]
-    if len(whole) == 1 and set(whole[0]["cells"]) == {cells} and (whole[0]["n"] > 0).any():
-        return answer(whole[0], first=first, where=f", mean over {cells} cells")
-    return _counted(tested, cells, first=first)
+        return [answer(tested, first=first)]
+    sets = pooled_sets(results, baseline, cells)
+    if not sets:
+        return [_counted(tested, cells, first=first)]
+    return [
+        answer(part, first=first and not number, where=f", mean over {title}")
+        for number, (title, part) in enumerate(sets.items())
+    ]
+
+
+def pooled_sets(results: Results, baseline: str, cells: int) -> dict[str, pd.DataFrame]:
+    """The pooled comparisons with a baseline by title of their cells, the largest set first.
+
+    Empty where they do not cover all of the cells, or are too many to be read as one answer.
+    """
+    parts = [table[table["baseline"] == baseline] for table in results.pooled]
+    parts = sorted((part for part in parts if len(part)), key=lambda part: -int(part["cells"].iloc[0]))
+    if sum(int(part["cells"].iloc[0]) for part in parts) != cells or len(parts) > MOST_SETS:
+        return {}
+    kinds = [str(part["kind"].iloc[0]) for part in parts]
+    counts = [number_of(int(part["cells"].iloc[0]), "cell") for part in parts]
+    titles = [f"{count}, {kind}" if kind else count for count, kind in zip(counts, kinds, strict=True)]
+    return dict(zip(titles, parts, strict=True))
 
 
 def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: str = "seed") -> str:
@@ -91,24 +113,15 @@ def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: s
     """
     against = _baseline_title(family)
     known = family[family["n"] > 0]
-    if known.empty:
-        return f"Not known yet: nothing can be compared with {against}."
-    n = int(known["n"].max())
+    n = int(known["n"].max()) if len(known) else 0
     if n < FEWEST:
-        return f"Not known yet: {number_of(n, seed)} against {against}{where}; a claim takes {FEWEST}."
+        return f"{OPEN} {number_of(n, seed)} against {against}{where}; a claim takes {FEWEST}."
+    counted = f"n = {number_of(n, seed)}{where}"
     sure = known[claimed(known)].sort_values("delta", key=abs, ascending=False)
+    if sure.empty:
+        return f"{_without_claim(known, against, first=first)} ({counted})."
     higher, lower = sure[sure["delta"] > 0], sure[sure["delta"] < 0]
     rest = known.drop(sure.index)
-    small = rest[rest["verdict"] == "small"]
-    open_ = rest.drop(small.index)
-    counted = f"n = {number_of(n, seed)}{where}"
-    if sure.empty and len(small) and open_.empty:
-        begin = "No: the" if first else "The"
-        size = f"{small['margin'].iloc[0]:g} points"
-        return f"{begin} difference from {against} is smaller than {size}, {_range(small)} ({counted})."
-    if sure.empty:
-        begin = f"Not shown: against {against}," if first else f"Against {against}, no difference is shown:"
-        return f"{begin} differences from {_range(open_)} points remain possible ({counted})."
     parts = [f"higher with {_named(higher)}"] if len(higher) else []
     parts += [f"lower with {_named(lower)}"] if len(lower) else []
     begin = f"{_yes_or_no(higher, lower)} against" if first else "Against"
@@ -116,6 +129,17 @@ def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: s
     named = join_and(left) if len(left) <= NAMED else number_of(len(left), "other arm")
     more = f"; for {named} no difference is shown" if left else ""
     return f"{begin} {against}, test accuracy is {' and '.join(parts)}{more} ({counted})."
+
+
+def _without_claim(known: pd.DataFrame, against: str, *, first: bool) -> str:
+    """The answer where no difference is claimed: all are small, or some remain possible."""
+    open_ = known[known["verdict"] != "small"]
+    if open_.empty:
+        begin = "No: the" if first else "The"
+        size = f"{known['margin'].iloc[0]:g} points"
+        return f"{begin} difference from {against} is smaller than {size}: {interval(*_bounds(known))}"
+    begin = f"Not shown: against {against}," if first else f"Against {against}, no difference is shown:"
+    return f"{begin} {possible_range(*_bounds(open_))} remain possible"
 
 
 def _yes_or_no(higher: pd.DataFrame, lower: pd.DataFrame) -> str:
@@ -135,11 +159,10 @@ def _named(sure: pd.DataFrame) -> str:
     return join_and([*named, number_of(more, "other arm")] if more > 0 else named)
 
 
-def _range(rows: pd.DataFrame) -> str:
-    """The lowest to the highest bound of adjusted intervals; of differences without spread, the values."""
-    low = rows["delta_low_holm"].fillna(rows["delta"]).min()
-    high = rows["delta_high_holm"].fillna(rows["delta"]).max()
-    return f"{format_points(low)} to {format_points(high)}"
+def _bounds(rows: pd.DataFrame) -> tuple[float, float]:
+    """The lowest and the highest bound of adjusted intervals; of differences without spread, the values."""
+    low, high = (rows[f"delta_{end}_holm"].fillna(rows["delta"]) for end in ("low", "high"))
+    return float(low.min()), float(high.max())
 
 
 def _baseline_title(family: pd.DataFrame) -> str:
@@ -156,7 +179,7 @@ def _counted(tested: pd.DataFrame, cells: int, *, first: bool) -> str:
     against = _baseline_title(tested)
     possible = tested[tested["n"] >= FEWEST]
     if possible.empty:
-        return f"Not known yet: too few seeds against {against} in {cells} cells; a claim takes {FEWEST}."
+        return f"{OPEN} too few seeds against {against} in {cells} cells; a claim takes {FEWEST}."
     sure = tested[claimed(tested)]
     higher = int((sure["delta"] > 0).sum())
     lower = len(sure) - higher

@@ -17,9 +17,10 @@ from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import fixed_section, provenance_section
 from analysis.sections.findings import cell_findings
 from analysis.sections.front import differences_figure
-from analysis.sections.headline import answer
+from analysis.sections.headline import OPEN, answer
 from analysis.sections.rules import rule_sentences
 from analysis.sections.search_tables import searched_table
+from analysis.stats.comparisons import TESTED
 from analysis.stats.importances import FEWEST, importances
 from analysis.stats.search import (
     SearchStudy,
@@ -80,11 +81,9 @@ def search_report(
         fixed_section(configs, "Every searched trial"),
         provenance_section(selection, load(selection, study.records), experiment),
     ]
-    compared = study.compared[study.compared["n"] > 0] if len(study.compared) else study.compared
+    families = {f"Against {name}": family for name, family in _families(study).items()}
     first = Section(
-        tables=tuple(tables[:1]),
-        headed=False,
-        figures=tuple(differences_figure(compared, cache)) if len(compared) else (),
+        tables=tuple(tables[:1]), headed=False, figures=tuple(differences_figure(families, cache))
     )
     sections = [section.without(first.tables) for section in sections]
     return Report(
@@ -101,13 +100,20 @@ def search_report(
     )
 
 
+def _families(study: SearchStudy) -> dict[str, pd.DataFrame]:
+    """The finalists' comparisons in test accuracy, by title of their baseline."""
+    if study.compared.empty:
+        return {}
+    tested = study.compared[study.compared["metric"] == TESTED]
+    return {str(name): family for name, family in tested.groupby("baseline_label", sort=False)}
+
+
 def _answers(study: SearchStudy) -> tuple[str, ...]:
     """What the finalists answer, a sentence for each baseline."""
-    compared = study.compared
-    if compared.empty or not (compared["n"] > 0).any():
-        return ("Not known yet: no finalists have been compared with fresh seeds.",)
-    families = [compared[compared["baseline"] == name] for name in dict.fromkeys(compared["baseline"])]
-    return tuple(answer(family, first=False, seed="fresh seed") for family in families)
+    known = [family for family in _families(study).values() if (family["n"] > 0).any()]
+    if not known:
+        return (f"{OPEN} no finalists have been compared with fresh seeds.",)
+    return tuple(answer(family, first=False, seed="fresh seed") for family in known)
 
 
 def _figures(
