@@ -87,7 +87,7 @@ def _titled(rows: Sequence[list[Axes]]) -> list[list[Axes]]:
 def _between(
     first: Sequence[Axes],
     second: Sequence[Axes],
-    found: dict[Axes, tuple[float, float, float, float]],
+    found: Mapping[Axes, Extent],
     low: int,
 ) -> int:
     """Where to cut between two groups: in the middle of the gap; `low` 0 for columns, 1 for rows."""

@@ -67,18 +67,14 @@ def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
         takes = next(count for count in range(n, EXACT) if smallest_p(count) <= LEVEL)
         return [
             f"{which[0].upper()}{which[1:]} {'rests' if len(apart) == 1 else 'rest'} on t-tests, which take"
-            " differences between seeds as normally distributed. The exact sign-flip test does not, and can"
-            f" say nothing yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least, and it takes {takes}."
+            " differences between seeds as normally distributed. The exact sign-flip test does not, and"
+            f" cannot decide yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least; it takes {takes}."
         ]
-    p = "–".join(
-        dict.fromkeys(
-            p_value(float(value))
-            for value in (apart["p_sign_flip_joint"].min(), apart["p_sign_flip_joint"].max())
-        )
-    )
+    values = apart["p_sign_flip_joint"].agg(["min", "max"])
+    p = " to ".join(dict.fromkeys(p_value(float(value)) for value in values))
     return [
-        f"The exact sign-flip test, which does not take differences as normally distributed, does not confirm"
-        f" {which} (p = {p}, joint)."
+        "The exact sign-flip test, which does not take differences as normally distributed, does not"
+        f" confirm {which} (joint p of {p})."
     ]
 
 

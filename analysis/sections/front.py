@@ -40,7 +40,7 @@ def main_table(tables: Sequence[Table]) -> list[Table]:
 def _figure(results: Results, cache: FigureCache) -> list[RenderedFigure]:
     tested = results.compared[results.compared["metric"] == TESTED]
     names = by_importance(list(dict.fromkeys(tested["baseline"])))
-    if tested["cell"].nunique() <= 1:
+    if len(set(tested["cell"])) <= 1:
         return differences_figure({_title(n): tested[tested["baseline"] == n] for n in names}, cache)
     families = {}
     for name in names:

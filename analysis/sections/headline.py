@@ -56,11 +56,15 @@ def question(baseline: str, family: pd.DataFrame) -> str:
     """What the comparisons with one baseline ask."""
     if baseline == FIXMATCH:
         return "Does FixMatch's unlabelled loss improve test accuracy?"
-    if baseline not in (CONTROL, CE):
-        field = baseline.partition("=")[0]
-        if field.startswith(f"{CE} "):
-            return "Do two views improve on cross-entropy with another budget?"
-        return f"Does {field} change test accuracy?"
+    if baseline in (CONTROL, CE):
+        return _of_terms(baseline, family)
+    if baseline.startswith(f"{CE} "):
+        return "Do two views improve on cross-entropy with another budget?"
+    return f"Does {baseline.partition('=')[0]} change test accuracy?"
+
+
+def _of_terms(baseline: str, family: pd.DataFrame) -> str:
+    """What comparisons with the control, or with cross-entropy alone, ask."""
     arms = [Arm.parse(label) for label in dict.fromkeys(family["arm_label"])]
     terms = list(dict.fromkeys(TERMS[arm.term].title for arm in arms if arm.gamma))
     if baseline == CONTROL:
