@@ -26,6 +26,7 @@ from search_spaces import select
 from study.cli.summary import ui_hint
 from study.ledger.ledger import Ledger
 from study.ledger.pages import ARMS, view_page
+from trainables.redact import masked
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120
@@ -137,7 +138,7 @@ def test_a_number_leads_to_its_runs(browser: WebDriver, ui: tuple[Path, str], pa
 def test_the_printed_link_opens_a_table_of_trials(browser: WebDriver, ui: tuple[Path, str]) -> None:
     folder, address = ui
     (line,) = ui_hint(Ledger(uri=address, experiment="test", artifact_root=folder))
-    browser.get(line.removeprefix("compare:  "))
+    browser.get(masked(line).removeprefix("compare:  "))  # as it is printed
     patiently(browser).until(lambda view: list(shown_columns(view))[-4:] == [*TABLE, "final/val_acc"])
     columns = shown_columns(browser)
     rows = [

@@ -64,6 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = folder / REPORT / "report.html"
     closing = done.stdout.partition("\ncomplete: 4 trials\nverdict:  ")[2]
     assert f"\nreport:   {report}\n          {report.as_uri()}\ncompare:  mlflow ui " in closing
+    assert "/runs?workflowType=machine_learning&viewStateShareKey=trials\n" in closing
     assert f"\nnext:     python {ROOT}/study/run.py --space quickstart " in closing
     assert " --seeds 4\n" in closing
     assert "Traceback" not in done.stderr
