@@ -1,6 +1,6 @@
 """Where the panels of a figure are, so that a narrow page can stack them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from matplotlib.axes import Axes

@@ -68,7 +68,7 @@ def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
         return [
             f"{which[0].upper()}{which[1:]} {'rests' if len(apart) == 1 else 'rest'} on t-tests, which take"
             " differences between seeds as normally distributed. The exact sign-flip test does not, and"
-            f" cannot decide yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least; it takes {takes}."
+            f" cannot tell yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least; it takes {takes}."
         ]
     values = apart["p_sign_flip_joint"].agg(["min", "max"])
     p = " to ".join(dict.fromkeys(p_value(float(value)) for value in values))
@@ -76,18 +76,6 @@ def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
         "The exact sign-flip test, which does not take differences as normally distributed, does not"
         f" confirm {which} (joint p of {p})."
     ]
-
-
-def verdict(compared: pd.DataFrame) -> list[str]:
-    """What to say in a few words when a study ends, from its comparisons of single cells.
-
-    The findings of one cell; of several, how many comparisons allow a claim.
-    """
-    tested = compared[compared["metric"] == TESTED]
-    if tested["cell"].nunique() < 2:
-        return cell_findings(tested)
-    too_few = f"Too few seeds for a claim; it takes {FEWEST}."
-    return claims_line(tested, ("cell", "baseline"), "comparisons of single cells") or [too_few]
 
 
 def _one_by_one(results: Results) -> list[str]:

@@ -277,13 +277,19 @@ def _warnings(study: SearchStudy) -> list[str]:
 
 
 def search_findings(study: SearchStudy) -> list[str]:
-    """What the finalists show, and what stopping early saved."""
+    """What the finalists show, by which rule, and what stopping early saved."""
     if not study.compared.empty and (study.compared["n"] > 0).any():
-        sentences = cell_findings(study.compared, seed="fresh seed") + rule_sentences(study.compared)
+        sentences = cell_findings(study.compared, seed="fresh seed")
     elif len(finished(study.finals)):
         sentences = ["No finalist has results for the same fresh seeds as another one: nothing is compared."]
     else:
         sentences = ["No finalist has been trained with fresh seeds yet: nothing is compared."]
+    return sentences + search_notes(study)
+
+
+def search_notes(study: SearchStudy) -> list[str]:
+    """By which rule finalists are compared, and what stopping early saved."""
+    sentences = rule_sentences(study.compared) if len(study.compared) else []
     pruned, diverged = study.state.count("pruned"), study.state.count("diverged")
     if pruned:
         trained = sum(map(_epochs, study.state.all))
