@@ -16,6 +16,8 @@ HIGHER, LOWER, SMALL, OPEN = "#1f6fb2", "#c8501e", "#1d7f6e", "#6b7480"
 ROW = 0.29
 """Inches for each line."""
 WIDTH = 5.8
+SHORT, LETTER = 9, 0.075
+"""Letters of an arm's title for which the figure has room, and inches for each further one."""
 
 
 def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None = None) -> Figure:
@@ -27,7 +29,9 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
         dots: single cells behind pooled rows: `arm_label`, `baseline` and `delta` of each.
     """
     lines = len(families) + sum(map(len, families.values()))
-    figure = Figure(figsize=(WIDTH, 0.75 + ROW * lines), layout="constrained")
+    longest = max(len(arm_title(arm)) for rows in families.values() for arm in rows["arm_label"])
+    width = WIDTH + LETTER * max(longest - SHORT, 0)
+    figure = Figure(figsize=(width, 0.75 + ROW * lines), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.3", linewidth=0.9, zorder=1)
     _margins(axes, pd.concat(families.values()))
