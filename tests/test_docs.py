@@ -69,13 +69,14 @@ def quickstart(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-def test_the_notebook_runs_as_typed(quickstart: Path) -> None:
+def test_the_notebook_runs_as_typed(quickstart: Path, own_files: None) -> None:
     from study.ledger.ledger import Ledger
 
     store = f"sqlite:///{quickstart}/runs/mlflow.db"
     ledger = Ledger(uri=store, experiment=DEFAULT_EXPERIMENT, artifact_root=quickstart / "runs/mlartifacts")
     frame = load(select("quickstart"), ledger.trials())
     write(frame, quickstart / "reports/quickstart/trials.parquet")
+    (quickstart / "my_study.py").write_text(blocks(PAGES["docs/tutorial.md"], "python")[1])
     shown, names = [], {}
     for block in blocks(PAGES["docs/notebook.md"], "python"):
         *body, last = ast.parse(block).body
@@ -84,12 +85,13 @@ def test_the_notebook_runs_as_typed(quickstart: Path) -> None:
             shown.append(eval(compile(ast.Expression(last.value), "notebook.md", "eval"), names))  # noqa: S307
         else:
             exec(compile(ast.Module([last], []), "notebook.md", "exec"), names)  # noqa: S102
-    by_seed, summary, status, compared, seeds, _, gain = shown
+    by_seed, summary, status, mine, compared, seeds, _, gain = shown
     assert by_seed.shape == (3, 4)
     accuracy = frame.set_index(["arm_label", "seed"])["test_acc"]
     assert by_seed.loc[1, "siamese-0.01"] == accuracy["siamese-0.01", 1]
     assert list(summary["mean"]) == pytest.approx([accuracy[arm].mean() for arm in summary["arm_label"]])
     assert status.to_dict() == {"FINISHED": 9}
+    assert mine.to_dict() == {"MISSING": 15}
     assert len(compared) == 5
     assert compared["delta"].iloc[0] == pytest.approx((accuracy["siamese-0"] - accuracy["ce"]).mean())
     assert seeds >= 3
@@ -192,7 +194,7 @@ def said() -> str:
     return " ".join(" ".join(found).split())
 
 
-OTHERS_SAY = ("study: command not found", "No module named 'ray'", "requires a different Python")
+OTHERS_SAY = ("study: command not found", "No module named", "requires a different Python")
 OTHERS_SAY += ("The actor is dead", "Detected out-of-date database schema", "Address already in use")
 """Beginnings of what the page quotes of other programs: of the shell, Python, pip, Ray, MLflow."""
 
