@@ -127,6 +127,8 @@ def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
 
     budget = invocation.args.budget
     deadline = None if budget is None else time.time() + budget
+    if old := invocation.ledger.bring_artifacts_along():
+        invocation.say(f"{invocation.output} was moved or copied from {old.parent}: new artifacts go here")
     log_waiting_bundles(invocation.ledger, invocation.storage, say=invocation.say)
     if invocation.search is None:
         return _complete_selection(invocation, deadline, lease_lost)

@@ -76,7 +76,8 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
     curves, lacking = [], 0
     for trial in finished(cell)[["run_id", "arm_label", "seed"]].to_dict("records"):
         try:  # a run whose artifacts were deleted still has its metrics
-            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+            with ledger.artifacts.reading(trial["run_id"], "history.parquet") as path:
+                history = pd.read_parquet(path)
         except (OSError, ValueError):
             lacking += 1
             continue

@@ -7,7 +7,13 @@ import pandas as pd
 from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
 from analysis.render.text import number_of
-from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
+from analysis.sections.caveats import (
+    fixed_section,
+    open_section,
+    provenance_section,
+    status_warning,
+    unread_warning,
+)
 from analysis.sections.cells import cell_sections
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
@@ -58,7 +64,7 @@ def study_report(
         kind="Study",
         name=selection.space,
         lead=_lead(trials),
-        warnings=tuple(status_warning(trials)),
+        warnings=(*status_warning(trials), *unread_warning(ledger)),
         findings=(
             *findings(results),
             *rule_sentences(results.compared),
