@@ -4,7 +4,6 @@ As a script: `python analysis/report.py --space NAME`.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,7 +53,8 @@ def render(
 
     The folder gets `report.html`, `report.md`, `trials.parquet` (the frame of `analysis.trials.load`),
     `tables/` and `figures/`. Results are compared with `published` ones, by default those of the thesis, and
-    linked to MLflow's pages at the address `ui`, by default the tracking server, if there is one.
+    linked to MLflow's pages at the address `ui`: by default the one that an earlier report in this folder was
+    given, else the tracking server, if there is one; `files.NO_UI` forgets it.
     """
     numbers = published or read_published()
 
@@ -113,12 +113,14 @@ def _publish(
 ) -> files.Rendered:
     """Build a report and write it, unless it exists in this `state`: a digest of what it depends on but `ui`.
 
-    `build` makes the report, and writes the files beside it, which it returns.
+    `build` makes the report, and writes the files beside it, which it returns. `ui` is remembered for later
+    reports in the folder.
     """
-    ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
-    links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
     page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
-    state = f"{state} {ui}"
+    remembered = files.address_of_ui(ui, stamp)
+    address = remembered or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
+    links = Ui(address=address.rstrip("/"), experiment_id=ledger.experiment_id) if address else None
+    state = f"{state} {address}"
     if not force and page.exists() and stamp.get("state") == state:
         return files.Rendered(path=page)
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,9 @@ def _publish(
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))
     cache.prune()
-    files.write_stamp(folder, {"state": state, "figures": cache.known, "measured": cache.measured})
+    files.write_stamp(
+        folder, {"state": state, "ui": remembered, "figures": cache.known, "measured": cache.measured}
+    )
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
     return files.Rendered(path=page, files=(page, text, *written, *drawn))
 
@@ -162,15 +166,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ui",
         metavar="URL",
-        help="address of MLflow's pages that the report's links lead to, as http://127.0.0.1:5000 (default:"
-        " the tracking server, if there is one)",
+        help="address of MLflow's pages that the report's links lead to, as http://127.0.0.1:5000; later"
+        " reports in the folder keep it, 'none' removes it (default: the tracking server, if there is one)",
     )
 
 
 def _check(args: argparse.Namespace) -> None:
     read_published(args.published)
-    if args.ui is not None and not re.fullmatch(r"https?://[^\s\"'<>]+", args.ui):
-        raise ValueError(f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://")
+    if args.ui is not None and args.ui != files.NO_UI and not files.ADDRESS.fullmatch(args.ui):
+        raise ValueError(
+            f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://, or none"
+        )
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "analysis/report.py") -> int:

@@ -677,6 +677,13 @@ def test_links_lead_to_runs_and_comparisons(tmp_path: Path, empty_store: Path) -
     links = [t for t in checked(rendered(ui="http://127.0.0.1:5000/")).targets if not t.startswith("#")]
     assert links
     assert all(link.startswith("http://127.0.0.1:5000/#/compare-runs?runs=%5B%22") for link in links)
+    # The address stays, also where nothing else is known of the last report; `none` removes it.
+    invalidate(tmp_path / "out")
+    assert [t for t in checked(rendered()).targets if not t.startswith("#")] == links
+    assert not [t for t in checked(rendered(ui="none")).targets if not t.startswith("#")]
+    assert not [t for t in checked(rendered()).targets if not t.startswith("#")]
+    (tmp_path / "out/.rendered").write_text('{"ui": "javascript:alert(1)"}')
+    assert "javascript" not in rendered()
 
 
 def test_figures_are_drawn_once_and_removed_when_they_are_of_an_earlier_selection(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from analysis.render.text import is_plain
 REPORT = "report.html"
 MARKDOWN = "report.md"
 STAMP = ".rendered"
+ADDRESS = re.compile(r"https?://[^\s\"'<>]+")
+"""What may be the address of MLflow's pages."""
+NO_UI = "none"
+"""In place of such an address: forget the one that was given before."""
 LATEX_BLOCK = 8
 """Tables in one file after which LaTeX should empty its pages: it fails where a hundred wait for one."""
 
@@ -56,6 +61,14 @@ def read_stamp(folder: Path) -> dict[str, Any]:
 def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
     """Record what was rendered, for `read_stamp`."""
     (folder / STAMP).write_text(json.dumps(stamp))
+
+
+def address_of_ui(given: str | None, stamp: Mapping[str, Any]) -> str | None:
+    """The address of MLflow's pages: the given one, else that of the last rendering; None: there is none."""
+    if given is not None:
+        return None if given == NO_UI else given
+    known = stamp.get("ui")  # others could write the stamp
+    return known if isinstance(known, str) and ADDRESS.fullmatch(known) else None
 
 
 def invalidate(folder: Path) -> None:
