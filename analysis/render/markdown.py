@@ -14,6 +14,7 @@ MARKS = re.compile(r"([\\`<>\[\]!])")
 def to_text(report: Report, folder: Path) -> str:
     """The Markdown of a report, with paths of figures relative to `folder`."""
     blocks = [f"# {report.kind} {report.name}"]
+    blocks += [f"*{report.live.banner}*"] if report.live else []
     blocks += [f"**{warning}**" for warning in report.warnings]
     blocks += [report.lead, _list(report.findings), report.note]
     for section in report.sections:

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from analysis.render.table import Table
+
+RUNNING, STOPPED = "running:", "stopped:"
+"""How the first line of a report begins while the study runs, and after it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,10 +67,31 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Live:
+    """What the report of a study says of itself while the study runs.
+
+    `progress` is how far it is, for people; `refresh`, after how many seconds its page loads itself again.
+    """
+
+    progress: str
+    rendered: datetime
+    refresh: int
+
+    @property
+    def banner(self) -> str:
+        """The first line of the report."""
+        return (
+            f"{RUNNING} {self.progress} · rendered {self.rendered:%Y-%m-%d %H:%M} UTC · without PCA and"
+            " t-SNE, which the last report has"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
 
-    `lead` is its extent in a sentence, `warnings` say what is missing, `note` explains the terms.
+    `lead` is its extent in a sentence, `warnings` say what is missing, `note` explains the terms. `live` is
+    there while it runs.
     """
 
     kind: str
@@ -76,6 +101,7 @@ class Report:
     findings: tuple[str, ...]
     note: str
     sections: tuple[Section, ...]
+    live: Live | None = None
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -67,7 +67,7 @@ def cell_figures(
         " still changes.",
         "Learning curves, a line per arm",
     )
-    if cells <= CELLS_WITH_EMBEDDINGS:
+    if cells <= CELLS_WITH_EMBEDDINGS and not cache.quick:
         shown += _embeddings(cell, number, ledger, cache)
     return shown
 
@@ -160,7 +160,7 @@ def group_figures(
             " augmentation than without); bold: p <= 0.05 after Holm over all terms of the panel.",
             "Main effects and interactions of augmentations",
         )
-    if results.trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS:
+    if results.trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS and not cache.quick:
         shown += _multiples(group, number, ledger, cache)
     return shown
 
