@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,18 +43,19 @@ def render_look(look: Look) -> Path:
         ValueError: there is nothing that a report could show, such as trials on different data.
         OSError: a file cannot be written.
     """
-    load_shipped(look.files)
-    know_again(look.args.space)
-    search = search_from(look.args)
     # With full priority: a reader that waits for a busy core holds up the writer of an SQLite database.
     records = look.ledger.trials()
     os.nice(NICE)
+    load_shipped(look.files)  # some import PyTorch
+    know_again(look.args.space)
+    search = search_from(look.args)
     if search is not None:
-        return _render_search(look, search, records)
-    return _render_study(look, records)
+        return render_search_so_far(look, search, records)
+    return render_study_so_far(look, records)
 
 
-def _render_study(look: Look, records: dict[str, TrialRecord]) -> Path:
+def render_study_so_far(look: Look, records: Mapping[str, TrialRecord]) -> Path:
+    """Render a study from the ledger's records; returns the page. Errors as in `render_look`."""
     from analysis.report import render
     from analysis.stats.verdicts import decided_selection
     from analysis.trials import finished, load
@@ -72,7 +74,8 @@ def _render_study(look: Look, records: dict[str, TrialRecord]) -> Path:
     return render(selection, trials, ledger, look.folder, live=_live(look, done)).path
 
 
-def _render_search(look: Look, search: Search, records: dict[str, TrialRecord]) -> Path:
+def render_search_so_far(look: Look, search: Search, records: Mapping[str, TrialRecord]) -> Path:
+    """Render a search from the ledger's records; returns the page. Errors as in `render_look`."""
     from analysis.report import render_search
 
     state = load_search_state(search, records, look.digests)
@@ -89,13 +92,13 @@ def _live(look: Look, done: str) -> "Live":
     """What the report says of itself."""
     from analysis.render.section import Live
 
-    progress = f"{done}, {look.left}" if look.left else done
-    return Live(progress=progress, rendered=datetime.now(UTC), refresh=max(SOONEST, round(look.every)))
+    refresh = max(SOONEST, round(look.every))
+    return Live(progress=done, left=look.left, rendered=datetime.now(UTC), refresh=refresh)
 
 
 def _end_with_the_driver() -> None:
     """End this process as soon as its standard input ends, whatever it is doing."""
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # not through a buffer, whose lock would be held when Python ends
     os._exit(1)
 
 
@@ -109,7 +112,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(first_line(error))
         return 1
-    print(f"{time.process_time():.2f}", end="")
+    print(f"\n{time.process_time():.2f}")
     return 0
 
 

@@ -55,8 +55,9 @@ def settle(folder: Path) -> None:
     for name, mark in ((REPORT, '<p class="live">'), (MARKDOWN, "*")):
         path = folder / name
         text = path.read_text() if path.exists() else ""
-        if f"{mark}{RUNNING} " in text:
-            settled = text.replace(f"{mark}{RUNNING} ", f"{mark}{STOPPED} ", 1)
+        running = re.compile(rf"({re.escape(mark)}){RUNNING} ([^·\n]*?)(, about [^·\n]* left)? ·")
+        if running.search(text):
+            settled = running.sub(rf"\1{STOPPED} \2 ·", text, count=1)
             write_atomic(path, re.sub(r'<meta http-equiv="refresh"[^>]*>\n', "", settled, count=1))
 
 

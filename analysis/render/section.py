@@ -70,10 +70,12 @@ class Section:
 class Live:
     """What the report of a study says of itself while the study runs.
 
-    `progress` is how far it is, for people; `refresh`, after how many seconds its page loads itself again.
+    `progress` is how far it is and `left` how long it will take, for people (empty: not known); `refresh`,
+    after how many seconds its page loads itself again.
     """
 
     progress: str
+    left: str
     rendered: datetime
     refresh: int
 
@@ -81,8 +83,8 @@ class Live:
     def banner(self) -> str:
         """The first line of the report."""
         return (
-            f"{RUNNING} {self.progress} · rendered {self.rendered:%Y-%m-%d %H:%M} UTC · without PCA and"
-            " t-SNE, which the last report has"
+            f"{RUNNING} {self.progress}{f', {self.left}' if self.left else ''} · rendered"
+            f" {self.rendered:%Y-%m-%d %H:%M} UTC · without PCA and t-SNE, which the last report has"
         )
 
 

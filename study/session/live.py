@@ -4,6 +4,7 @@ That process has a low priority, reads the ledger and never writes to it. What i
 `Pace` bounds that.
 """
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -131,15 +132,15 @@ class LiveReport:
         except OSError as error:  # no process, or one that does not listen
             code, lines = 1, [str(error)]
         answer = lines[-1] if lines else f"its process ended with {code}"
-        # What a failure took is not known: at most all of the time.
-        took = float(answer) if code == 0 else self._clock() - began
+        took = self._clock() - began
+        with contextlib.suppress(ValueError):  # a failure took no more than all of that
+            took = float(answer) if code == 0 else took
         self._last = began, took
         if not self._open:
             return
         if code == 0 and not self.exists:
             self.exists = True
-            page = look.folder / "report.html"
-            self.say(f"the report so far, which goes on with the study: {page}\n  {page.as_uri()}")
+            self.say(f"report so far: {(look.folder / 'report.html').as_uri()}")
         elif code and not self._failed:
             self._failed = True
             self.say(f"the report so far could not be rendered: {plain(masked(answer))}")
