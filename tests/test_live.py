@@ -19,6 +19,7 @@ from analysis import live
 from analysis.plots.cache import FigureCache
 from analysis.render import files
 from analysis.report import render
+from analysis.sections import figures
 from analysis.trials import load
 from search_spaces import SPACES, Selection, own, selection_from
 from search_spaces.spaces import remove_space
@@ -212,7 +213,9 @@ def test_looks_record_nothing_and_change_no_verdict(
     declare_seed_plans(ledger, selection, {})  # as the driver does before the first look
     before = (store / "mlflow.db").read_bytes()
     look = look_at(store, left="about 4 min left", folder=store / "out")
-    page = live.render_look(look)
+    with monkeypatch.context() as patched:
+        patched.setattr(figures, "_embeddings", None)  # t-SNE is slow: it is not asked for
+        page = live.render_look(look)
     assert (store / "mlflow.db").read_bytes() == before
     text = page.read_text()
     banner = re.findall('<p class="live">(.*)</p>', text)[0]
@@ -290,9 +293,7 @@ def test_the_real_process_renders_and_ends_with_its_driver(store: Path) -> None:
 @pytest.mark.usefixtures("own_files")
 def test_a_space_in_a_file_of_ones_own_is_known_to_the_process(tmp_path: Path) -> None:
     path = tmp_path / "my_study.py"
-    path.write_text(
-        "from search_spaces import SPACES\n\ndef mine():\n    return SPACES['quickstart']()[:2]\n"
-    )
+    path.write_text("from search_spaces import SPACES\ndef mine():\n    return SPACES['quickstart']()[:2]\n")
     names = own.resolved(f"quickstart,{path}")
     assert names == "quickstart,my_study.mine"
     shipped = [file.shipped for file in extension_files.loaded()]
