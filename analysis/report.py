@@ -23,7 +23,7 @@ from analysis.render.page import to_page
 from analysis.render.section import Live, Report
 from analysis.render.table import Ui
 from analysis.sections.generality import over_images
-from analysis.sections.search import search_findings, search_report
+from analysis.sections.search import search_notes, search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
 from analysis.stats.published import Published, read_published
@@ -110,7 +110,7 @@ def render_search(
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
     rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force, live=live)
-    return replace(rendered, tables=tuple(tables), findings=tuple(search_findings(study)))
+    return replace(rendered, tables=tuple(tables), findings=(*rendered.findings, *search_notes(study)))
 
 
 def _publish(
@@ -134,7 +134,7 @@ def _publish(
     links = Ui(address=address.rstrip("/"), experiment_id=ledger.experiment_id) if address else None
     state = f"{state} {address}"
     if not (force or live) and page.exists() and stamp.get("state") == state:
-        return files.Rendered(path=page)
+        return files.Rendered(path=page, findings=tuple(stamp.get("answers", ())))
     folder.mkdir(parents=True, exist_ok=True)
     known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
     cache = FigureCache(folder / "figures", known=known, measured=measured, quick=live is not None)
@@ -143,11 +143,11 @@ def _publish(
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))
     cache.prune()
-    stamp = {"ui": remembered, "figures": cache.known, "measured": cache.measured}
+    rendered = {"answers": report.answers, "figures": cache.known, "measured": cache.measured}
     # Whatever comes after a live report is rendered.
-    files.write_stamp(folder, {**stamp, "state": None if live else state})
+    files.write_stamp(folder, {**rendered, "ui": remembered, "state": None if live else state})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
-    return files.Rendered(path=page, files=(page, text, *written, *drawn))
+    return files.Rendered(path=page, files=(page, text, *written, *drawn), findings=report.answers)
 
 
 def _search_study(

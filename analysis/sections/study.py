@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
+from analysis.render.table import Table
 from analysis.render.text import number_of
 from analysis.sections.caveats import (
     fixed_section,
@@ -17,7 +18,9 @@ from analysis.sections.caveats import (
 from analysis.sections.cells import cell_sections
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
+from analysis.sections.front import front
 from analysis.sections.generality import generality_tables
+from analysis.sections.headline import headline
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
 from analysis.sections.rules import rule_sentences
@@ -40,29 +43,31 @@ def study_report(
     by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = [
-        replace(section, tables=section.tables + generality_tables(results, number, label))
+        _with_generality(section, generality_tables(results, number, label))
         for section, (number, label) in zip(
             cell_sections(results, figures), cell_labels(trials).items(), strict=True
         )
     ]
     whole = tuple(study_figures(results, cache))
     sections = [
-        _overview(results, whole if len(cells) > 1 else (), ledger, cache),
+        *_results(results, cells, whole, ledger, cache),
         Section(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
-        # Figures of the whole study are those of its only cell.
-        replace(cells[0], id="cells", short_title="Results", figures=cells[0].figures + whole)
-        if len(cells) == 1
-        else Section(id="cells", title="Cells", parts=tuple(cells)),
         seeds_section(results),
         open_section(trials),
-        fixed_section(selection.trials, "Every trial"),
-        provenance_section(selection, trials, ledger.experiment),
+        replace(fixed_section(selection.trials, "Every trial"), folded=True),
+        replace(provenance_section(selection, trials, ledger.experiment), folded=True),
     ]
+    first = front(results, [table for section in sections for table in section.all_tables()], cache)
+    sections = [section.without(first.tables) for section in sections]
+    said = headline(results)
     return Report(
         kind="Study",
         name=selection.space,
+        question=said.question,
+        answers=said.answers,
+        front=first,
         lead=_lead(trials),
         warnings=(*status_warning(trials), *unread_warning(ledger)),
         findings=(
@@ -112,6 +117,42 @@ def _note(trials: pd.DataFrame) -> str:
         f" {alike}. A Holm-adjusted interval excludes zero exactly where the adjusted p is at most"
         " 0.05: it says which arms differ, not that several intervals hold at once."
     )
+
+
+def _with_generality(cell: Section, tables: tuple[Table, ...]) -> Section:
+    """The section of a cell with what its intervals speak for, which is folded."""
+    if not tables:
+        return cell
+    fold = Section(title="What is generalised to", folded=True, tables=tables, headed=False)
+    return replace(cell, parts=(*cell.parts, fold))
+
+
+def _results(
+    results: Results,
+    cells: list[Section],
+    whole: tuple[RenderedFigure, ...],
+    ledger: Ledger,
+    cache: FigureCache,
+) -> list[Section]:
+    """The sections of cells, and of several together; `whole` are the figures of the whole study."""
+    if len(cells) > 1:
+        return [
+            _overview(results, whole, ledger, cache),
+            Section(id="cells", title="Cells", parts=tuple(cells)),
+        ]
+    (cell,) = cells  # figures of the whole study are its own
+    choice = tuple(
+        Section(title=table.title, folded=True, tables=(table,), headed=False) for table in overview(results)
+    )
+    return [
+        replace(
+            cell,
+            id="cells",
+            short_title="Results",
+            figures=cell.figures + whole,
+            parts=(*cell.parts, *choice),
+        )
+    ]
 
 
 def _overview(
