@@ -193,12 +193,16 @@ def add(folder: Path, selection: Selection, numbers: range) -> None:
     fill(folder / "mlflow.db", folder / "artifacts", made)
 
 
+def compared_in(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "tables/paired.csv").drop(columns="planned_on")
+
+
 def at_the_end(folder: Path, selection: Selection, out: Path) -> pd.DataFrame:
     """The comparisons of the last report, which `study/run.py` renders."""
     ledger = look_at(folder).ledger
     records = ledger.trials()
     render(selection, load(selection, records, plans_at_look(ledger, selection, records)), ledger, out)
-    return files.read_comparisons(out).drop(columns="planned_on")
+    return compared_in(out)
 
 
 def test_looks_record_nothing_and_change_no_verdict(
@@ -223,7 +227,7 @@ def test_looks_record_nothing_and_change_no_verdict(
     assert " UTC · without PCA and t-SNE" in banner
     assert '<meta http-equiv="refresh" content="300">' in text
     assert f"*{banner}*" in (store / "out/report.md").read_text()
-    early = files.read_comparisons(store / "out")
+    early = compared_in(store / "out")
     assert set(early.loc[early["n"] > 0, "rule"]) == {"anytime"}
     # Stopped: it says so, and does not load itself again.
     files.settle(store / "out")
