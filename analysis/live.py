@@ -43,9 +43,13 @@ def render_look(look: Look) -> Path:
         ValueError: there is nothing that a report could show, such as trials on different data.
         OSError: a file cannot be written.
     """
-    # With full priority: a reader that waits for a busy core holds up the writer of an SQLite database.
-    records = look.ledger.trials()
-    os.nice(NICE)
+    ledger = look.ledger
+    if ledger.store.sqlite_file is None:
+        os.nice(NICE)
+        records = ledger.trials()
+    else:  # a reader that waited for a busy core would hold up the writer of the database
+        records = ledger.trials()
+        os.nice(NICE)
     load_shipped(look.files)  # some import PyTorch
     know_again(look.args.space)
     search = search_from(look.args)

@@ -18,7 +18,7 @@ from study.cli.invocation import Invocation
 from study.cluster.connection import ROOT
 from study.ledger.look import Look
 from trainables.extensions.files import loaded
-from trainables.redact import masked, plain
+from trainables.redact import first_line, masked, plain
 
 EVERY = 300.0
 """Seconds before the first rendering, and between two of them at least, unless a user says otherwise."""
@@ -126,11 +126,12 @@ class LiveReport:
             self._thread.join(PATIENCE)
 
     def _render(self, left: str) -> None:
-        began, look = self._clock(), self._look(left)
+        began = self._clock()
         try:
+            look = self._look(left)
             code, lines = self._run(pickle.dumps(look))
-        except OSError as error:  # no process, or one that does not listen
-            code, lines = 1, [str(error)]
+        except Exception as error:  # whatever it is, the study goes on
+            code, lines = 1, [first_line(error)]
         answer = lines[-1] if lines else f"its process ended with {code}"
         took = self._clock() - began
         with contextlib.suppress(ValueError):  # a failure took no more than all of that
