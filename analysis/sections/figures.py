@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
+from analysis.plots.kept import class_names
 from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_arms, shown_seed
 from analysis.render.section import RenderedFigure
 from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
+from analysis.sections.views import view_figures
 from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
@@ -67,6 +69,7 @@ def cell_figures(
         " still changes.",
         "Learning curves, a line per arm",
     )
+    shown += view_figures(cell, number, ledger, cache)
     if cells <= CELLS_WITH_EMBEDDINGS:
         shown += _embeddings(cell, number, ledger, cache)
     return shown
@@ -97,7 +100,7 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
         return shown
     arms = shown_arms(cell)
     among = cell[cell["arm_label"].isin(arms)]
-    every = cell["arm_label"].nunique()
+    every, names = cell["arm_label"].nunique(), class_names(cell, ledger)
     left = (
         f" {len(arms)} of {every} arms: the baselines and those with the highest validation accuracy;"
         " analysis/embeddings.py draws all."
@@ -110,7 +113,7 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
             shown += cache.add(
                 f"embeddings-{split}-{number}",
                 among,
-                functools.partial(embeddings.draw, panels),
+                functools.partial(embeddings.draw, panels, names),
                 embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
             )

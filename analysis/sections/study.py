@@ -9,6 +9,7 @@ from analysis.render.section import RenderedFigure, Report, Section
 from analysis.render.text import number_of
 from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
 from analysis.sections.cells import cell_sections
+from analysis.sections.confusions import confusion_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
 from analysis.sections.generality import generality_tables
@@ -34,7 +35,11 @@ def study_report(
     by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = [
-        replace(section, tables=section.tables + generality_tables(results, number, label))
+        replace(
+            section,
+            tables=section.tables + generality_tables(results, number, label),
+            parts=(*section.parts, *confusion_section(trials, number, label, ledger, cache)),
+        )
         for section, (number, label) in zip(
             cell_sections(results, figures), cell_labels(trials).items(), strict=True
         )
