@@ -19,8 +19,8 @@ NUMBERED = 10
 """Most classes of a matrix with numbers in its cells."""
 LABELLED = 30
 """Most classes of a matrix whose rows and columns are named one by one."""
-SIDE = 2.6
-"""Inches that a matrix takes, with up to ten classes; one of more takes half as much again."""
+SMALL, MEDIUM, LARGE = 2.1, 2.6, 3.2
+"""Inches that a matrix takes: one of three side by side, one of two, one of many classes."""
 SQUEEZE = 0.5
 """Power of a share that its colour goes by: errors of a few per cent are seen beside hits of ninety."""
 
@@ -28,15 +28,14 @@ SQUEEZE = 0.5
 def draw(shares: Mapping[str, Shares], names: Sequence[str] = ()) -> Figure:
     """The shares (K, K) of each arm as a matrix; rows are true classes, columns predicted ones."""
     count = len(next(iter(shares.values())))
-    columns = min(len(shares), 4 if count <= NUMBERED else 2)
+    three = len(shares) == 3 and count <= NUMBERED
+    columns, side = (3, SMALL) if three else (min(len(shares), 2), MEDIUM if count <= NUMBERED else LARGE)
     rows = -(-len(shares) // columns)
     titles = [drawn_title(c, names) for c in range(count)]
-    side = SIDE if count <= NUMBERED else 1.5 * SIDE
-    margin = 0.055 * max(map(len, titles)) if count <= LABELLED else 0.0
-    figure = Figure(
-        figsize=(side * columns + margin + 0.7, (side + margin + 0.3) * rows), layout="constrained"
-    )
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    margin = 0.075 * max(map(len, titles)) if count <= LABELLED else 0.0
+    size = (side * columns + margin + 0.9, (side + 0.4) * rows + margin + 0.3)
+    figure = Figure(figsize=size, layout="compressed")  # of squares
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.ravel()[len(shares) :]:
         axes.set_axis_off()
     for axes, (arm, matrix) in zip(grid.ravel(), shares.items(), strict=False):
@@ -51,6 +50,9 @@ def draw(shares: Mapping[str, Shares], names: Sequence[str] = ()) -> Figure:
         axes.set_ylabel("True class", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("Predicted class", fontsize=9)
+    if len(shares) < grid.size:  # above the empty place
+        grid[-2, -1].tick_params(labelbottom=True)
+        grid[-2, -1].set_xlabel("Predicted class", fontsize=9)
     bar = figure.colorbar(image, ax=grid, shrink=0.75, aspect=30, pad=0.01)
     ticks = [0, 0.01, 0.05, 0.2, 0.5, 1]
     bar.set_ticks(ticks, labels=[f"{100 * tick:.0f} %" for tick in ticks])
@@ -81,4 +83,5 @@ def _write_numbers(axes: Axes, matrix: Shares) -> None:
         text = "–" if np.isnan(share) else f"{100 * share:.0f}" if share >= 0.005 else "<1"
         red, green, blue, _ = colours(float(np.nan_to_num(share)) ** SQUEEZE)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-        axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "0.1")
+        number = axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "0.1")
+        number.set_in_layout(False)  # it is within the matrix: measuring hundreds takes a second

@@ -15,8 +15,8 @@ from analysis.plots import classes, projections
 from analysis.plots.projections import KINDS, NEIGHBOURS, SPLITS, Embedding, Points, perplexity_for
 from analysis.render.text import MINUS, NO_VALUE, arm_title
 
-CELL_PANEL = (2.4, 2.3)
-"""Width and height of the panels of a cell's figure, in inches, where two or more stand side by side."""
+CELL_PANELS = (1.9, 2.6)
+"""Least and largest width of the panels of a cell's figure, in inches; between them four fit a page."""
 PANEL = 1.3
 """Side of a small panel, in inches, where the page has room."""
 PAGE = (7.7, 11.1)
@@ -28,7 +28,10 @@ def draw(panels: Sequence[Embedding], names: Sequence[str] = ()) -> Figure:
 
     `names` are those of the classes, where they are known.
     """
-    figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
+    side = float(np.clip(PAGE[0] / len(panels), *CELL_PANELS))
+    figure = Figure(
+        figsize=(max(side * len(panels), 2 * CELL_PANELS[1]), 2 * side + 1.4), layout="constrained"
+    )
     grid = figure.subplots(2, len(panels), squeeze=False)
     for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
         axes.set_ylabel(name, fontsize=11)
@@ -45,8 +48,9 @@ def draw(panels: Sequence[Embedding], names: Sequence[str] = ()) -> Figure:
         for axes, points in ((above, pca), (below, tsne)):
             _frame(axes)
             classes.scatter(axes, points, panel.labels, size)
-            classes.name_classes(axes, points, panel.labels, CELL_PANEL)
-        above.set_xlabel(f"{' · '.join(_scores(panel))}\n{100 * variance:.0f} % of variance", fontsize=8)
+            classes.name_classes(axes, points, panel.labels, (side - 0.2, side - 0.2))
+        scores = (" · " if side > 2.2 else "\n").join(_scores(panel))
+        above.set_xlabel(f"{scores}\n{100 * variance:.0f} % of variance", fontsize=8)
     if sound:
         classes.legend(figure, _class_count(panels), names, fontsize=9)
     return figure

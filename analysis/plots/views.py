@@ -22,6 +22,7 @@ MOST_GROUPS = 6
 """Most groups of arms that a figure has rows for."""
 NAME, COLUMN, GAP, TITLES, LINE = 0.75, 0.68, 0.04, 0.22, 0.17
 """Inches of the names of rows, of an image, between images, of their titles, and of a line above rows."""
+UNBROKEN = "\u00a0=\u00a0"
 LETTERS = 13
 """Letters an inch of a line above rows."""
 
@@ -64,13 +65,13 @@ def groups_of_arms(samples: Mapping[str, Sample]) -> list[tuple[list[str], Sampl
 
 def group_title(arms: Sequence[str]) -> str:
     """`CE`, `γ = 0, 10⁻³, 10⁻²`: the arms of a group, what they have in common said once."""
-    said: list[str] = []
-    before = ""
+    said, before = "", None
     for title in map(arm_title, arms):
         head, equals, weight = title.rpartition("γ = ")
-        said.append(weight if equals and before == head else title)
-        before = head if equals else ""
-    return ", ".join(said)
+        alike = equals and head == before
+        said += (", " if alike else "; ") + (weight if alike else title)
+        before = head if equals else None
+    return said.removeprefix("; ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +98,13 @@ def draw(samples: Mapping[str, Sample], names: Sequence[str] = ()) -> Figure | N
             rows.append(_Row(name="original", images=shown, titles=titles))
         for number, view in enumerate(sample.views, 1):
             name = f"view {number}" if len(sample.views) > 1 else "view"
-            rows.append(_Row(name=name, images=view, heading=group_title(arms) if number == 1 else ""))
+            rows.append(
+                _Row(
+                    name=name,
+                    images=view,
+                    heading=group_title(arms).replace(" = ", UNBROKEN) if number == 1 else "",
+                )
+            )
     return _drawn(rows) if rows else None
 
 
@@ -107,31 +114,42 @@ def _class_name(label: int, names: Sequence[str]) -> str:
 
 
 def _drawn(rows: Sequence[_Row]) -> Figure:
-    column = max(COLUMN, 4 / max(len(row.images) for row in rows))
-    across = max(len(row.images) for row in rows) * column
+    strips = [_strip(row.images) for row in rows]
+    longest = max(len(row.images) for row in rows)
+    across = longest * max(COLUMN, 4 / longest)
     headings = [textwrap.wrap(row.heading, round(LETTERS * across)) for row in rows]
     above = [
-        TITLES if row.titles else LINE * len(lines) + 0.1 if lines else 0.0
+        TITLES if row.titles else LINE * len(lines) + 0.1 if lines else GAP
         for row, lines in zip(rows, headings, strict=True)
     ]
-    width, height = NAME + across + 0.1, sum(above) + len(rows) * column + 0.05
+    pixel = across / max(strip.shape[1] for strip in strips)
+    height = sum(above) + sum(len(strip) for strip in strips) * pixel + 0.05
+    width = NAME + across + 0.1
     figure = Figure(figsize=(width, height))
 
     def write(x: float, y: float, text: str, **look: Any) -> None:
         figure.text(x / width, y / height, text, **look)
 
     y = height
-    for row, lines, space in zip(rows, headings, above, strict=True):
+    for row, strip, lines, space in zip(rows, strips, headings, above, strict=True):
         y -= space
+        step = strip.shape[1] * pixel / len(row.images)
         write(NAME, y + 0.05, "\n".join(lines), fontsize=8.5, va="bottom", fontweight="bold")
         for place, title in enumerate(row.titles):
-            write(NAME + (place + 0.5) * column, y + 0.04, title, fontsize=7, ha="center", color="0.35")
-        y -= column
-        write(NAME - 0.08, y + column / 2, row.name, fontsize=8, ha="right", va="center")
-        for place, image in enumerate(row.images):
-            left, side = NAME + place * column + GAP / 2, column - GAP
-            box = (left / width, (y + GAP / 2) / height, side / width, side / height)
-            axes = figure.add_axes(box)
-            axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
-            axes.set_axis_off()
+            write(NAME + (place + 0.5) * step, y + 0.04, title, fontsize=7, ha="center", color="0.35")
+        tall, wide = (side * pixel for side in strip.shape[:2])
+        y -= tall
+        write(NAME - 0.08, y + tall / 2, row.name, fontsize=8, ha="right", va="center")
+        axes = figure.add_axes((NAME / width, y / height, wide / width, tall / height))
+        axes.imshow(strip, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
     return figure
+
+
+def _strip(images: Images) -> Images:
+    """Images (n, 3, S, S) side by side on white, (S, W, 3): an axes for each would take a second to draw."""
+    size = images.shape[-1]
+    padded = np.pad(
+        images, ((0, 0), (0, 0), (0, 0), (0, max(1, round(GAP * size / COLUMN)))), constant_values=255
+    )
+    return np.concatenate(list(padded.transpose(0, 2, 3, 1)), axis=1)
