@@ -73,7 +73,9 @@ def apart(centres: Points, sizes: Points, rounds: int = 200) -> Points:
 
     Each round pushes overlapping boxes apart, half the overlap each, along the axis where that is shorter.
     """
-    places, half = centres.astype(float).copy(), sizes / 2
+    # Centres of one place would all be pushed along one line: a hair in different directions to begin with.
+    angles = 2.4 * np.arange(len(centres))
+    places, half = centres + 1e-4 * np.stack([np.cos(angles), np.sin(angles)], axis=1), sizes / 2
     i, j = np.triu_indices(len(places), 1)
     for _ in range(rounds):
         gap = places[j] - places[i]

@@ -80,7 +80,7 @@ def _write_numbers(axes: Axes, matrix: Shares) -> None:
     for (i, j), share in np.ndenumerate(matrix):
         if share == 0:
             continue
-        text = "–" if np.isnan(share) else f"{100 * share:.0f}" if share >= 0.005 else "<1"
+        text = "–" if np.isnan(share) else f"{100 * share:.0f}" if share >= 0.01 else "<1"
         red, green, blue, _ = colours(float(np.nan_to_num(share)) ** SQUEEZE)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
         number = axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "0.1")
