@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.patheffects import withStroke
 
 from analysis.plots.kept import drawn_title
@@ -40,11 +41,11 @@ def scatter(axes: Axes, points: Points, labels: Labels, size: float) -> None:
     # In random order: otherwise the last class would hide the others wherever they meet.
     order = np.random.default_rng(0).permutation(len(labels))
     looks = [look(int(c)) for c in labels[order]]
-    for marker in MARKERS:
-        has_it = [own == marker for _, own in looks]
-        x, y = points[order][has_it].T
-        colours = [colour for colour, own in looks if own == marker]
-        axes.scatter(x, y, c=colours, s=size, marker=marker, linewidths=0, rasterized=True)
+    colours, x, y = [colour for colour, _ in looks], *points[order].T
+    drawn = axes.scatter(x, y, c=colours, s=size, linewidths=0, rasterized=True)
+    shapes = {own: MarkerStyle(own) for own in MARKERS}
+    paths = {own: shape.get_path().transformed(shape.get_transform()) for own, shape in shapes.items()}
+    drawn.set_paths([paths[own] for _, own in looks])
 
 
 def name_classes(
