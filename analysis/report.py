@@ -24,7 +24,7 @@ from analysis.render.page import to_page
 from analysis.render.section import Report
 from analysis.render.table import Ui
 from analysis.sections.generality import over_images
-from analysis.sections.search import search_findings, search_report
+from analysis.sections.search import search_notes, search_report
 from analysis.sections.search_tables import final_tables
 from analysis.sections.study import study_report
 from analysis.stats.published import Published, read_published
@@ -99,7 +99,7 @@ def render_search(
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
     rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force)
-    return replace(rendered, tables=tuple(tables), findings=tuple(search_findings(study)))
+    return replace(rendered, tables=tuple(tables), findings=(*rendered.findings, *search_notes(study)))
 
 
 def _publish(
@@ -120,7 +120,7 @@ def _publish(
     page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
     state = f"{state} {ui}"
     if not force and page.exists() and stamp.get("state") == state:
-        return files.Rendered(path=page)
+        return files.Rendered(path=page, findings=tuple(stamp.get("answers", ())))
     folder.mkdir(parents=True, exist_ok=True)
     known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
     cache = FigureCache(folder / "figures", known=known, measured=measured)
@@ -128,9 +128,10 @@ def _publish(
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))
     cache.prune()
-    files.write_stamp(folder, {"state": state, "figures": cache.known, "measured": cache.measured})
+    numbers = {"figures": cache.known, "measured": cache.measured}
+    files.write_stamp(folder, {"state": state, "answers": report.answers, **numbers})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
-    return files.Rendered(path=page, files=(page, text, *written, *drawn))
+    return files.Rendered(path=page, files=(page, text, *written, *drawn), findings=report.answers)
 
 
 def _search_study(state: SearchState, ledger: Ledger) -> SearchStudy:

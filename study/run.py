@@ -263,10 +263,8 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
 
 def _render_study(invocation: Invocation, plan: Plan) -> "tuple[Rendered, int]":
     """The report with the tables to print and what to say of them, and the number of other cells."""
-    from analysis.render.files import read_comparisons
     from analysis.report import render
     from analysis.sections.cells import cell_table
-    from analysis.sections.findings import verdict
     from analysis.sections.rules import rule_sentences
     from analysis.stats.comparisons import comparisons
     from analysis.stats.summary import summarise
@@ -281,12 +279,10 @@ def _render_study(invocation: Invocation, plan: Plan) -> "tuple[Rendered, int]":
     labels = list(cell_labels(trials))
     shown = trials[trials["cell"].isin(labels[:SHOWN_CELLS])]
     summary, compared = summarise(shown), comparisons(shown)
-    # Those of all cells take seconds: the report has them already.
-    whole = compared if len(labels) <= SHOWN_CELLS else read_comparisons(rendered.path.parent)
     return replace(
         rendered,
         tables=tuple(cell_table(summary, shown, cell) for cell in labels[:SHOWN_CELLS]),
-        findings=(*verdict(whole), *rule_sentences(compared)),
+        findings=(*rendered.findings, *rule_sentences(compared)),
     ), max(0, len(labels) - SHOWN_CELLS)
 
 

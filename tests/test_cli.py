@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from studies import ROOT
-from synthetic import Made, config, fill, frame, results
+from synthetic import Made, fill, results
 
 from analysis import report
-from analysis.sections.findings import verdict
-from analysis.stats.comparisons import comparisons
 from search_spaces import SEARCHES, SPACES, folder_name, select
 from study.__main__ import COMMANDS
 from study.__main__ import main as study
@@ -202,24 +200,6 @@ def test_findings_are_wrapped_on_a_terminal() -> None:
     assert lines[1].startswith("          word")
     assert max(map(len, lines)) <= 60
     assert lines[-2:] == ["report:   /r (unchanged)", "          file:///r"]
-
-
-def test_the_verdict_of_several_cells_counts_claims() -> None:
-    """Ten points more in each of three seeds, in one cell of two."""
-    values = {}
-    for subset in ("rrc", "hflip"):
-        for seed, luck in enumerate((0.0, 0.01, -0.01)):
-            gain = 0.1 if subset == "rrc" else luck * 5
-            shared = {"augmentations": (subset,)}
-            values[config("ce", seed, **shared)] = 0.5 + luck
-            values[config("0", seed, **shared)] = 0.5 + luck + gain + luck**2
-    several = comparisons(frame(values))
-    (sentence,) = verdict(several)
-    assert sentence.startswith("In all, 1 of 2 comparisons of single cells allow a claim, in 2 families")
-    first = several[several["cell"] == several["cell"].iloc[0]]
-    assert verdict(first)[0].startswith("γ = 0 has a higher test accuracy than CE: +10.0 points")
-    few = comparisons(frame({trial: value for trial, value in values.items() if trial.seed < 2}))
-    assert verdict(few) == ["Too few seeds for a claim; it takes 3."]
 
 
 def test_the_time_left_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:

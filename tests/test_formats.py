@@ -64,7 +64,18 @@ def test_latex_of_any_text(text: str, expected: str) -> None:
 def test_html_escapes_and_leads_to_runs() -> None:
     ui = Ui(address="http://127.0.0.1:5000", experiment_id="1")
     section = Section(title="a section", tables=(TABLE,))
-    report = Report(kind="Study", name="s", lead="", warnings=(), findings=(), note="", sections=(section,))
+    report = Report(
+        kind="Study",
+        name="s",
+        question="",
+        answers=(),
+        front=Section(),
+        lead="",
+        warnings=(),
+        findings=(),
+        note="",
+        sections=(section,),
+    )
     text = to_page(report, ui)
     assert "&lt;b&gt;" in text
     assert "<b>" not in text

@@ -541,7 +541,10 @@ def test_a_failed_and_a_missing_trial_are_told_first(tmp_path: Path, empty_store
     assert "(2 of 3)" in page
     assert "Left out, as not every arm has them: seed 1." in page
     markdown = (tmp_path / "out/report.md").read_text()
-    assert markdown.startswith("# Study test\n\n**This study is incomplete: 3 of 6 trials have no result")
+    assert markdown.startswith(
+        "# Does a second view with Barlow Twins improve test accuracy?\n\n**Not known yet: 1 seed against CE;"
+        " a claim takes 3.**\n\n**This study is incomplete: 3 of 6 trials have no result"
+    )
     assert r": loss is nan \<b\>at\</b\> epoch 2" in markdown
     for text in (page, markdown):  # of those that were not started no reason is known
         assert ": nan\n" not in text
@@ -602,9 +605,7 @@ def test_artifacts_that_are_damaged_cost_their_figures_alone(tmp_path: Path, emp
     page = studied(tmp_path, empty_store, made, configs)()
     assert "6 of 6 planned trials finished" in page
     assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == {
-        "accuracy-0",
-        "trade-offs",
-        "cost",
+        *("differences", "accuracy-0", "trade-offs", "cost")
     }
 
 
@@ -692,14 +693,12 @@ def test_figures_are_drawn_once_and_removed_when_they_are_of_an_earlier_selectio
     rendered()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/figures").iterdir()} == before
     names = {path.stem for path in before}
-    assert names == {"accuracy-0", "gamma", "trade-offs", "cost"}
+    assert names == {"differences", "accuracy-0", "gamma", "trade-offs", "cost"}
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
     fewer = Selection(space="test", trials=tuple(c for c in configs if not c.gamma), steps=("fewer",))
     render(fewer, load(fewer, ledger.trials()), ledger, tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == {
-        "accuracy-0",
-        "trade-offs",
-        "cost",
+        *("differences", "accuracy-0", "trade-offs", "cost")
     }
 
 

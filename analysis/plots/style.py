@@ -1,5 +1,6 @@
 """What figures have in common: colours of arms, panels, legends, and how they are written."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
+from analysis.plots.panels import panel_boxes
+from analysis.render.page import PANELS
 from analysis.render.text import MINUS, arm_title
 from trainables.arms import CE
 
@@ -21,6 +24,8 @@ LEGEND_ROWS, LEGEND_ROW = 3, 0.2
 """Rows of a legend that a figure has room for, and inches for each further one."""
 SIDEWAYS = 10
 """Arms from which on their names stand beside the panels, not below."""
+PANEL = (2.95, 2.75)
+"""Width and height of a panel in inches: two figures of two stand side by side on a laptop's page."""
 DENSITY = 160
 """Pixels per inch of figures, and of what is rasterised in a PDF."""
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
@@ -42,7 +47,7 @@ def panels_of(count: int) -> tuple[Figure, list[Axes]]:
     """A figure of panels side by side, in rows of at most three."""
     columns = min(count, 3) if count != 4 else 2
     rows = -(-count // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.set_axis_off()
@@ -67,7 +72,7 @@ def sideways_panels(count: int, arms: Sequence[str]) -> tuple[Figure, list[Axes]
 def name_arms(axes: Axes, arms: Sequence[str]) -> None:
     """Arms along the x-axis, slanted where they would overlap."""
     names = list(map(arm_title, arms))
-    long = sum(map(len, names)) > 36
+    long = sum(map(len, names)) > 28
     axes.set_xticks(range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center")
 
 
@@ -100,7 +105,8 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     # Laid out once: layout takes longer than drawing.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    metadata = {**METADATA["png"], PANELS: json.dumps(panel_boxes(figure, DENSITY))}
+    figure.savefig(png, dpi=DENSITY, metadata=metadata)
     with mpl.rc_context({"pdf.fonttype": 42}):
-        for path in (png, pdf):
-            figure.savefig(path, dpi=DENSITY, metadata=METADATA[path.suffix.removeprefix(".")])
+        figure.savefig(pdf, dpi=DENSITY, metadata=METADATA["pdf"])
     return png, pdf

@@ -23,18 +23,13 @@ LATEX_BLOCK = 8
 class Rendered:
     """The report's path, and all files that were written, the report first: none if nothing had changed.
 
-    Of a search, also the tables of its finalists and what they show, changed or not.
+    `findings` are its answers, changed or not; of a search, `tables` are those of its finalists.
     """
 
     path: Path
     files: tuple[Path, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[str, ...] = ()
-
-
-def read_comparisons(folder: Path) -> pd.DataFrame:
-    """The comparisons that the report in a folder shows (`analysis.stats.comparisons`)."""
-    return pd.read_csv(folder / "tables" / "paired.csv")
 
 
 def write_atomic(path: Path, text: str) -> None:

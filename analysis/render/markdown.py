@@ -13,9 +13,10 @@ MARKS = re.compile(r"([\\`<>\[\]!])")
 
 def to_text(report: Report, folder: Path) -> str:
     """The Markdown of a report, with paths of figures relative to `folder`."""
-    blocks = [f"# {report.kind} {report.name}"]
+    blocks = [f"# {report.question}", *(f"**{answer}**" for answer in report.answers)]
     blocks += [f"**{warning}**" for warning in report.warnings]
-    blocks += [report.lead, _list(report.findings), report.note]
+    blocks += [f"{report.kind} {report.name}: {report.lead}"]
+    blocks += [*_blocks(report.front, folder, level=2), _list(report.findings), report.note]
     for section in report.sections:
         blocks += _blocks(section, folder, level=2)
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -29,10 +30,10 @@ def _blocks(section: Section, folder: Path, level: int) -> Iterator[str]:
     for table in section.tables:
         yield to_markdown(table, level + 1).rstrip("\n")
     yield _list([f"{name}: {escape_markdown(value)}" for name, value in section.facts])
-    for part in section.parts:
-        yield from _blocks(part, folder, level + 1)
     for figure in section.figures:
         yield f"![{figure.alt}]({figure.png.relative_to(folder)})\n\n{figure.caption}"
+    for part in section.parts:
+        yield from _blocks(part, folder, level + 1)
     yield _list(map(escape_markdown, section.items))
     yield from section.notes
 

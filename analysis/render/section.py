@@ -1,7 +1,7 @@
 """A report as a value: what it says, independent of how it is rendered."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.render.table import Table
@@ -9,17 +9,21 @@ from analysis.render.table import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure as PNG, so many CSS pixels wide, and PDF beside it; `alt` is for those who cannot see it."""
+    """A figure as PNG, so many CSS pixels wide, and PDF beside it; `alt` is for those who cannot see it.
+
+    A `photo` keeps its colours on a dark page.
+    """
 
     caption: str
     alt: str
     png: Path
     width: int
+    photo: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of a report: paragraphs, findings, tables, facts, parts, figures, items, notes, in this order.
+    """A part of a report: paragraphs, findings, tables, facts, figures, parts, items, notes, in this order.
 
     Attributes:
         title: its heading; empty: none.
@@ -55,6 +59,14 @@ class Section:
         contents = (self.paragraphs, self.findings, self.tables, self.facts, self.figures, self.items)
         return not any(contents) and all(part.is_empty for part in self.parts)
 
+    def without(self, tables: Collection[Table]) -> "Section":
+        """The section without tables that stand elsewhere in the report."""
+        return replace(
+            self,
+            tables=tuple(table for table in self.tables if table not in tables),
+            parts=tuple(part.without(tables) for part in self.parts),
+        )
+
     def all_tables(self) -> Iterator[Table]:
         """The tables of the section and of its parts."""
         yield from self.tables
@@ -66,11 +78,15 @@ class Section:
 class Report:
     """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
 
-    `lead` is its extent in a sentence, `warnings` say what is missing, `note` explains the terms.
+    `question` and `answers` come first, then `front`: one figure and one table. `lead` is its extent in a
+    sentence, `warnings` say what is missing, `note` explains the terms.
     """
 
     kind: str
     name: str
+    question: str
+    answers: tuple[str, ...]
+    front: Section
     lead: str
     warnings: tuple[str, ...]
     findings: tuple[str, ...]
@@ -80,4 +96,4 @@ class Report:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables, in order."""
-        return tuple(table for section in self.sections for table in section.all_tables())
+        return tuple(table for section in (self.front, *self.sections) for table in section.all_tables())

@@ -10,6 +10,7 @@ from trainables.arms import Arm
 CLAIMED = "*"
 """Beside a difference whose adjusted interval excludes zero."""
 NO_VALUE = "–"
+UNBOUNDED = "unbounded"
 MINUS = "−"
 TIMES = "×"
 
@@ -116,7 +117,14 @@ def format_points(value: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """`−1.0 to +2.0`, in points; `–` where there is none."""
+    if math.isinf(low):
+        return UNBOUNDED  # rules of several looks say nothing of so few seeds
     return NO_VALUE if math.isnan(low) else f"{format_points(low)} to {format_points(high)}"
+
+
+def possible_range(low: float, high: float) -> str:
+    """`differences from −1.0 to +2.0 points`, or `of any size`."""
+    return f"differences {'of any size' if math.isinf(low) else f'from {interval(low, high)} points'}"
 
 
 def p_value(value: float) -> str:

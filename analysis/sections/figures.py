@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -117,7 +118,8 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
                 embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
             )
-    return shown
+    # The colours of classes stay apart on white: on a dark page, too, they are on a white card.
+    return [replace(figure, photo=True) for figure in shown]
 
 
 def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
@@ -140,7 +142,7 @@ def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
                 f" accuracy of {NEIGHBOURS} nearest neighbours among the images shown.",
                 f"PCA of {images}, a row per subset, a column per arm",
             )
-    return shown
+    return [replace(figure, photo=True) for figure in shown]
 
 
 def group_figures(

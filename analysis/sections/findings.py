@@ -6,13 +6,22 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 
 import pandas as pd
 
-from analysis.render.text import arm_title, format_points, interval, join_and, number_of
+from analysis.render.text import (
+    arm_title,
+    format_points,
+    interval,
+    join_and,
+    number_of,
+    p_value,
+    possible_range,
+)
 from analysis.sections.claims import claims_line
 from analysis.sections.one_by_one import one_by_one_findings
 from analysis.sections.rules import small_sentences
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST, LEVEL
 from analysis.stats.results import Results
+from search_spaces.families import EXACT, smallest_p
 
 
 def findings(results: Results) -> list[str]:
@@ -24,7 +33,7 @@ def findings(results: Results) -> list[str]:
         beside = _one_by_one(results)
         return [f"{nothing} within cells.", *beside] if beside else [f"{nothing}."]
     if len(set(results.trials["cell"])) == 1:
-        return cell_findings(tested) + claims_line(tested, ("baseline",))
+        return cell_findings(tested) + claims_line(tested, ("baseline",)) + sign_flip_findings(tested)
     sentences = []
     for pooled in results.pooled:
         kind = f" ({pooled['kind'].iloc[0]})" if pooled["kind"].iloc[0] else ""
@@ -44,16 +53,29 @@ def findings(results: Results) -> list[str]:
     return sentences + _one_by_one(results)
 
 
-def verdict(compared: pd.DataFrame) -> list[str]:
-    """What to say in a few words when a study ends, from its comparisons of single cells.
-
-    The findings of one cell; of several, how many comparisons allow a claim.
-    """
-    tested = compared[compared["metric"] == TESTED]
-    if tested["cell"].nunique() < 2:
-        return cell_findings(tested)
-    too_few = f"Too few seeds for a claim; it takes {FEWEST}."
-    return claims_line(tested, ("cell", "baseline"), "comparisons of single cells") or [too_few]
+def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
+    """What the exact test says of claims that rest on the t-test; empty if it agrees with all of them."""
+    sure = compared[claimed(compared)]
+    apart = sure[sure["p_sign_flip_joint"] > LEVEL]
+    if apart.empty:
+        return []
+    which = "this claim" if len(sure) == 1 else f"{len(apart)} of these {len(sure)} claims"
+    if len(apart) == len(sure) > 1:
+        which = "these claims"
+    floor, n = float(apart["p_floor"].min()), int(apart["n"].max())
+    if floor > LEVEL:
+        takes = next(count for count in range(n, EXACT) if smallest_p(count) <= LEVEL)
+        return [
+            f"{which[0].upper()}{which[1:]} {'rests' if len(apart) == 1 else 'rest'} on t-tests, which take"
+            " differences between seeds as normally distributed. The exact sign-flip test does not, and"
+            f" cannot tell yet: with {number_of(n, 'seed')} its p is {floor:.2g} at least; it takes {takes}."
+        ]
+    values = apart["p_sign_flip_joint"].agg(["min", "max"])
+    p = " to ".join(dict.fromkeys(p_value(float(value)) for value in values))
+    return [
+        "The exact sign-flip test, which does not take differences as normally distributed, does not"
+        f" confirm {which} (joint p of {p})."
+    ]
 
 
 def _one_by_one(results: Results) -> list[str]:
@@ -108,8 +130,8 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
     if len(unclear):
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
-            f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}: differences"
-            f" from {interval(low, high)} points remain possible (Holm-adjusted intervals, {_n(n, seed)});"
+            f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}:"
+            f" {possible_range(low, high)} remain possible (Holm-adjusted intervals, {_n(n, seed)});"
             " that is no evidence of equality."
         )
     return sentences

@@ -16,8 +16,11 @@ from analysis.render.table import Table
 from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import fixed_section, provenance_section
 from analysis.sections.findings import cell_findings
+from analysis.sections.front import differences_figure
+from analysis.sections.headline import OPEN, answer
 from analysis.sections.rules import rule_sentences
 from analysis.sections.search_tables import searched_table
+from analysis.stats.comparisons import TESTED
 from analysis.stats.importances import FEWEST, importances
 from analysis.stats.search import (
     SearchStudy,
@@ -78,15 +81,39 @@ def search_report(
         fixed_section(configs, "Every searched trial"),
         provenance_section(selection, load(selection, study.records), experiment),
     ]
+    families = {f"Against {name}": family for name, family in _families(study).items()}
+    first = Section(
+        tables=tuple(tables[:1]), headed=False, figures=tuple(differences_figure(families, cache))
+    )
+    sections = [section.without(first.tables) for section in sections]
     return Report(
         kind="Search",
         name=search.name,
+        question="Which method is best when each has equally many tries?",
+        answers=_answers(study),
+        front=first,
         lead=_lead(study),
         warnings=tuple(_warnings(study)),
         findings=tuple(search_findings(study)),
         note=_note(study),
         sections=tuple(section for section in sections if section.notes or not section.is_empty),
     )
+
+
+def _families(study: SearchStudy) -> dict[str, pd.DataFrame]:
+    """The finalists' comparisons in test accuracy, by title of their baseline."""
+    if study.compared.empty:
+        return {}
+    tested = study.compared[study.compared["metric"] == TESTED]
+    return {str(name): family for name, family in tested.groupby("baseline_label", sort=False)}
+
+
+def _answers(study: SearchStudy) -> tuple[str, ...]:
+    """What the finalists answer, a sentence for each baseline."""
+    known = [family for family in _families(study).values() if (family["n"] > 0).any()]
+    if not known:
+        return (f"{OPEN} no finalists have been compared with fresh seeds.",)
+    return tuple(answer(family, first=False, seed="fresh seed") for family in known)
 
 
 def _figures(
@@ -250,13 +277,19 @@ def _warnings(study: SearchStudy) -> list[str]:
 
 
 def search_findings(study: SearchStudy) -> list[str]:
-    """What the finalists show, and what stopping early saved."""
+    """What the finalists show, by which rule, and what stopping early saved."""
     if not study.compared.empty and (study.compared["n"] > 0).any():
-        sentences = cell_findings(study.compared, seed="fresh seed") + rule_sentences(study.compared)
+        sentences = cell_findings(study.compared, seed="fresh seed")
     elif len(finished(study.finals)):
         sentences = ["No finalist has results for the same fresh seeds as another one: nothing is compared."]
     else:
         sentences = ["No finalist has been trained with fresh seeds yet: nothing is compared."]
+    return sentences + search_notes(study)
+
+
+def search_notes(study: SearchStudy) -> list[str]:
+    """By which rule finalists are compared, and what stopping early saved."""
+    sentences = rule_sentences(study.compared) if len(study.compared) else []
     pruned, diverged = study.state.count("pruned"), study.state.count("diverged")
     if pruned:
         trained = sum(map(_epochs, study.state.all))

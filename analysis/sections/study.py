@@ -6,13 +6,16 @@ import pandas as pd
 
 from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
+from analysis.render.table import Table
 from analysis.render.text import number_of
 from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
 from analysis.sections.cells import cell_sections
 from analysis.sections.confusions import confusion_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
+from analysis.sections.front import front
 from analysis.sections.generality import generality_tables
+from analysis.sections.headline import headline
 from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
 from analysis.sections.rules import rule_sentences
@@ -35,10 +38,10 @@ def study_report(
     by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = [
-        replace(
+        _with_details(
             section,
-            tables=section.tables + generality_tables(results, number, label),
-            parts=(*section.parts, *confusion_section(trials, number, label, ledger, cache)),
+            generality_tables(results, number, label),
+            confusion_section(trials, number, label, ledger, cache),
         )
         for section, (number, label) in zip(
             cell_sections(results, figures), cell_labels(trials).items(), strict=True
@@ -46,22 +49,24 @@ def study_report(
     ]
     whole = tuple(study_figures(results, cache))
     sections = [
-        _overview(results, whole if len(cells) > 1 else (), ledger, cache),
+        *_results(results, cells, whole, ledger, cache),
         Section(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
-        # Figures of the whole study are those of its only cell.
-        replace(cells[0], id="cells", short_title="Results", figures=cells[0].figures + whole)
-        if len(cells) == 1
-        else Section(id="cells", title="Cells", parts=tuple(cells)),
         seeds_section(results),
         open_section(trials),
-        fixed_section(selection.trials, "Every trial"),
-        provenance_section(selection, trials, ledger.experiment),
+        replace(fixed_section(selection.trials, "Every trial"), folded=True),
+        replace(provenance_section(selection, trials, ledger.experiment), folded=True),
     ]
+    first = front(results, [table for section in sections for table in section.all_tables()], cache)
+    sections = [section.without(first.tables) for section in sections]
+    said = headline(results)
     return Report(
         kind="Study",
         name=selection.space,
+        question=said.question,
+        answers=said.answers,
+        front=first,
         lead=_lead(trials),
         warnings=tuple(status_warning(trials)),
         findings=(
@@ -111,6 +116,40 @@ def _note(trials: pd.DataFrame) -> str:
         f" {alike}. A Holm-adjusted interval excludes zero exactly where the adjusted p is at most"
         " 0.05: it says which arms differ, not that several intervals hold at once."
     )
+
+
+def _with_details(cell: Section, generality: tuple[Table, ...], confusions: tuple[Section, ...]) -> Section:
+    """The section of a cell with what its intervals speak for and the confusions of classes, both folded."""
+    fold = Section(title="What is generalised to", folded=True, tables=generality, headed=False)
+    return replace(cell, parts=(*cell.parts, *((fold,) if generality else ()), *confusions))
+
+
+def _results(
+    results: Results,
+    cells: list[Section],
+    whole: tuple[RenderedFigure, ...],
+    ledger: Ledger,
+    cache: FigureCache,
+) -> list[Section]:
+    """The sections of cells, and of several together; `whole` are the figures of the whole study."""
+    if len(cells) > 1:
+        return [
+            _overview(results, whole, ledger, cache),
+            Section(id="cells", title="Cells", parts=tuple(cells)),
+        ]
+    (cell,) = cells  # figures of the whole study are its own
+    choice = tuple(
+        Section(title=table.title, folded=True, tables=(table,), headed=False) for table in overview(results)
+    )
+    return [
+        replace(
+            cell,
+            id="cells",
+            short_title="Results",
+            figures=cell.figures + whole,
+            parts=(*cell.parts, *choice),
+        )
+    ]
 
 
 def _overview(

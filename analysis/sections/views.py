@@ -1,6 +1,7 @@
 """The figure of what the arms of a cell were trained on: images and their augmented views."""
 
 import functools
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ def view_figures(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureC
     """The images that the arms of a cell were trained on first; none where no trial has kept them."""
     if (seed := shown_seed(cell)) is None:
         return []
-    return cache.add(
+    shown = cache.add(
         f"views-{number}",
         cell,
         functools.partial(_draw, cell, seed, ledger),
@@ -28,6 +29,7 @@ def view_figures(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureC
         " Images of more than 48 pixels are reduced to that.",
         "Training images and their augmented views, rows by arm",
     )
+    return [replace(figure, photo=True) for figure in shown]
 
 
 def _draw(cell: pd.DataFrame, seed: int, ledger: Ledger) -> Figure | Partial | None:
