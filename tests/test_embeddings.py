@@ -23,6 +23,7 @@ from analysis.plots.projections import Embedding
 from analysis.plots.style import save
 from analysis.trials import load
 from search_spaces import Selection
+from study.ledger.artifacts import Artifacts
 from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
@@ -85,11 +86,19 @@ def test_the_seed_of_a_page_is_one_that_every_cell_has_finished() -> None:
     assert projections.shown_seed(frame(cells)) == 1
 
 
-class Kept(Ledger):
-    """A ledger of which artifacts alone are asked for: a folder a run."""
+class Folders(Artifacts):
+    """A folder a run."""
 
-    def artifact(self, run_id: str, name: str) -> Path:
-        return self.artifact_root / run_id / name
+    def path(self, run_id: str, name: str) -> Path:
+        return self.root / run_id / name
+
+
+class Kept(Ledger):
+    """A ledger of which artifacts alone are asked for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.artifacts = Folders(self.store, self.artifact_root)
 
 
 @pytest.fixture

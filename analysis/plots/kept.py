@@ -25,12 +25,14 @@ _MARKUP = str.maketrans(dict.fromkeys("\\`<>[]!|*$", " "))
 @contextlib.contextmanager
 def kept_arrays(ledger: Ledger, run_id: str, name: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
     """The arrays of an artifact; OSError if it is gone or damaged, or lacks an array that is asked for."""
-    path = ledger.artifact(run_id, name)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with ledger.artifacts.reading(run_id, name) as path, np.load(path, allow_pickle=False) as arrays:
             yield arrays
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise OSError(f"{path} is damaged: {error}") from error
+        raise OSError(f"{name} of run {run_id} is damaged: {error}") from error
+    finally:
+        if name == VIEWS:  # earlier trials never had it: that is no reason to look for a lost file
+            ledger.artifacts.unread.pop((run_id, name), None)
 
 
 def class_names(trials: pd.DataFrame, ledger: Ledger) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def entry(row: pd.Series, *, scale: float = 100.0, digits: int = 1) -> Entry:
     text = spread_text([float(value) for value in row["values"].split()], scale=scale, digits=digits)
     if row["n"] != row["planned"]:
         text += f" ({row['n']} of {row['planned']})"
-    return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()))
+    return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()), metric=row["metric"])
 
 
 def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
+from study.ledger.moved import bring_along
+from study.ledger.pages import REPORT, StudyReport
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
 from study.ledger.store import Store, record_of
 from trainables.trial import TrialConfig, format_value
@@ -41,7 +43,7 @@ class Ledger:
     def __post_init__(self) -> None:
         """Name the store."""
         self.store = Store(self.uri, self.experiment)
-        self.artifacts = Artifacts(self.store)
+        self.artifacts = Artifacts(self.store, self.artifact_root)
 
     @property
     def client(self) -> "MlflowClient":
@@ -67,6 +69,26 @@ class Ledger:
     def open(self) -> None:
         """Create the store and the experiment where missing. Only for the driver that holds the lock."""
         self.store.create(self.artifact_root)
+        self.bring_artifacts_along()
+
+    def bring_artifacts_along(self) -> Path | None:
+        """Let artifacts lie in this output where it was renamed or copied: see `moved.bring_along`.
+
+        Only for the driver that holds the lock. Creates nothing; returns the old folder, if there is one.
+        """
+        database = self.store.sqlite_file
+        if database is None or not self.exists():
+            return None
+        with self.store.asking():
+            old = bring_along(database, self.experiment_id, self.artifact_root)
+        if old is not None:
+            self.artifacts.forget_addresses()
+        return old
+
+    def arrange_pages(self) -> None:
+        """Give an older experiment its views and description. Only for the driver that holds the lock."""
+        if self.exists():
+            self.store.arrange_pages()
 
     def trials(self) -> dict[str, TrialRecord]:
         """The trials in the ledger by key. Creates nothing."""
@@ -229,11 +251,16 @@ class Ledger:
                 self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts to the space's run of `kind=study`, which is created where missing."""
+        """Log artifacts to the space's run of `kind=study`, which is created where missing.
+
+        The experiment's description leads to a report among them.
+        """
         with self.store.asking():
             run_id = self._study_run(space)
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
+        if REPORT in files:
+            self.store.arrange_pages(StudyReport(space=space, run_id=run_id))
 
     def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
         """Set tags of the space's run of `kind=study`, which is created where missing."""
