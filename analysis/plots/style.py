@@ -73,7 +73,9 @@ def name_arms(axes: Axes, arms: Sequence[str]) -> None:
     """Arms along the x-axis, slanted where they would overlap."""
     names = list(map(arm_title, arms))
     long = sum(map(len, names)) > 28
-    axes.set_xticks(range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center")
+    axes.set_xticks(
+        range(len(arms)), names, rotation=40 if long else 0, ha="right" if long else "center", fontsize=9
+    )
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
