@@ -4,9 +4,8 @@ As a script: `python analysis/report.py --space NAME`.
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from analysis.plots.cache import FigureCache, digest_of
 from analysis.render import files
 from analysis.render.markdown import to_text
 from analysis.render.page import to_page
-from analysis.render.section import Report
+from analysis.render.section import Live, Report
 from analysis.render.table import Ui
 from analysis.sections.generality import over_images
 from analysis.sections.search import search_notes, search_report
@@ -32,12 +31,11 @@ from analysis.stats.results import Results
 from analysis.stats.search import SearchStudy, members_frame
 from analysis.trials import FRAME, MixedData, write
 from search_spaces import Selection
-from search_spaces.seeds import SeedPlan
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.records import DATA_TAG
+from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.search_state import SearchState
-from study.ledger.seed_plans import FINALISTS, plans_at_look
+from study.ledger.seed_plans import FINALISTS, plan_of_finalists, plans_at_look, plans_so_far
 
 
 def render(
@@ -49,12 +47,15 @@ def render(
     published: Published | None = None,
     ui: str | None = None,
     force: bool = False,
+    live: Live | None = None,
 ) -> files.Rendered:
     """Render the report of a study into `folder`, unless it exists and nothing has changed.
 
     The folder gets `report.html`, `report.md`, `trials.parquet` (the frame of `analysis.trials.load`),
     `tables/` and `figures/`. Results are compared with `published` ones, by default those of the thesis, and
-    linked to MLflow's pages at the address `ui`, by default the tracking server, if there is one.
+    linked to MLflow's pages at the address `ui`: by default the one that an earlier report in this folder was
+    given, else the tracking server, if there is one; `files.NO_UI` forgets it.
+    With `live` the report is one of a study that still runs: it says so, and is always rendered.
     """
     numbers = published or read_published()
 
@@ -66,18 +67,28 @@ def render(
         return report, [*written, folder / FRAME]
 
     state = f"{digest_of(trials)} {numbers.name} {digest_of(numbers.rows)}"
-    return _publish(build, state, ledger, folder, ui=ui, force=force)
+    return _publish(build, state, ledger, folder, ui=ui, force=force, live=live)
 
 
 def render_search(
-    state: SearchState, ledger: Ledger, folder: Path, *, ui: str | None = None, force: bool = False
+    state: SearchState,
+    ledger: Ledger,
+    folder: Path,
+    *,
+    records: Mapping[str, TrialRecord] | None = None,
+    ui: str | None = None,
+    force: bool = False,
+    live: Live | None = None,
 ) -> files.Rendered:
     """Render the report of a search into `folder`, with `searched.csv`; arguments as for `render`.
+
+    `records` are those of the ledger by key, if they were read already. A look at finalists is recorded
+    unless it is `live`: then the driver has recorded it.
 
     Raises:
         MixedData: searched trials were trained on different data.
     """
-    study = _search_study(state, ledger)
+    study = _search_study(state, ledger, ledger.trials() if records is None else records, record=not live)
     trials = [trial for member in state.all for trial in member.trials.values()]
     digests = {study.records[trial.config.key].tags.get(DATA_TAG) for trial in trials} - {None}
     if len(digests) > 1:
@@ -98,7 +109,7 @@ def render_search(
         searched.to_csv(folder / "searched.csv", index=False)
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
-    rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force)
+    rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force, live=live)
     return replace(rendered, tables=tuple(tables), findings=(*rendered.findings, *search_notes(study)))
 
 
@@ -110,37 +121,44 @@ def _publish(
     *,
     ui: str | None,
     force: bool,
+    live: Live | None,
 ) -> files.Rendered:
     """Build a report and write it, unless it exists in this `state`: a digest of what it depends on but `ui`.
 
-    `build` makes the report, and writes the files beside it, which it returns.
+    `build` makes the report, and writes the files beside it, which it returns. `ui` is remembered for later
+    reports in the folder.
     """
-    ui = ui or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
-    links = Ui(address=ui.rstrip("/"), experiment_id=ledger.experiment_id) if ui else None
     page, text, stamp = folder / files.REPORT, folder / files.MARKDOWN, files.read_stamp(folder)
-    state = f"{state} {ui}"
-    if not force and page.exists() and stamp.get("state") == state:
+    remembered = files.address_of_ui(ui, stamp)
+    address = remembered or (tracking_uri.redacted(ledger.uri) if ledger.uri.startswith("http") else None)
+    links = Ui(address=address.rstrip("/"), experiment_id=ledger.experiment_id) if address else None
+    state = f"{state} {address}"
+    if not (force or live) and page.exists() and stamp.get("state") == state:
         return files.Rendered(path=page, findings=tuple(stamp.get("answers", ())))
     folder.mkdir(parents=True, exist_ok=True)
     known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
-    cache = FigureCache(folder / "figures", known=known, measured=measured)
+    cache = FigureCache(folder / "figures", known=known, measured=measured, quick=live is not None)
     report, written = build(cache)
+    report = replace(report, live=live)
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))
     cache.prune()
-    numbers = {"figures": cache.known, "measured": cache.measured}
-    files.write_stamp(folder, {"state": state, "answers": report.answers, **numbers})
+    rendered = {"answers": report.answers, "figures": cache.known, "measured": cache.measured}
+    # Whatever comes after a live report is rendered.
+    files.write_stamp(folder, {**rendered, "ui": remembered, "state": None if live else state})
     drawn = [path for figure in cache.drawn for path in (figure.png, figure.png.with_suffix(".pdf"))]
     return files.Rendered(path=page, files=(page, text, *written, *drawn), findings=report.answers)
 
 
-def _search_study(state: SearchState, ledger: Ledger) -> SearchStudy:
+def _search_study(
+    state: SearchState, ledger: Ledger, records: Mapping[str, TrialRecord], *, record: bool
+) -> SearchStudy:
     """The search with its finalists, whose fresh seeds are declared at the first look at them."""
-    records, selection = ledger.trials(), state.final_selection()
+    selection = state.final_selection()
     if not any(trial.key in records for trial in selection.trials):
         return SearchStudy(state, records)
-    seeds = state.search.seeds
-    plans = plans_at_look(ledger, selection, records, {FINALISTS: SeedPlan(low=seeds, high=seeds)})
+    own = plan_of_finalists(state.search)
+    plans = plans_at_look(ledger, selection, records, own) if record else plans_so_far(ledger, selection, own)
     return SearchStudy(state, records, plans[FINALISTS])
 
 
@@ -163,15 +181,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ui",
         metavar="URL",
-        help="address of MLflow's pages that the report's links lead to, as http://127.0.0.1:5000 (default:"
-        " the tracking server, if there is one)",
+        help="address of MLflow's pages that the report's links lead to, as http://127.0.0.1:5000; later"
+        " reports in the folder keep it, 'none' removes it (default: the tracking server, if there is one)",
     )
 
 
 def _check(args: argparse.Namespace) -> None:
     read_published(args.published)
-    if args.ui is not None and not re.fullmatch(r"https?://[^\s\"'<>]+", args.ui):
-        raise ValueError(f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://")
+    if args.ui is not None and args.ui != files.NO_UI and not files.ADDRESS.fullmatch(args.ui):
+        raise ValueError(
+            f"--ui: got {args.ui!r}; allowed: an address that begins with http:// or https://, or none"
+        )
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "analysis/report.py") -> int:

@@ -64,7 +64,21 @@ def _in_a_file(text: str) -> str:
         )
     file = load_file(path)
     _forget_older(file)
-    name, function = _function(file, match["function"] or "", text)
+    return _made_known(file, match["function"] or "", text)
+
+
+def know_again(names: str) -> None:
+    """Make spaces and searches known in a process that was shipped their files, by their `resolved` names."""
+    for text in names.split(","):
+        stem, _, function = text.partition(".")
+        for file in loaded():
+            if file.stem == stem and function:
+                _made_known(file, function, text)
+
+
+def _made_known(file: OwnFile, function_name: str, text: str) -> str:
+    """Add a space or search of a file to those that are known; returns its name. `text` is what was given."""
+    name, function = _function(file, function_name, text)
     space = f"{file.stem}.{name}"
     made = _called(file, name, function)
     if isinstance(made, Search):

@@ -37,6 +37,7 @@ from study.ledger.seed_plans import (
     adopt_seed_plans,
     check_margin,
     declare_seed_plans,
+    plan_of_finalists,
     plans_at_look,
     read_seed_plans,
 )
@@ -45,7 +46,7 @@ from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
 from study.recording.locks import LockHeld, driver_locks
 from study.session import study_plan
-from study.session.study_run import StudyRun
+from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError
 from trainables.extensions.files import loaded
 from trainables.redact import masked, plain
@@ -119,36 +120,38 @@ def _locked_study(invocation: Invocation) -> int:
         invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
     ):
         invocation.ledger.arrange_pages()
-        return _study(invocation, lease_lost)
+        driver = Driver.of(invocation, lease_lost)
+        try:
+            return _study(invocation, driver)
+        finally:
+            if driver.live.exists:  # the last report may have replaced it
+                from analysis.render.files import settle
+
+                settle(invocation.report_folder)
 
 
-def _study(invocation: Invocation, lease_lost: threading.Event) -> int:
+def _study(invocation: Invocation, driver: Driver) -> int:
     """Run what is missing, render the report, print the summary; returns the exit code."""
     from study.recording.writer import log_waiting_bundles
 
-    budget = invocation.args.budget
-    deadline = None if budget is None else time.time() + budget
+    if old := invocation.ledger.bring_artifacts_along():
+        invocation.say(f"{invocation.output} was moved or copied from {old.parent}: new artifacts go here")
     log_waiting_bundles(invocation.ledger, invocation.storage, say=invocation.say)
     if invocation.search is None:
-        return _complete_selection(invocation, deadline, lease_lost)
+        return _complete_selection(invocation, driver)
     try:
-        state, stop, ready = search_session.run_search(invocation, deadline=deadline, lease_lost=lease_lost)
+        state, stop, ready = search_session.run_search(invocation, driver)
     except LedgerError as error:
         return _report_silent_ledger(invocation, error, None)
     if ready:
         finals = search_session.with_finalists(invocation, state)
-        return _complete_selection(finals, deadline, lease_lost, state)
+        return _complete_selection(finals, driver, state)
     show = state.all and not (stop and stop.received)
     report = _report(invocation, describe_search(state), state) if show else []
     return print_search_summary(invocation, state, stop, report)
 
 
-def _complete_selection(
-    invocation: Invocation,
-    deadline: float | None,
-    lease_lost: threading.Event,
-    state: SearchState | None = None,
-) -> int:
+def _complete_selection(invocation: Invocation, driver: Driver, state: SearchState | None = None) -> int:
     """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
     whole = invocation
     if state is None:
@@ -168,14 +171,11 @@ def _complete_selection(
         invocation.ledger.check()
         expected = preview.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
-        run = StudyRun(
-            invocation,
-            preview,
-            trials=len(to_run),
-            epochs=sum(trial.epochs for trial in to_run),
-            deadline=deadline,
-            lease_lost=lease_lost,
-        )
+        epochs = sum(trial.epochs for trial in to_run)
+        run = StudyRun(invocation, preview, driver, trials=len(to_run), epochs=epochs)
+        # What is planned, before anybody can look at a part of it.
+        planned = plan_of_finalists(state.search) if state else whole.selection.seed_plans
+        driver.live.declare = partial(declare_seed_plans, whole.ledger, whole.selection, {}, planned)
         stop, _ = run.train(run.growing_queue(schedule) if schedule else run.fixed_queue)
         if expected is not None and not stop.requested and not schedule:
             lines.append(compare(expected, time.monotonic() - started))

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import sys
-import threading
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from study.planning import forecast, weights
 from study.planning.plan import folded, seeds_lines
 from study.session import study_plan
 from study.session.study_plan import StudyPlan
-from study.session.study_run import StudyRun
+from study.session.study_run import Driver, StudyRun
 from trainables import data
 from trainables.trial import TrialConfig
 
@@ -100,10 +99,8 @@ def plan_lines(invocation: Invocation) -> list[str]:
     return [*plan.lines, *study_plan.plan_study(finals).lines, *seeds_lines(finals.selection.trials)]
 
 
-def run_search(
-    invocation: Invocation, *, deadline: float | None, lease_lost: threading.Event
-) -> "tuple[SearchState, GracefulStop | None, bool]":
-    """Train what the search lacks; arguments as in `session.StudyRun`.
+def run_search(invocation: Invocation, driver: Driver) -> "tuple[SearchState, GracefulStop | None, bool]":
+    """Train what the search lacks.
 
     Returns its state, why training ended, and whether the finalists can begin.
     """
@@ -118,7 +115,7 @@ def run_search(
     new = search.trials * len(state.members) - len(state.all)
     trials = len(plan.to_run) + new * search.seeds_per_configuration
     epochs = trials * max(trial.epochs for trial in search.draw())
-    run = StudyRun(invocation, plan, trials=trials, epochs=epochs, deadline=deadline, lease_lost=lease_lost)
+    run = StudyRun(invocation, plan, driver, trials=trials, epochs=epochs)
     stop, queue = run.train(partial(search_queue, run, state))
     state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
     return state, stop, finalists_ready(state, queue.exhausted)

@@ -50,6 +50,7 @@ ORDER = {
         "tables",
         "embeddings",
         "report",
+        "live",
         45,
     ),
 }

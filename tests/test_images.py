@@ -18,6 +18,7 @@ from analysis.stats.images import crossed
 from analysis.stats.results import Results
 from analysis.trials import load
 from search_spaces import Selection
+from study.ledger.artifacts import Artifacts
 from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
@@ -175,7 +176,7 @@ def test_predictions_are_read_once_and_again_where_they_could_not_be(
     kept.write_bytes(whole)
     again = over_images(trials, ledger, cache)
     assert again["delta"].notna().all()
-    monkeypatch.setattr(Ledger, "artifact", None)
+    monkeypatch.setattr(Artifacts, "path", None)
     pd.testing.assert_frame_equal(over_images(trials, ledger, cache), again)
     cache.prune()
     assert list(cache.measured) == ["over-images-0"]

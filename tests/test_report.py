@@ -681,6 +681,13 @@ def test_links_lead_to_the_metric_of_the_runs(tmp_path: Path, empty_store: Path)
     # A number leads to its own metric.
     metrics = {re.search("&metric=%22final%2F([a-z_]+)%22&", link)[1] for link in links}
     assert {"test_acc", "train_acc", "test_ece", "effective_rank"} <= metrics
+    # The address stays, also where nothing else is known of the last report; `none` removes it.
+    invalidate(tmp_path / "out")
+    assert [t for t in checked(rendered()).targets if not t.startswith("#")] == links
+    assert not [t for t in checked(rendered(ui="none")).targets if not t.startswith("#")]
+    assert not [t for t in checked(rendered()).targets if not t.startswith("#")]
+    (tmp_path / "out/.rendered").write_text('{"ui": "javascript:alert(1)"}')
+    assert "javascript" not in rendered()
 
 
 def test_figures_are_drawn_once_and_removed_when_they_are_of_an_earlier_selection(

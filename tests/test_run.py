@@ -55,8 +55,10 @@ JOINED = ["--space", "thesis,quickstart", "--only", "dataset=digits", *TINY[2:]]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two arms with two seeds were run from nothing."""
     folder = tmp_path_factory.mktemp("study")
-    done = run(folder, *TINY, *ARMS, "--seeds", "2", "--keep", "weights")
+    done = run(folder, *TINY, *ARMS, "--seeds", "2", "--keep", "weights", "--report-every", "1s")
     assert done.returncode == 0, done.stderr
+    assert "could not be rendered" not in done.stdout
+    assert 'class="live"' not in (folder / REPORT / "report.html").read_text()
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
     cell = "digits/convnet/rrc+solarize: ce, siamese-0.01 x seeds 0-1, 3 epochs: 4 planned, 4 to run"
     assert f"1 cell:\n  {cell}\n" in done.stdout

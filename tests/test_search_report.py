@@ -1,5 +1,6 @@
 """The report of a search: its numbers computed again, and what it says of them."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
+from analysis import live
 from analysis.plots.search import history, pareto, shares, slices
 from analysis.report import render_search
 from analysis.sections.findings import cell_findings
@@ -20,6 +22,7 @@ from analysis.stats.search import SearchStudy, mean_of_runs
 from analysis.trials import MixedData
 from search_spaces import SPACES, Parameter, Search, loguniform, uniform, with_two_views
 from search_spaces.ranges import Range
+from study.ledger.look import Look
 from study.ledger.records import PRUNED_TAG, TrialRecord
 from study.ledger.search_members import Member, SearchTrial
 from study.ledger.search_state import SearchState, load_search_state
@@ -258,6 +261,32 @@ def test_a_page_is_rendered_once_and_again_when_something_has_changed(tmp_path: 
     assert (tmp_path / "tables/latex/finalists.tex").exists()
     assert "Siamese 1 has a higher test accuracy than CE 2" in (tmp_path / "report.md").read_text()
     assert len(pd.read_csv(tmp_path / "searched.csv")) == 5
+
+
+def test_a_look_at_a_search_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how far each stage is, and records nothing."""
+    monkeypatch.setattr(Look, "ledger", property(lambda look: Reader(records)))
+    monkeypatch.setattr(Reader, "tag_study", None)
+    look = Look(
+        args=argparse.Namespace(),
+        typed=(),
+        uri="",
+        experiment="e",
+        artifact_root=tmp_path,
+        folder=tmp_path,
+        digests={},
+        files=(),
+        left="about 3 min left",
+        every=300.0,
+    )
+    records = searched()
+    page = live.render_search_so_far(look, searching(), records)
+    assert "running: 5 of 6 configurations searched, about 3 min left · rendered 20" in page.read_text()
+    records = {**records, **dict(list(finals().items())[:4])}
+    live.render_search_so_far(look, searching(), records)
+    said = "running: 5 of 6 configurations searched, 4 of 9 trials of finalists finished, about 3 min left ·"
+    assert said in page.read_text()
+    assert f"*{said}" in (tmp_path / "report.md").read_text()
 
 
 def test_trials_on_different_data_are_not_mixed(tmp_path: Path) -> None:

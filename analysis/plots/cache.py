@@ -31,13 +31,15 @@ class FigureCache:
     """Draws figures into a folder if they are missing or have changed.
 
     `known` has a digest of what each figure there was drawn from and of its files; `drawn`, all figures of
-    this report. `measured` has numbers that take the artifacts of many trials, with such a digest.
+    this report. `measured` has numbers that take the artifacts of many trials, with such a digest. A `quick`
+    report, which another one will follow soon, leaves out figures that take long.
     """
 
     folder: Path
     known: dict[str, str] = field(default_factory=dict)
     drawn: list[RenderedFigure] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    quick: bool = False
     _asked: set[str] = field(default_factory=set)
 
     def add(
@@ -84,7 +86,12 @@ class FigureCache:
         return list(known["rows"])
 
     def prune(self) -> None:
-        """Remove figures of an earlier report that this one does not have, and forget such numbers."""
+        """Remove figures of an earlier report that this one does not have, and forget such numbers.
+
+        After a quick report they stay: the next one may have them again.
+        """
+        if self.quick:
+            return
         self.measured = {name: known for name, known in self.measured.items() if name in self._asked}
         names = {figure.png.stem for figure in self.drawn}
         for name in filter(is_plain, self.known.keys() - names):  # others could write the list

@@ -101,7 +101,7 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
         raise ValueError(f"what: got {what!r}; allowed: {', '.join(KINDS)}")
     panels = []
     for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
-        with _kept(ledger.artifact(trial["run_id"], "embeddings.npz")) as kept:
+        with ledger.artifacts.reading(trial["run_id"], "embeddings.npz") as path, _kept(path) as kept:
             if what == "h" or f"{split}_z" in kept:
                 values, labels, index = (kept[f"{split}_{name}"] for name in (what, "labels", "index"))
                 panels.append(Embedding(arm=trial["arm_label"], values=values, labels=labels, index=index))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.render.section import RUNNING, STOPPED
 from analysis.render.table import Table, to_latex, to_markdown
 from analysis.render.text import is_plain
 
 REPORT = "report.html"
 MARKDOWN = "report.md"
 STAMP = ".rendered"
+ADDRESS = re.compile(r"https?://[^\s\"'<>]+")
+"""What may be the address of MLflow's pages."""
+NO_UI = "none"
+"""In place of such an address: forget the one that was given before."""
 LATEX_BLOCK = 8
 """Tables in one file after which LaTeX should empty its pages: it fails where a hundred wait for one."""
 
@@ -39,6 +45,17 @@ def write_atomic(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def settle(folder: Path) -> None:
+    """Let the report of a study that was stopped say so, and load itself no more; others stay as they are."""
+    for name, mark in ((REPORT, '<p class="live">'), (MARKDOWN, "*")):
+        path = folder / name
+        text = path.read_text() if path.exists() else ""
+        running = re.compile(rf"({re.escape(mark)}){RUNNING} ([^·\n]*?)(, about [^·\n]* left)? ·")
+        if running.search(text):
+            settled = running.sub(rf"\1{STOPPED} \2 ·", text, count=1)
+            write_atomic(path, re.sub(r'<meta http-equiv="refresh"[^>]*>\n', "", settled, count=1))
+
+
 def read_stamp(folder: Path) -> dict[str, Any]:
     """What the last rendering recorded; empty if it cannot be read."""
     try:
@@ -50,7 +67,15 @@ def read_stamp(folder: Path) -> dict[str, Any]:
 
 def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
     """Record what was rendered, for `read_stamp`."""
-    (folder / STAMP).write_text(json.dumps(stamp))
+    write_atomic(folder / STAMP, json.dumps(stamp))
+
+
+def address_of_ui(given: str | None, stamp: Mapping[str, Any]) -> str | None:
+    """The address of MLflow's pages: the given one, else that of the last rendering; None: there is none."""
+    if given is not None:
+        return None if given == NO_UI else given
+    known = stamp.get("ui")  # others could write the stamp
+    return known if isinstance(known, str) and ADDRESS.fullmatch(known) else None
 
 
 def invalidate(folder: Path) -> None:
@@ -62,11 +87,11 @@ def write_tables(frames: Mapping[str, pd.DataFrame], tables: Sequence[Table], fo
     """Write frames as CSV, and all tables as `tables.md`, `tables.tex` and `latex/<name>.tex`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
-        frame.to_csv(folder / name, index=False)
+        write_atomic(folder / name, frame.to_csv(index=False))
     latex = {table.name: to_latex(table) for table in tables}
     blocks = [list(latex.values())[i : i + LATEX_BLOCK] for i in range(0, len(latex), LATEX_BLOCK)]
-    (folder / "tables.md").write_text("\n".join(map(to_markdown, tables)))
-    (folder / "tables.tex").write_text("\n\\clearpage\n".join("\n".join(block) for block in blocks))
+    write_atomic(folder / "tables.md", "\n".join(map(to_markdown, tables)))
+    write_atomic(folder / "tables.tex", "\n\\clearpage\n".join("\n".join(block) for block in blocks))
     written = [folder / name for name in (*frames, "tables.md", "tables.tex")]
     return written + _write_single(latex, folder / "latex")
 
@@ -81,5 +106,5 @@ def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
     ours.write_text("\n".join(latex))
     paths = [folder / f"{name}.tex" for name in latex]
     for path, text in zip(paths, latex.values(), strict=True):
-        path.write_text(text)
+        write_atomic(path, text)
     return paths

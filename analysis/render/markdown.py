@@ -13,7 +13,8 @@ MARKS = re.compile(r"([\\`<>\[\]!])")
 
 def to_text(report: Report, folder: Path) -> str:
     """The Markdown of a report, with paths of figures relative to `folder`."""
-    blocks = [f"# {report.question}", *(f"**{answer}**" for answer in report.answers)]
+    blocks = [f"# {report.question}", *([f"*{report.live.banner}*"] if report.live else [])]
+    blocks += [f"**{answer}**" for answer in report.answers]
     blocks += [f"**{warning}**" for warning in report.warnings]
     blocks += [f"{report.kind} {report.name}: {report.lead}"]
     blocks += [*_blocks(report.front, folder, level=2), _list(report.findings), report.note]

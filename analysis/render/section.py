@@ -2,9 +2,13 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from analysis.render.table import Table
+
+RUNNING, STOPPED = "running:", "stopped:"
+"""How the first line of a report begins while the study runs, and after it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +79,33 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Live:
+    """What the report of a study says of itself while the study runs.
+
+    `progress` is how far it is and `left` how long it will take, for people (empty: not known); `refresh`,
+    after how many seconds its page loads itself again.
+    """
+
+    progress: str
+    left: str
+    rendered: datetime
+    refresh: int
+
+    @property
+    def banner(self) -> str:
+        """The first line of the report."""
+        return (
+            f"{RUNNING} {self.progress}{f', {self.left}' if self.left else ''} · rendered"
+            f" {self.rendered:%Y-%m-%d %H:%M} UTC · without PCA and t-SNE, which the last report has"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
 
     `question` and `answers` come first, then `front`: one figure and one table. `lead` is its extent in a
-    sentence, `warnings` say what is missing, `note` explains the terms.
+    sentence, `warnings` say what is missing, `note` explains the terms. `live` is there while it runs.
     """
 
     kind: str
@@ -92,6 +118,7 @@ class Report:
     findings: tuple[str, ...]
     note: str
     sections: tuple[Section, ...]
+    live: Live | None = None
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from analysis.render.section import Section
+from analysis.render.text import join_and, number_of
 from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
 from study.ledger import tracking_uri
+from study.ledger.ledger import Ledger
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
 
 LISTED_TRIALS = 200
@@ -28,6 +30,18 @@ def status_warning(trials: pd.DataFrame) -> list[str]:
     return [
         f"This study is incomplete: {missing} of {len(trials)} trials have no result ({states})."
         " The results below do not cover them."
+    ]
+
+
+def unread_warning(ledger: Ledger) -> list[str]:
+    """Of how many trials a file could not be read that a report takes; empty if all were read."""
+    unread = ledger.artifacts.unread
+    if not unread:
+        return []
+    trials, names = len({run_id for run_id, _ in unread}), sorted({name for _, name in unread})
+    return [
+        f"Of {number_of(trials, 'trial')} {join_and(names)} could not be read, for example"
+        f" {next(iter(unread.values()))}: what is drawn or computed from such files lacks them."
     ]
 
 

@@ -67,7 +67,7 @@ def cell_figures(
         " still changes.",
         "Learning curves, a line per arm",
     )
-    if cells <= CELLS_WITH_EMBEDDINGS:
+    if cells <= CELLS_WITH_EMBEDDINGS and not cache.quick:
         shown += _embeddings(cell, number, ledger, cache)
     return shown
 
@@ -76,7 +76,8 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
     curves, lacking = [], 0
     for trial in finished(cell)[["run_id", "arm_label", "seed"]].to_dict("records"):
         try:  # a run whose artifacts were deleted still has its metrics
-            history = pd.read_parquet(ledger.artifact(trial["run_id"], "history.parquet"))
+            with ledger.artifacts.reading(trial["run_id"], "history.parquet") as path:
+                history = pd.read_parquet(path)
         except (OSError, ValueError):
             lacking += 1
             continue
@@ -159,7 +160,7 @@ def group_figures(
             " augmentation than without); bold: p <= 0.05 after Holm over all terms of the panel.",
             "Main effects and interactions of augmentations",
         )
-    if results.trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS:
+    if results.trials.groupby("cell")["arm_label"].nunique().sum() <= PANELS and not cache.quick:
         shown += _multiples(group, number, ledger, cache)
     return shown
 

@@ -103,7 +103,10 @@ def _difference(pairs: Sequence[tuple[Predictions | None, Predictions | None]]) 
 def _read(ledger: Ledger, run_id: str) -> Predictions | None:
     """None if they are gone or damaged: artifacts may have been deleted to save space."""
     try:
-        with np.load(ledger.artifact(run_id, PREDICTIONS), allow_pickle=False) as arrays:
+        with (
+            ledger.artifacts.reading(run_id, PREDICTIONS) as path,
+            np.load(path, allow_pickle=False) as arrays,
+        ):
             labels = arrays["labels"]
             return Predictions(labels=labels, correct=arrays["predicted"] == labels)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError):

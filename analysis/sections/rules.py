@@ -38,7 +38,7 @@ def _sentence(part: pd.DataFrame) -> str:
         return f"Cells with different plans ({seeds} seeds): p-values and intervals hold at any look."
     plan, made = parse_seeds(str(planned)), _made(str(planned), str(day))
     if rule == "t":
-        return f"{made} and looked at once: paired t-tests."
+        return f"{made}, and as many are here: paired t-tests."
     if rule == "range":
         level = nominal_level(LEVEL, plan.low, plan.high)
         return (

@@ -8,7 +8,13 @@ from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
 from analysis.render.table import Table
 from analysis.render.text import number_of
-from analysis.sections.caveats import fixed_section, open_section, provenance_section, status_warning
+from analysis.sections.caveats import (
+    fixed_section,
+    open_section,
+    provenance_section,
+    status_warning,
+    unread_warning,
+)
 from analysis.sections.cells import cell_sections
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
@@ -63,7 +69,7 @@ def study_report(
         answers=said.answers,
         front=first,
         lead=_lead(trials),
-        warnings=tuple(status_warning(trials)),
+        warnings=(*status_warning(trials), *unread_warning(ledger)),
         findings=(
             *findings(results),
             *rule_sentences(results.compared),

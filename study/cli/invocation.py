@@ -126,6 +126,8 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     )
     if args.max_failures < 0:
         raise ValueError(f"--max-failures: got {args.max_failures}; allowed: an integer >= 0")
+    if args.no_report and args.report_every:
+        raise ValueError("--report-every: got with --no-report; allowed: one of them")
     if args.probe and not args.plan:
         raise ValueError("--probe: allowed with --plan only")
     if args.probe and not connection.is_local(args.address):

@@ -53,6 +53,13 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         "--no-report", action="store_true", help="train only; analysis/report.py renders the report later"
     )
     options.add_argument(
+        "--report-every",
+        metavar="TIME",
+        type=parse_report_every,
+        help="render the report while the study runs every 10m, 1h, …; 0 or never: only at its end (default:"
+        " after 5m, then as often as takes at most 5%% of a core)",
+    )
+    options.add_argument(
         "--keep",
         choices=("weights",),
         action="append",
@@ -110,6 +117,16 @@ def parse_duration(text: str) -> float:
     if "".join(map("".join, parts)) != text or not seconds:
         raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a time such as 90s, 30m, 2h, 1h30m or 1d")
     return seconds
+
+
+def parse_report_every(text: str) -> float:
+    """Seconds, as `parse_duration`, or 0 for `0` and `never`."""
+    if text in ("0", "never"):
+        return 0.0
+    try:
+        return parse_duration(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, 0 or never") from None
 
 
 def storage_uri(args: argparse.Namespace) -> str:

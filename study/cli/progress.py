@@ -156,16 +156,26 @@ class Progress:
         """Epochs of this session."""
         return sum(self._epochs_done.values()) - sum(self._epochs_before.values())
 
+    @property
+    def left(self) -> str:
+        """`about 4 min left`, from the pace since the first epoch has ended; empty if that is too short."""
+        with self._lock:
+            return self._left()
+
+    def _left(self) -> str:
+        now = time.monotonic()
+        if self._pace_from is None or now - self._pace_from[0] < SETTLED:
+            return ""
+        since, before = self._pace_from
+        epochs = self._trained - before
+        ahead = self._epochs - sum(self._epochs_done.values())
+        return (
+            f"about {format_duration((now - since) * ahead / epochs)} left" if min(epochs, ahead) > 0 else ""
+        )
+
     def _time_left(self) -> str:
-        """From the pace since the first epoch has ended: before that, processes import PyTorch."""
+        """Time since the first trial began, and time left."""
         if self._began is None:
-            return "workers are starting"
-        now, left = time.monotonic(), ""
-        if self._pace_from is not None:
-            since, before = self._pace_from
-            epochs = self._trained - before
-            ahead = self._epochs - sum(self._epochs_done.values())
-            if epochs > 0 and ahead > 0 and now - since >= SETTLED:
-                seconds = (now - since) * ahead / epochs
-                left = f", about {format_duration(seconds)} left"
-        return f"{format_duration(now - self._began)} elapsed{left}"
+            return "workers are starting"  # processes import PyTorch
+        elapsed = f"{format_duration(time.monotonic() - self._began)} elapsed"
+        return ", ".join(filter(None, (elapsed, self._left())))

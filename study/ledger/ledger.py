@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
+from study.ledger.moved import bring_along
 from study.ledger.pages import REPORT, StudyReport
 from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
 from study.ledger.store import Store, record_of
@@ -42,7 +43,7 @@ class Ledger:
     def __post_init__(self) -> None:
         """Name the store."""
         self.store = Store(self.uri, self.experiment)
-        self.artifacts = Artifacts(self.store)
+        self.artifacts = Artifacts(self.store, self.artifact_root)
 
     @property
     def client(self) -> "MlflowClient":
@@ -68,6 +69,21 @@ class Ledger:
     def open(self) -> None:
         """Create the store and the experiment where missing. Only for the driver that holds the lock."""
         self.store.create(self.artifact_root)
+        self.bring_artifacts_along()
+
+    def bring_artifacts_along(self) -> Path | None:
+        """Let artifacts lie in this output where it was renamed or copied: see `moved.bring_along`.
+
+        Only for the driver that holds the lock. Creates nothing; returns the old folder, if there is one.
+        """
+        database = self.store.sqlite_file
+        if database is None or not self.exists():
+            return None
+        with self.store.asking():
+            old = bring_along(database, self.experiment_id, self.artifact_root)
+        if old is not None:
+            self.artifacts.forget_addresses()
+        return old
 
     def arrange_pages(self) -> None:
         """Give an older experiment its views and description. Only for the driver that holds the lock."""

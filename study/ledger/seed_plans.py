@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from search_spaces import Selection
+from search_spaces import Search, Selection
 from search_spaces.seeds import SeedPlan, cell_digest
 from search_spaces.selection import JOIN
 from study.ledger.ledger import Ledger
@@ -76,7 +76,20 @@ def plans_at_look(
     try:
         return declare_seed_plans(ledger, selection, records, own)
     except LedgerError:
-        return {**own, **read_seed_plans(ledger, selection.space)}
+        return plans_so_far(ledger, selection, own)
+
+
+def plans_so_far(
+    ledger: Ledger, selection: Selection, plans: Mapping[str, SeedPlan] | None = None
+) -> dict[str, SeedPlan]:
+    """As `declare_seed_plans`, but nothing is recorded."""
+    own = selection.seed_plans if plans is None else plans
+    return {**own, **read_seed_plans(ledger, selection.space)}
+
+
+def plan_of_finalists(search: Search) -> dict[str, SeedPlan]:
+    """The plan of a search's finalists: their fresh seeds."""
+    return {FINALISTS: SeedPlan(low=search.seeds, high=search.seeds)}
 
 
 def adopt_seed_plans(

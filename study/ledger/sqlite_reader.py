@@ -102,6 +102,18 @@ def read_studies(file: Path, experiment_id: str) -> dict[str, dict[str, str]]:
     return studies
 
 
+def read_artifact_addresses(file: Path, experiment_id: str) -> dict[str, str]:
+    """Where the artifacts of each run of an experiment lie, by the run's id; raises UnsupportedSchema."""
+    query = "select run_uuid, artifact_uri from runs where experiment_id = ?"
+    with _reading(file) as database:
+        return dict(database.execute(query, (experiment_id,)).fetchall())
+
+
+def has_known_schema(database: sqlite3.Connection) -> bool:
+    """Whether this module knows the tables of a database."""
+    return database.execute("select version_num from alembic_version").fetchall() == [(SCHEMA,)]
+
+
 def _texts(database: sqlite3.Connection, table: str, run_ids: list[str]) -> dict[str, dict[str, str]]:
     """Names and values in a table, by run. A join would read the table in another order than it is stored."""
     texts: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
@@ -119,7 +131,7 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
         database = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)
         with contextlib.closing(database):
             database.execute("begin")
-            if database.execute("select version_num from alembic_version").fetchall() != [(SCHEMA,)]:
+            if not has_known_schema(database):
                 raise UnsupportedSchema
             yield database
     except sqlite3.Error as error:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from trainables.redact import masked
 
@@ -89,6 +90,14 @@ def check_secrets(uri: str) -> None:
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite address, None for other addresses."""
     return Path(uri.partition(":///")[2].partition("?")[0]) if uri.startswith("sqlite") else None
+
+
+def local_folder(address: str) -> Path | None:
+    """The folder of an artifact address on this machine; None for one that is elsewhere."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(url2pathname(parts.path) if parts.scheme else address)
 
 
 def create_sqlite(file: Path) -> None:

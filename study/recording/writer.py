@@ -39,6 +39,7 @@ class LedgerWriter:
         on_finished: called when the ledger has all of a trial.
         on_lost: called with a trial whose bundle cannot be read, and the reason.
         on_trouble: called with a line for people each time the store stops answering.
+        on_written: called whenever the ledger has taken something.
     """
 
     ledger: Ledger
@@ -46,6 +47,7 @@ class LedgerWriter:
     on_finished: Callable[[Bundle], None] = lambda bundle: None
     on_lost: Callable[[TrialConfig, str], None] = lambda config, reason: None
     on_trouble: Callable[[str], None] = lambda line: None
+    on_written: Callable[[], None] = lambda: None
     may_write: Callable[[], bool] = lambda: True
     lost: int = field(default=0, init=False)
     _queue: queue.SimpleQueue[Event | None] = field(default_factory=queue.SimpleQueue, init=False)
@@ -102,6 +104,7 @@ class LedgerWriter:
                     time.sleep(FIRST_PAUSE)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                _notify(self.on_written)
                 return
         self.lost += len(batch)
 

@@ -4,7 +4,9 @@ import importlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -15,6 +17,7 @@ from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
+from study.session.live import LiveReport, live_report
 from study.session.study_plan import StudyPlan
 from trainables import data
 from trainables.trial import TrialConfig
@@ -40,6 +43,28 @@ class Schedule(Protocol):
         """Take in that a trial is FINISHED, with its test accuracy, or FAILED; returns what is wanted now."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Driver:
+    """What a driver has for all of its training sessions.
+
+    Attributes:
+        deadline: the end of the budget, s since 1970; None: there is none.
+        lease_lost: nothing is written once it is set.
+        live: the report while trials run.
+    """
+
+    deadline: float | None
+    lease_lost: threading.Event
+    live: LiveReport
+
+    @classmethod
+    def of(cls, invocation: Invocation, lease_lost: threading.Event) -> "Driver":
+        """The driver of an invocation, whose budget begins now."""
+        budget = invocation.args.budget
+        deadline = None if budget is None else time.time() + budget
+        return cls(deadline=deadline, lease_lost=lease_lost, live=live_report(invocation))
+
+
 class StudyRun:
     """One training session: owns forecast, progress, writer and queue while trials run."""
 
@@ -47,37 +72,41 @@ class StudyRun:
         self,
         invocation: Invocation,
         plan: StudyPlan[Any],
+        driver: Driver,
         *,
         trials: int,
         epochs: int,
-        deadline: float | None,
-        lease_lost: threading.Event,
     ) -> None:
-        """Prepare to run `trials` trials with `epochs` epochs in all.
-
-        `deadline` is the end of the budget, s since 1970. Nothing is written once `lease_lost` is set.
-        """
+        """Prepare to run `trials` trials with `epochs` epochs in all."""
         from study.cli.progress import Progress
         from study.recording.writer import LedgerWriter
 
         self.invocation = invocation
         self.forecast = plan.forecast
         self._epochs_done = dict(plan.to_run)
-        self._deadline = deadline
-        self._lease_lost = lease_lost
+        self._deadline, self._lease_lost, self._live = driver.deadline, driver.lease_lost, driver.live
+        self._something_finished = False
         self._progress = Progress(trials, epochs, invocation.console)
+        self._live.say = self._progress.note
         self._writer = LedgerWriter(
             ledger=invocation.ledger,
             storage=invocation.storage,
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
-            may_write=lambda: not lease_lost.is_set(),
+            on_written=self._consider_a_look,
+            may_write=lambda: not driver.lease_lost.is_set(),
         )
 
     def _on_finished(self, bundle: "Bundle") -> None:
+        self._something_finished = True
         self._progress.finished(bundle)
         self.forecast.learn_finished(bundle.config, bundle.result.metrics)
+
+    def _consider_a_look(self) -> None:
+        """Have the report rendered, if it is time to and there is something to show."""
+        if self._something_finished and not self._lease_lost.is_set():
+            self._live.consider(self._progress.left)
 
     def on_event(self, event: "Event") -> None:
         """Show and write an event."""
@@ -109,11 +138,13 @@ class StudyRun:
         """Run all trials of the queue; returns it, and why training stopped early, if it did."""
         background = _warm_up(self.invocation)
         patience = 2.0  # after an error or a second Ctrl-C
+        self._live.start()
         with self._progress:
             try:
                 stop, queue = self._execute(make_queue, background)
                 patience = 10.0 if stop.requested else LOGGING_PATIENCE
             finally:
+                self._live.stop()
                 self._writer.close(patience)
                 if self._writer.lost and not self._lease_lost.is_set():
                     results = f"{tracking_uri.redacted(self.invocation.storage_uri)}/results"
