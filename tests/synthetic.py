@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.trials import load
 from search_spaces import Selection
-from study.ledger.ledger import run_name
+from study.ledger.pages import run_name
 from study.ledger.records import TrialRecord
 from trainables.trial import TrialConfig
 

@@ -114,7 +114,7 @@ def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
 def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:
     for record in records(study).values():
         files = {f.path for f in ledger(study).client.list_artifacts(record.run_id)}
-        always = {"config.json", "history.parquet", "predictions.npz", "embeddings.npz"}
+        always = {"config.json", "history.parquet", "predictions.npz", "embeddings.npz", "views.npz"}
         assert files == always | {"weights.safetensors"} == record.kept
         config = json.loads(ledger(study).artifact(record.run_id, "config.json").read_text())
         assert config["key"] == record.key

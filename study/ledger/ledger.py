@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
 from study.ledger.moved import bring_along
-from study.ledger.pages import REPORT, StudyReport
-from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
-from study.ledger.store import Store, record_of
-from trainables.trial import TrialConfig, format_value
+from study.ledger.pages import REPORT, StudyReport, run_name
+from study.ledger.records import DATA_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.store import Store, final_points, record_of
+from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -194,7 +194,7 @@ class Ledger:
         from mlflow.entities import RunTag
 
         kept = RunTag(KEPT_TAG, " ".join(sorted(artifacts)))
-        self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=[kept])
+        self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=[kept])
         self.log_files(run_id, artifacts)
         self.client.set_terminated(run_id, "FINISHED")
 
@@ -207,7 +207,7 @@ class Ledger:
 
         tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
         with self.store.asking():
-            self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=tags)
+            self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=tags)
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
@@ -312,19 +312,6 @@ class Ledger:
         """Runs of a trial, oldest first."""
         runs = self.store.search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'")
         return sorted(runs, key=_age)
-
-
-def run_name(config: TrialConfig) -> str:
-    """What a trial's run is called. MLflow's pages cut off the end: there all runs of a cell agree."""
-    augmentations = format_value(config.augmentations)
-    return f"{config.arm} · s{config.seed} · {config.dataset}/{config.backbone}/{augmentations}"
-
-
-def _points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
-    """Final metrics as MLflow logs them, at step 0."""
-    from mlflow.entities import Metric
-
-    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def _age(run: "Run") -> tuple[int, str]:

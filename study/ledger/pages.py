@@ -1,4 +1,6 @@
-"""MLflow's pages of an experiment: saved views, the description, addresses. Pure text; `store` writes it.
+"""MLflow's pages of an experiment: names of runs, saved views, the description, addresses.
+
+Pure text; `store` writes it.
 
 None of this is in MLflow's documentation. It was read from the pages that MLflow 3.17 ships, and
 `tests/test_browser.py` looks at the result: a saved view is a tag of the experiment, with the columns, charts
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from study.ledger.records import FINAL_PREFIX
+from trainables.trial import TrialConfig, format_value
 
 REPORT = "report.html"
 """The artifact of a study's run that the description leads to."""
@@ -55,6 +58,12 @@ class StudyReport:
 
     space: str
     run_id: str
+
+
+def run_name(config: TrialConfig) -> str:
+    """What a trial's run is called. MLflow's pages cut off the end: there all runs of a cell agree."""
+    augmentations = format_value(config.augmentations)
+    return f"{config.arm} · s{config.seed} · {config.dataset}/{config.backbone}/{augmentations}"
 
 
 def view_page(experiment_id: str, view: str, *, charts: bool = False) -> str:

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from trainables.redact import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 PAGE_SIZE = 5000
 
@@ -148,6 +148,13 @@ class Store:
         except Exception as error:
             where = tracking_uri.redacted(self.uri)
             raise LedgerError(f"--tracking-uri: no ledger at {where}: {first_line(error)}") from error
+
+
+def final_points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
+    """Final metrics as MLflow logs them, at step 0; `timestamp` in ms since 1970."""
+    from mlflow.entities import Metric
+
+    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def record_of(run: "Run") -> TrialRecord:
