@@ -139,6 +139,9 @@ def _arms_view() -> str:
     return _view(
         "Arms",
         runsHiddenMode="SHOW_ALL",
+        # Only the first runs are loaded: by arm, they would be of one arm.
+        orderByKey="attributes.start_time",
+        orderByAsc=False,
         groupBy={"aggregateFunction": "average", "groupByKeys": grouped},
         **_columns(columns, name=250),
     )
@@ -155,7 +158,7 @@ def _columns(shown: list[str], name: int) -> dict[str, object]:
 
 
 def _view(name: str, **state: object) -> str:
-    """A saved view in MLflow's format: all trials sorted by arm, with our charts first."""
+    """A saved view in MLflow's format: all trials, by default sorted by arm, with our charts first."""
     charts = [
         *(_chart("LINE", "curves", metric) for metric in CURVES),
         *(_chart("BAR", "accuracy", metric) for metric in ACCURACIES),
