@@ -22,6 +22,7 @@ from analysis.plots.projections import Embedding
 from analysis.plots.style import save
 from analysis.trials import load
 from search_spaces import Selection
+from study.ledger.artifacts import Artifacts
 from study.ledger.ledger import Ledger
 from trainables.trial import TrialConfig
 
@@ -84,16 +85,18 @@ def test_the_seed_of_a_page_is_one_that_every_cell_has_finished() -> None:
     assert projections.shown_seed(frame(cells)) == 1
 
 
-class Kept(Ledger):
-    """A ledger of which artifacts alone are asked for: a folder a run."""
+class Folders(Artifacts):
+    """A folder a run, of which nothing else is known."""
 
-    def artifact(self, run_id: str, name: str) -> Path:
-        return self.artifact_root / run_id / name
+    def path(self, run_id: str, name: str) -> Path:
+        return self.root / run_id / name
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(uri="", experiment="", artifact_root=tmp_path)
+def kept(tmp_path: Path) -> Ledger:
+    ledger = Ledger(uri="", experiment="", artifact_root=tmp_path)
+    ledger.artifacts = Folders(ledger.store, tmp_path)
+    return ledger
 
 
 def artifact(trial: TrialConfig, index: npt.ArrayLike = range(6)) -> bytes:
@@ -110,7 +113,7 @@ def artifact(trial: TrialConfig, index: npt.ArrayLike = range(6)) -> bytes:
     return buffer.getvalue()
 
 
-def keep(kept: Kept, trials: pd.DataFrame, artifacts: Sequence[bytes]) -> None:
+def keep(kept: Ledger, trials: pd.DataFrame, artifacts: Sequence[bytes]) -> None:
     for run_id, content in zip(trials["run_id"], artifacts, strict=True):
         (kept.artifact_root / run_id).mkdir()
         (kept.artifact_root / run_id / "embeddings.npz").write_bytes(content)
@@ -129,7 +132,7 @@ def keep(kept: Kept, trials: pd.DataFrame, artifacts: Sequence[bytes]) -> None:
     ],
 )
 def test_the_baseline_is_first_and_z_is_read_where_it_is_kept(
-    kept: Kept, space: list[str], h: list[str], z: list[str]
+    kept: Ledger, space: list[str], h: list[str], z: list[str]
 ) -> None:
     configs = [config(arm, seed) for arm in space for seed in (0, 3)]
     trials = frame(dict.fromkeys(configs, 0.5))
@@ -146,7 +149,7 @@ def test_the_baseline_is_first_and_z_is_read_where_it_is_kept(
         np.testing.assert_array_equal(panel.values, np.full((6, 1), gamma))
 
 
-def test_what_cannot_be_read(kept: Kept) -> None:
+def test_what_cannot_be_read(kept: Ledger) -> None:
     configs = [config("ce", 0), config("0", 0)]
     trials = frame(dict.fromkeys(configs, 0.5))
     with pytest.raises(ValueError, match=r"^what: got 'y'; allowed: h, z$"):
