@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.cli import parse_command_line
 from analysis.plots.embeddings import draw, multiples
+from analysis.plots.kept import class_names
 from analysis.plots.projections import KINDS, SPLITS, read_rows, shown_seed
 from analysis.plots.style import save
 from analysis.trials import cells_of, groups_of
@@ -50,7 +51,8 @@ def write(
             if not any(panels for _, panels in rows):
                 say(f"{label}: no arm has kept {what}")
                 continue
-            figure = draw(rows[0][1]) if len(rows) == 1 else multiples(rows)
+            names = class_names(part, ledger)
+            figure = draw(rows[0][1], names) if len(rows) == 1 else multiples(rows)
             for path in save(figure, folder, f"{stem}-{split}-{name}"):
                 say(f"wrote {path}: {label}, {images}, seed {seed}")
                 written.append(path)

@@ -16,6 +16,7 @@ from analysis.cli import add_published_argument, parse_command_line
 from analysis.render.files import write_tables
 from analysis.render.table import to_terminal
 from analysis.sections.cells import cell_tables
+from analysis.sections.confusions import confusion_tables
 from analysis.sections.generality import generality_tables, over_images
 from analysis.sections.overview import overview
 from analysis.sections.published import published_tables
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "analysis/tables.py") ->
     tables = overview(results)
     for cell, label in cell_labels(trials).items():
         tables += [*cell_tables(results, cell), *generality_tables(results, cell, label)]
+        tables += confusion_tables(trials, cell, label, inputs.ledger)
     tables += seeds_section(results).tables
     tables += published_tables(match_published(results.summary, trials, published), trials, published)
     console = Console()

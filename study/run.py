@@ -119,6 +119,7 @@ def _locked_study(invocation: Invocation) -> int:
     with driver_locks(
         invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
     ):
+        invocation.ledger.arrange_pages()
         driver = Driver.of(invocation, lease_lost)
         try:
             return _study(invocation, driver)

@@ -205,7 +205,7 @@ def outcome(of: Ledger, record: TrialRecord) -> dict[str, Any]:
     """What a trial left in the ledger, but for what the clock decides."""
     files = {
         name: of.artifact(record.run_id, name).read_bytes()
-        for name in ("history.parquet", "predictions.npz", "embeddings.npz")
+        for name in ("history.parquet", "predictions.npz", "embeddings.npz", "views.npz")
     }
     history = pd.read_parquet(io.BytesIO(files.pop("history.parquet")))
     points = {

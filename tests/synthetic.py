@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.trials import load
 from search_spaces import Selection
+from study.ledger.pages import run_name
 from study.ledger.records import TrialRecord
 from trainables.trial import TrialConfig
 
@@ -125,10 +126,10 @@ def fill(database: Path, artifacts: Path, made: Iterable[Made], experiment: str 
             "insert into runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,"
             " start_time, end_time, source_version, lifecycle_stage, artifact_uri, experiment_id)"
             " values (?, ?, 'UNKNOWN', '', '', 'test', ?, ?, ?, '', 'active', ?, ?)",
-            (run_id, trial.config.name, trial.status, start, ended, folder.absolute().as_uri(), number),
+            (run_id, run_name(trial.config), trial.status, start, ended, folder.absolute().as_uri(), number),
         )
         known_by = {"kind": "trial", "trial.key": trial.config.key, "arm": trial.config.arm}
-        tags = {**known_by, **TAGS, **trial.tags, "mlflow.runName": trial.config.name}
+        tags = {**known_by, **TAGS, **trial.tags, "mlflow.runName": run_name(trial.config)}
         connection.executemany(
             "insert into tags (key, value, run_uuid) values (?, ?, ?)",
             [(name, value, run_id) for name, value in tags.items()],

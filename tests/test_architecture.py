@@ -31,7 +31,7 @@ ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
         *("randomness", "machine", "fast", "storage", "datasets", "methods", "losses", "measures"),
-        *("linear_probe", "kept", "data", "augment", "own_metric", "models", "backbones", "tried"),
+        *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
     ),

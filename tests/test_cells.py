@@ -146,7 +146,7 @@ def test_files(trials: pd.DataFrame, tmp_path: Path) -> None:
     markdown = (tmp_path / "tables.md").read_text()
     assert "| **80.0 / 90.0 (2 of 3)** |" in markdown
     latex = (tmp_path / "tables.tex").read_text()
-    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 3
     assert (tmp_path / "latex/cell-0.tex").read_text() in latex
     assert not set("γ−–±") & set(latex)
 
@@ -157,7 +157,10 @@ def test_tables_of_an_earlier_selection_are_removed(trials: pd.DataFrame, tmp_pa
     write_tables({}, tables[:1], tmp_path)
     (tmp_path / "latex/mine.tex").write_text("a manuscript")
     write_tables({}, tables[1:], tmp_path)
-    assert {path.name for path in (tmp_path / "latex").glob("*.tex")} == {"differences-0.tex", "mine.tex"}
+    assert {path.name for path in (tmp_path / "latex").glob("*.tex")} == {
+        *("differences-0.tex", "seeds-0.tex"),
+        "mine.tex",
+    }
 
 
 def test_diagnostics_say_what_is_missing_and_what_an_arm_does_not_have() -> None:

@@ -79,11 +79,11 @@ def test_html_escapes_and_leads_to_runs() -> None:
     text = to_page(report, ui)
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
-    compare = (
-        "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%2C%20%22b%22%5D&amp;experiments=%5B%221%22%5D"
-    )
-    assert f'<a href="{compare}" title="2 runs in MLflow"><strong>1.0&nbsp;±&nbsp;2.0</strong></a>' in text
-    assert '<a href="http://127.0.0.1:5000/#/experiments/1/runs/c" title="run in MLflow">' in text
+    page = ui.link(("a", "b"), "test_acc").replace("&", "&amp;")
+    assert page.startswith("http://127.0.0.1:5000/#/metric?runs=%5B%22a%22%2C%22b%22%5D&amp;")
+    assert f'<a href="{page}" title="2 runs in MLflow"><strong>1.0&nbsp;±&nbsp;2.0</strong></a>' in text
+    run = "http://127.0.0.1:5000/#/experiments/1/runs/c?workflowType=machine_learning"
+    assert f'<a href="{run}" title="run in MLflow">' in text
     assert "in MLflow" not in to_page(report, None)
 
 

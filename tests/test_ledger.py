@@ -78,9 +78,6 @@ def test_a_trial_from_begin_to_finish(ledger: Ledger, config: TrialConfig) -> No
     assert record.kept == {"config.json"}
     assert ledger.artifact(run_id, "config.json").read_bytes() == b"{}"
     info = ledger.client.get_run(run_id).info
-    note = ledger.client.get_experiment(ledger.experiment_id).tags["mlflow.note.content"]
-    assert "final/test_acc" in note
-    assert "arm" in note
     assert (info.run_name, info.start_time) == ("siamese-0.01 · s3 · digits/convnet/rrc", 1234)
 
 
@@ -164,6 +161,45 @@ def test_one_study_run_a_space(ledger: Ledger) -> None:
     assert ledger.artifact(quickstart, "report.html").read_bytes() == b"new"
     assert ledger.artifact(quickstart, "plan.txt").read_bytes() == b"12 planned"
     assert ledger.trials() == {}
+    (thesis,) = {run.info.run_id for run in runs} - {quickstart}
+    assert note(ledger).startswith(
+        f"**Report:** [`thesis`](#/experiments/1/runs/{thesis}/artifacts/report.html?"
+    )
+    ledger.tag_study("quickstart", {"a": "b"})
+    ledger.log_study("quickstart", {"plan.txt": b"13 planned"})
+    assert note(ledger).startswith("**Report:** [`thesis`]")  # the newest report is still that one
+
+
+def note(ledger: Ledger) -> str:
+    return str(ledger.client.get_experiment(ledger.experiment_id).tags["mlflow.note.content"])
+
+
+def test_an_experiment_has_views_and_a_description(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = ledger.client.get_experiment(ledger.experiment_id).tags
+    assert {"mlflow.sharedViewState.trials", "mlflow.sharedViewState.arms"} <= set(tags)
+    assert note(ledger).startswith("**Views:** [trials](#/experiments/1/runs?")
+    assert ledger.store._tags() == tags  # read from the database as by the client
+
+    with sqlite3.connect(
+        str(ledger.store.sqlite_file)
+    ) as database:  # an older experiment, with a text of its own
+        database.execute("delete from experiment_tags")
+    ledger.client.set_experiment_tag(ledger.experiment_id, "mlflow.note.content", "our notes")
+    ledger.arrange_pages()
+    assert ledger.client.get_experiment(ledger.experiment_id).tags == tags | {
+        "mlflow.note.content": "our notes"
+    }
+    ledger.log_study("quickstart", {"report.html": b"new"})
+    assert note(ledger) == "our notes"
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr(type(ledger.client), "set_experiment_tag", refuse)
+    ledger.arrange_pages()  # nothing is missing
+    with sqlite3.connect(str(ledger.store.sqlite_file)) as database:
+        database.execute("delete from experiment_tags")
+    ledger.arrange_pages()  # and where the store refuses, trials can go on
 
 
 def test_a_run_whose_maker_died_gets_its_params_from_the_next_attempt(

@@ -1,18 +1,25 @@
 """Tables over cells on results that were put together from known effects."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import config, frame
+from synthetic import config, frame, results
 
 from analysis.render.table import Table
+from analysis.sections.cells import cell_tables
 from analysis.sections.overview import overview
+from analysis.sections.published import published_tables
+from analysis.sections.seeds_needed import seeds_section
 from analysis.stats.comparisons import comparisons
 from analysis.stats.factors import effects_of
+from analysis.stats.published import match_published, read_published
 from analysis.stats.results import Results
+from analysis.trials import cell_labels
+from search_spaces import select
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import TrialConfig
 
@@ -210,3 +217,16 @@ def test_one_cell_has_no_overview() -> None:
 
 def test_without_a_validation_split_nothing_is_selected(trials: pd.DataFrame) -> None:
     assert "selected" not in tables(trials)
+
+
+def test_no_two_tables_of_a_report_have_one_title_or_name() -> None:
+    trials = frame({trial: results(trial) for trial in select("thesis", seeds=2).trials})
+    found, published = Results(trials), read_published()
+    tables = overview(found) + list(seeds_section(found).tables)
+    for cell in cell_labels(trials):
+        tables += cell_tables(found, cell)
+    tables += published_tables(match_published(found.summary, trials, published), trials, published)
+    for given in ([table.title for table in tables], [table.name for table in tables]):
+        assert [text for text, count in Counter(given).items() if count > 1] == []
+    told = [table.title for table in tables if table.name.startswith("subset-differences-")]
+    assert told == [f"cifar10 · resnet18: differences to {arm} by augmentations" for arm in ("CE", "γ = 0")]

@@ -106,8 +106,7 @@ def read_tables(text: str) -> Tables:
             continue
         cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if "|:-" not in line]
         table = pd.DataFrame([row[1:] for row in cells[1:]], [row[0] for row in cells[1:]], cells[0][1:])
-        while title in found:
-            title += " again"
+        assert title not in found, f"two tables are called {title}"
         found[title] = table
     return found
 
@@ -231,7 +230,7 @@ def test_subsets_by_arm(tables: Tables, runs: pd.DataFrame) -> None:
             }
             assert table.loc[label(augmentations)].to_dict() == expected
         first, second = (
-            tables[f"cifar10 · {backbone}: differences by augmentations{again}"] for again in ("", " again")
+            tables[f"cifar10 · {backbone}: differences to {arm} by augmentations"] for arm in ("CE", "γ = 0")
         )
         shown = first.join(second)
         for augmentations, cell in group.groupby("augmentations"):
@@ -671,13 +670,19 @@ def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Pa
     assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
 
 
-def test_links_lead_to_runs_and_comparisons(tmp_path: Path, empty_store: Path) -> None:
+def test_links_lead_to_the_metric_of_the_runs(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0.01")
     rendered = studied(tmp_path, empty_store, done(configs), configs)
     assert not [t for t in checked(rendered()).targets if not t.startswith("#")]
     links = [t for t in checked(rendered(ui="http://127.0.0.1:5000/")).targets if not t.startswith("#")]
     assert links
-    assert all(link.startswith("http://127.0.0.1:5000/#/compare-runs?runs=%5B%22") for link in links)
+    several = [link for link in links if link.startswith("http://127.0.0.1:5000/#/metric?runs=%5B%22")]
+    single = [link for link in links if link not in several]
+    assert len(single) == len(configs)  # of every seed's table
+    assert all(re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/1/runs/\w{32}", link) for link in single)
+    # A number leads to its own metric.
+    metrics = {re.search("&metric=%22final%2F([a-z_]+)%22&", link)[1] for link in several}
+    assert {"test_acc", "train_acc", "test_ece", "effective_rank"} <= metrics
     # The address stays, also where nothing else is known of the last report; `none` removes it.
     invalidate(tmp_path / "out")
     assert [t for t in checked(rendered()).targets if not t.startswith("#")] == links

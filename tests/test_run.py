@@ -66,6 +66,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = folder / REPORT / "report.html"
     closing = done.stdout.partition("\ncomplete: 4 trials\nverdict:  ")[2]
     assert f"\nreport:   {report}\n          {report.as_uri()}\ncompare:  mlflow ui " in closing
+    assert "/runs?workflowType=machine_learning&viewStateShareKey=trials\n" in closing
     assert f"\nnext:     python {ROOT}/study/run.py --space quickstart " in closing
     assert " --seeds 4\n" in closing
     assert "Traceback" not in done.stderr
@@ -113,7 +114,7 @@ def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
 def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:
     for record in records(study).values():
         files = {f.path for f in ledger(study).client.list_artifacts(record.run_id)}
-        always = {"config.json", "history.parquet", "predictions.npz", "embeddings.npz"}
+        always = {"config.json", "history.parquet", "predictions.npz", "embeddings.npz", "views.npz"}
         assert files == always | {"weights.safetensors"} == record.kept
         config = json.loads(ledger(study).artifact(record.run_id, "config.json").read_text())
         assert config["key"] == record.key

@@ -22,6 +22,7 @@ from analysis.render.markdown import escape_markdown
 from study.cli import options
 from study.cluster import ray_internals
 from study.ledger import tracking_uri
+from study.ledger.pages import TRIALS, view_page
 from study.recording.locks import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
@@ -39,7 +40,7 @@ Trained = Callable[..., TrialResult]
     [
         ("sqlite:////home/me@work/mlflow.db", None),
         ("http://127.0.0.1:5000", None),
-        ("https://host/#/experiments/1/runs?workflowType=machine_learning", None),
+        (f"https://host/{view_page('1', TRIALS)}", None),
         ("s3://bucket/folder?region=us-west-2&scheme=http", None),
         ("postgresql://mlflow@db/mlflow", None),
         ("mail me@example.org", None),

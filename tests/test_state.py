@@ -78,7 +78,7 @@ def test_an_interrupted_trial_ends_with_the_same_bits(
     assert resumed == before == [*result.history] == from_parquet(result.artifacts["history.parquet"])
     assert [*map(untimed, result.history)] == [*map(untimed, expected.history)]
     assert untimed(result.metrics) == untimed(expected.metrics)
-    for name in ("predictions.npz", "embeddings.npz"):
+    for name in ("predictions.npz", "embeddings.npz", "views.npz"):
         ours, theirs = (np.load(io.BytesIO(r.artifacts[name])) for r in (result, expected))
         for array in theirs.files:
             np.testing.assert_array_equal(ours[array], theirs[array])

@@ -14,7 +14,7 @@ from archives import stl10_archive, tell_torchvision
 from torch import Tensor
 from torchvision.datasets import STL10
 
-from trainables import data
+from trainables import batches, data
 from trainables import train as train_module
 from trainables.data import Dataset
 from trainables.datasets.splits import UNLABELLED, training_indices
@@ -90,7 +90,7 @@ def test_same_config_gives_the_same_bits_whatever_ran_before(
     assert torch.get_num_threads() == 1
     assert untimed(second.metrics) == untimed(first.metrics)
     assert [*map(untimed, second.history)] == [*map(untimed, first.history)]
-    for name in ("predictions.npz", "embeddings.npz"):
+    for name in ("predictions.npz", "embeddings.npz", "views.npz"):
         assert second.artifacts[name] == first.artifacts[name]
 
 
@@ -438,14 +438,15 @@ def test_images_and_labels_belong_together_also_with_unlabelled_ones(
     tiny: Tiny, stl10_dir: Path, monkeypatch: pytest.MonkeyPatch, losses: list[dict[str, Any]]
 ) -> None:
     dataset, shown = data.load("stl10", stl10_dir), []
-    before = train_module.augment
-    monkeypatch.setattr(train_module, "augment", lambda x, *rest: (shown.append(x), before(x, *rest))[1])
+    before = batches.augment
+    monkeypatch.setattr(batches, "augment", lambda x, *rest: (shown.append(x), before(x, *rest))[1])
     train(tiny(**SEMI, unlabeled_size=30, batch_size=10), stl10_dir)
     label_of = {
         image.tobytes(): int(label)
         for image, label in zip(dataset.train.images, dataset.train.labels, strict=True)
     }
     assert len(label_of) == 80  # no two images are alike
+    *shown, _, _ = shown  # the sample of views, after training
     for images, call in zip(shown[::2], losses, strict=True):
         assert [label_of[image.numpy().tobytes()] for image in images] == call["branches"].targets.tolist()
     seen = [image.numpy().tobytes() for images in shown[::2] for image in images]

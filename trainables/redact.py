@@ -2,10 +2,11 @@
 
 import re
 
-# Bounded, so that no text, however long and whoever wrote it, takes seconds.
+# Bounded, so that no text, however long and whoever wrote it, takes seconds. The names of files and of the
+# views of MLflow's pages are no secrets.
 WITH_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?=[^/\s])([^\s'\"]{0,1000})@")
 WITH_SECRET = re.compile(
-    r"([?&;](?!(?:sslkey|ssl_key|passfile)=)[^=&;\s'\"]{0,60}(?:pass|pwd|secret|token|key|signature)"
+    r"([?&;](?!(?:sslkey|ssl_key|passfile|viewStateShareKey)=)[^=&;\s'\"]{0,60}(?:pass|pwd|secret|token|key|signature)"
     r"[^=&;\s'\"]{0,60}=)[^&;\s]+",
     re.IGNORECASE,
 )

@@ -4,8 +4,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trainables import data
-from trainables.augment import Draws, Policy, augment, normalise, policies
+from trainables.augment import normalise, policies
+from trainables.batches import VIEWS, augmented_views, sample_of_views, shuffled_batches
 from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
 from trainables.evaluate import evaluate, fit_classifier
 from trainables.evaluator import NO_FEATURES, Evaluator
@@ -93,10 +93,13 @@ def train(
         epoch_started = time.perf_counter()
         net.train()
         sums = torch.zeros(5, device=device)  # of `_step_sums`
-        for step, batch in enumerate(_shuffled_batches(config, len(trained_on), epoch)):
+        for step, batch in enumerate(shuffled_batches(config, len(trained_on), epoch)):
             lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
             x, targets = images(batch), labels[batch.to(device)]
-            views = list(_views(config, dataset, x, view_policies, epoch=epoch, step=step))
+            views = [
+                normalise(view, dataset.mean, dataset.std)
+                for view in augmented_views(config, x, view_policies, epoch=epoch, step=step)
+            ]
             torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
             mixing = _mixing(config, len(batch), epoch, step, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -131,11 +134,10 @@ def train(
             raise
 
     saver.save(_reached(state, history, started))  # evaluating may take longer than many epochs
-    train_seconds = state.seconds + time.perf_counter() - started
-    result = _evaluated(evaluator, choice, history, train_seconds)
-    if keep_weights:
-        return dataclasses.replace(result, artifacts={**result.artifacts, WEIGHTS: pack(config, net)})
-    return result
+    result = _evaluated(evaluator, choice, history, state.seconds + time.perf_counter() - started)
+    weights = {WEIGHTS: pack(config, net)} if keep_weights else {}
+    sample = sample_of_views(config, images, labels, dataset.classes)
+    return dataclasses.replace(result, artifacts={**result.artifacts, VIEWS: sample, **weights})
 
 
 def _evaluated(
@@ -219,34 +221,6 @@ def _training_set(
     for some in torch.arange(len(indices)).split(1000):  # no second copy of all in the machine's memory
         resident[some[0] : some[-1] + 1] = mapped[rows[some]].to(device)
     return (lambda positions: resident[positions.to(device)]), labels
-
-
-def _shuffled_batches(config: TrialConfig, count: int, epoch: int) -> Iterator[Tensor]:
-    """Positions 0 … count - 1 in a new order, batch by batch; a smaller last batch is dropped."""
-    order = torch.randperm(count, generator=generator(config.seed, "order", epoch))
-    for batch in order.split(config.batch_size):
-        if len(batch) == config.batch_size:
-            yield batch
-
-
-def _views(
-    config: TrialConfig,
-    dataset: data.Dataset,
-    x: Tensor,
-    view_policies: tuple[Policy, ...],
-    *,
-    epoch: int,
-    step: int,
-) -> Iterator[Tensor]:
-    """The augmented and normalised views (B, 3, S, S) of a batch of images (B, 3, S, S) uint8."""
-    for number, view_policy in enumerate(view_policies, 1):
-        stream = partial(_stream, config.seed, f"view {number}", epoch, step)
-        draws = Draws.sample(len(x), stream, view_policy.transforms)
-        yield normalise(augment(x, view_policy, draws.to(x.device)), dataset.mean, dataset.std)
-
-
-def _stream(seed: int, purpose: str, epoch: int, step: int, name: str) -> torch.Generator:
-    return generator(seed, purpose + name, epoch, step)
 
 
 def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:

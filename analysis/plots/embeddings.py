@@ -6,30 +6,32 @@ Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.typing import ColorType
 
-from analysis.plots import projections
+from analysis.plots import classes, projections
 from analysis.plots.projections import KINDS, NEIGHBOURS, SPLITS, Embedding, Points, perplexity_for
 from analysis.render.text import MINUS, NO_VALUE, arm_title
 
-COLOURS = mpl.color_sequences["petroff10"]  # distinguishable for colour-blind readers
-MARKERS = ("o", "^", "s")
-"""For the classes 0 to 9, 10 to 19 and 20 to 29."""
+CELL_PANELS = (1.9, 2.6)
+"""Least and largest width of the panels of a cell's figure, in inches; between them four fit a page."""
 PANEL = 1.3
 """Side of a small panel, in inches, where the page has room."""
 PAGE = (7.7, 11.1)
 """The printable area of A4, in inches."""
 
 
-def draw(panels: Sequence[Embedding]) -> Figure:
-    """The figure of one cell: PCA above, t-SNE below, a column per arm; the panels show the same images."""
-    figure = Figure(figsize=(max(2.6 * len(panels), 5.2), 6.2), layout="constrained")
+def draw(panels: Sequence[Embedding], names: Sequence[str] = ()) -> Figure:
+    """The figure of one cell: PCA above, t-SNE below, a column per arm; the panels show the same images.
+
+    `names` are those of the classes, where they are known.
+    """
+    side = float(np.clip(PAGE[0] / len(panels), *CELL_PANELS))
+    figure = Figure(
+        figsize=(max(side * len(panels), 2 * CELL_PANELS[1]), 2 * side + 1.4), layout="constrained"
+    )
     grid = figure.subplots(2, len(panels), squeeze=False)
     for axes, name in zip(grid[:, 0], ("PCA", "t-SNE"), strict=True):
         axes.set_ylabel(name, fontsize=11)
@@ -43,11 +45,14 @@ def draw(panels: Sequence[Embedding]) -> Figure:
             continue
         (pca, variance), tsne = next(layouts)
         size = float(np.clip(2500 / len(pca), 3, 14))
-        _scatter(above, pca, panel.labels, size)
-        _scatter(below, tsne, panel.labels, size)
-        above.set_xlabel(f"{' · '.join(_scores(panel))}\n{100 * variance:.0f} % of variance", fontsize=8)
+        for axes, points in ((above, pca), (below, tsne)):
+            _frame(axes)
+            classes.scatter(axes, points, panel.labels, size)
+            classes.name_classes(axes, points, panel.labels, (side - 0.2, side - 0.2))
+        scores = (" · " if side > 2.2 else "\n").join(_scores(panel))
+        above.set_xlabel(f"{scores}\n{100 * variance:.0f} % of variance", fontsize=8)
     if sound:
-        _legend(figure, panels, fontsize=9)
+        classes.legend(figure, _class_count(panels), names, fontsize=9)
     return figure
 
 
@@ -83,12 +88,18 @@ def multiples(rows: Sequence[tuple[str, Sequence[Embedding]]]) -> Figure:
                 _explain(axes, _wrapped(flaws.get(arm) or "no result"), fontsize=6)
                 continue
             panel, points = drawn[arm]
-            _scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
+            _frame(axes)
+            classes.scatter(axes, points, panel.labels, size=float(np.clip(1000 / len(points), 0.5, 5)))
             separator = " · " if roomy else "\n"
             axes.set_xlabel(separator.join(_scores(panel)), fontsize=5.5, labelpad=1.5)
     if first:
-        _legend(figure, [panel for _, row in rows for panel in row], fontsize=7)
+        count = _class_count([panel for _, row in rows for panel in row])
+        classes.legend(figure, count, fontsize=7)
     return figure
+
+
+def _class_count(panels: Sequence[Embedding]) -> int:
+    return int(max(panel.labels.max() for panel in panels)) + 1
 
 
 def _title(arm: str) -> str:
@@ -122,57 +133,16 @@ def _explain(axes: Axes, reason: str, *, fontsize: float) -> None:
     text.set_transform(axes.transAxes)
 
 
-def _scatter(axes: Axes, points: Points, labels: npt.NDArray[np.int64], size: float) -> None:
-    """Points (N, 2) by class; pixels in a PDF too, where thousands of shapes would be slow to display."""
-    _frame(axes)
-    # In random order: otherwise the last class would hide the others wherever they meet.
-    order = np.random.default_rng(0).permutation(len(labels))
-    looks = [_look(int(c)) for c in labels[order]]
-    for marker in MARKERS:
-        has_it = [own == marker for _, own in looks]
-        x, y = points[order][has_it].T
-        colours = [colour for colour, own in looks if own == marker]
-        axes.scatter(x, y, c=colours, s=size, marker=marker, linewidths=0, rasterized=True)
-
-
-def _look(c: int) -> tuple[ColorType, str]:
-    """Colour and marker of a class; they repeat after all combinations."""
-    return COLOURS[c % len(COLOURS)], MARKERS[c // len(COLOURS) % len(MARKERS)]
-
-
-def _legend(figure: Figure, panels: Sequence[Embedding], *, fontsize: float) -> None:
-    """Name the classes below the panels, unless there are more than can be distinguished."""
-    columns, classes = len(COLOURS), int(max(panel.labels.max() for panel in panels)) + 1
-    if classes > columns * len(MARKERS):
-        return
-    # Legends are filled column by column: each column has one colour, each row one marker.
-    order = [c for column in range(columns) for c in range(column, classes, columns)]
-    looks = [_look(c) for c in order]
-    handles = [Line2D([], [], linestyle="", color=colour, marker=marker) for colour, marker in looks]
-    figure.legend(
-        handles,
-        [str(c) for c in order],
-        loc="outside lower center",
-        ncols=min(classes, columns),
-        frameon=False,
-        fontsize=fontsize,
-        title="class",
-        title_fontsize=fontsize,
-        handlelength=1,
-        handletextpad=0.2,
-        columnspacing=0.9,
-    )
-
-
 def caption(panels: Sequence[Embedding], split: str, seed: int) -> str:
     """The caption of a figure of `draw` that shows features h."""
     images = len(panels[0].labels)
     alike = "the same images in the same views" if split == "train" else "the same images"
     return (
         f"PCA and t-SNE of the {KINDS['h']} of {images:,} {SPLITS[split]}, {alike} for every arm, coloured"
-        f" by class; seed {seed}, the lowest that every arm has finished. The principal components of each"
-        " panel are rotated or mirrored onto those of the first, and each t-SNE begins from the first panel's"
-        f" layout (perplexity {perplexity_for(images):.0f}). Silhouette (cosine distance) and kNN accuracy"
+        f" by class; seed {seed}, the lowest that every arm has finished. Numbers stand at the"
+        " median of their class. The principal components of each panel are rotated or mirrored onto those of"
+        " the first, and each t-SNE begins from the first panel's layout"
+        f" (perplexity {perplexity_for(images):.0f}). Silhouette (cosine distance) and kNN accuracy"
         f" (k = {min(NEIGHBOURS, images - 1)}, cosine, each image classified by the others shown) are of all"
         " dimensions, not of the two that are drawn."
     )

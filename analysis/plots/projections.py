@@ -3,20 +3,17 @@
 Shapes: N images, D dimensions of the features `h` or of the embedding `z`.
 """
 
-import contextlib
 import os
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.linalg import orthogonal_procrustes
 
+from analysis.plots.kept import kept_arrays
 from analysis.trials import cells_of, finished
 from study.ledger.ledger import Ledger
 from trainables.arms import Arm
@@ -70,21 +67,21 @@ def shown_seed(trials: pd.DataFrame) -> int | None:
     return min(common, default=None)
 
 
-def shown_arms(cell: pd.DataFrame) -> list[str]:
-    """Labels of the arms of a cell that a report shows embeddings of: at most `SHOWN_ARMS`.
+def shown_arms(cell: pd.DataFrame, most: int = SHOWN_ARMS) -> list[str]:
+    """Labels of the arms of a cell that a report shows one by one: at most so many.
 
     Where there are more: cross-entropy alone, γ = 0, and the others with the highest mean validation accuracy
     (without one: test accuracy), in the order of the space.
     """
     arms = list(dict.fromkeys(cell["arm_label"]))
-    if len(arms) <= SHOWN_ARMS:
+    if len(arms) <= most:
         return arms
     metric = next(
         (name for name in ("val_acc", "test_acc") if name in cell and cell[name].notna().any()), None
     )
     best = cell.groupby("arm_label")[metric].mean().sort_values(ascending=False).index if metric else arms
     baselines = [arm for arm in arms if Arm.parse(arm).rank < 2]
-    chosen = [*baselines, *(arm for arm in best if arm not in baselines)][:SHOWN_ARMS]
+    chosen = [*baselines, *(arm for arm in best if arm not in baselines)][:most]
     return [arm for arm in arms if arm in chosen]
 
 
@@ -101,7 +98,7 @@ def read(cell: pd.DataFrame, seed: int, split: str, ledger: Ledger, *, what: str
         raise ValueError(f"what: got {what!r}; allowed: {', '.join(KINDS)}")
     panels = []
     for _, trial in finished(cell)[finished(cell)["seed"] == seed].iterrows():
-        with ledger.artifacts.reading(trial["run_id"], "embeddings.npz") as path, _kept(path) as kept:
+        with kept_arrays(ledger, trial["run_id"], "embeddings.npz") as kept:
             if what == "h" or f"{split}_z" in kept:
                 values, labels, index = (kept[f"{split}_{name}"] for name in (what, "labels", "index"))
                 panels.append(Embedding(arm=trial["arm_label"], values=values, labels=labels, index=index))
@@ -117,16 +114,6 @@ def read_rows(
     """The augmentations and the embeddings (`read`) of each cell."""
     cells = cells_of(trials).values()
     return [(cell["subset"].iloc[0], read(cell, seed, split, ledger, what=what)) for cell in cells]
-
-
-@contextlib.contextmanager
-def _kept(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-    """The arrays of a file; OSError if it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise OSError(f"{path} is damaged: {error}") from error
 
 
 def baseline_first(arms: Sequence[str]) -> list[str]:

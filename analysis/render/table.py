@@ -1,16 +1,15 @@
 """One table, five ways to read it: in a terminal, Markdown, LaTeX, CSV and HTML."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import pandas as pd
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from analysis.render.text import latex
+from study.ledger.pages import metric_page, run_page
 
 MOST_COLUMNS = 7
 """Columns that a page has room for."""
@@ -18,11 +17,12 @@ MOST_COLUMNS = 7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """The content of one cell of a table, and the MLflow runs that it was computed from."""
+    """The content of one cell of a table, the MLflow runs that it was computed from, and their metric."""
 
     text: str
     bold: bool = False
     runs: tuple[str, ...] = ()
+    metric: str = "test_acc"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +56,11 @@ class Ui:
     address: str
     experiment_id: str
 
-    def link(self, runs: Sequence[str]) -> str:
-        """The page of a run, or the comparison of several."""
+    def link(self, runs: Sequence[str], metric: str) -> str:
+        """The page of a run; of several, what each has of a final metric."""
         if len(runs) == 1:
-            return f"{self.address}/#/experiments/{self.experiment_id}/runs/{runs[0]}"
-        ids, experiments = (quote(json.dumps(list(names))) for names in (runs, [self.experiment_id]))
-        return f"{self.address}/#/compare-runs?runs={ids}&experiments={experiments}"
+            return f"{self.address}/{run_page(self.experiment_id, runs[0])}"
+        return f"{self.address}/{metric_page(self.experiment_id, runs, metric)}"
 
 
 def readable(table: Table) -> Table:

@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Entry, Table, readable
 from analysis.render.text import NO_VALUE, arm_title, number_of, over_seeds, spread_text
+from analysis.sections.by_seed import seed_table
 from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings
@@ -31,11 +32,14 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
     single = len(cells) == 1
     sections = []
     for number, cell in cells.items():
-        *accuracies, diagnostics = _tables(results, number)
+        *accuracies, diagnostics, seeds = _tables(results, number)
         compared = results.compared[results.compared["cell"] == number]
-        folds: tuple[Section, ...] = ()
-        if diagnostics:
-            folds = (Section(title="Diagnostics", folded=True, tables=(diagnostics,), headed=False),)
+        unfolding = {"Every seed": seeds, "Diagnostics": diagnostics}
+        folds = [
+            Section(title=title, folded=True, tables=(table,), headed=False)
+            for title, table in unfolding.items()
+            if table
+        ]
         sections.append(
             Section(
                 title=cell["cell_label"].iloc[0],
@@ -44,7 +48,7 @@ def cell_sections(results: Results, figures: Mapping[int, Sequence[RenderedFigur
                 findings=() if single else (*cell_findings(compared), *_claims(compared)),
                 tables=tuple(filter(None, accuracies)),
                 headed=False,
-                parts=folds,
+                parts=tuple(folds),
                 figures=tuple(figures[number]),
             )
         )
@@ -56,17 +60,18 @@ def _claims(compared: pd.DataFrame) -> list[str]:
 
 
 def cell_tables(results: Results, cell: int) -> list[Table]:
-    """The tables of one cell: accuracies, then differences and diagnostics where there are any."""
+    """The tables of one cell: accuracies, differences and diagnostics where there are any, every seed."""
     return [table for table in _tables(results, cell) if table]
 
 
-def _tables(results: Results, cell: int) -> tuple[Table, Table | None, Table | None]:
+def _tables(results: Results, cell: int) -> tuple[Table, Table | None, Table | None, Table]:
     compared = results.compared[results.compared["cell"] == cell]
     title = f"{cell_labels(results.trials)[cell]}: differences"
     return (
         cell_table(results.summary, results.trials, cell),
         difference_table(compared, f"differences-{cell}", title),
         diagnostics_table(results.summary, results.trials, cell),
+        seed_table(results.trials, cell),
     )
 
 
@@ -107,7 +112,7 @@ def entry(row: pd.Series, *, scale: float = 100.0, digits: int = 1) -> Entry:
     text = spread_text([float(value) for value in row["values"].split()], scale=scale, digits=digits)
     if row["n"] != row["planned"]:
         text += f" ({row['n']} of {row['planned']})"
-    return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()))
+    return Entry(text=text, bold=bool(row["best"]), runs=tuple(row["run_ids"].split()), metric=row["metric"])
 
 
 def diagnostics_table(summary: pd.DataFrame, trials: pd.DataFrame, cell: int) -> Table | None:

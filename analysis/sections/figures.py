@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,10 +11,12 @@ from matplotlib.figure import Figure
 from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
+from analysis.plots.kept import class_names
 from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_arms, shown_seed
 from analysis.render.section import RenderedFigure
 from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
+from analysis.sections.views import view_figures
 from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
@@ -67,6 +70,7 @@ def cell_figures(
         " still changes.",
         "Learning curves, a line per arm",
     )
+    shown += view_figures(cell, number, ledger, cache)
     if cells <= CELLS_WITH_EMBEDDINGS and not cache.quick:
         shown += _embeddings(cell, number, ledger, cache)
     return shown
@@ -98,7 +102,7 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
         return shown
     arms = shown_arms(cell)
     among = cell[cell["arm_label"].isin(arms)]
-    every = cell["arm_label"].nunique()
+    every, names = cell["arm_label"].nunique(), class_names(cell, ledger)
     left = (
         f" {len(arms)} of {every} arms: the baselines and those with the highest validation accuracy;"
         " analysis/embeddings.py draws all."
@@ -111,11 +115,12 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
             shown += cache.add(
                 f"embeddings-{split}-{number}",
                 among,
-                functools.partial(embeddings.draw, panels),
+                functools.partial(embeddings.draw, panels, names),
                 embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
             )
-    return shown
+    # The colours of classes stay apart on white: on a dark page, too, they are on a white card.
+    return [replace(figure, photo=True) for figure in shown]
 
 
 def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
@@ -138,7 +143,7 @@ def _multiples(group: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
                 f" accuracy of {NEIGHBOURS} nearest neighbours among the images shown.",
                 f"PCA of {images}, a row per subset, a column per arm",
             )
-    return shown
+    return [replace(figure, photo=True) for figure in shown]
 
 
 def group_figures(

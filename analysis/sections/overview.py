@@ -93,10 +93,11 @@ def _differences_by_subset(group: pd.DataFrame, number: int, compared: pd.DataFr
             (cell["subset"].iloc[0], entries(*(texts.get((place, *pair), NO_VALUE) for pair in pairs)))
             for place, cell in cells_of(group[group["cell"].isin(set(family["cell"]))]).items()
         ]
+        against = arm_title(str(baseline))
         tables.append(
             Table(
                 name=f"subset-differences-{slug(str(baseline))}-{number}",
-                title=f"{group['group_label'].iloc[0]}: differences by augmentations",
+                title=f"{group['group_label'].iloc[0]}: differences to {against} by augmentations",
                 corner="Augmentations",
                 columns=tuple(difference_title(*pair) for pair in pairs),
                 rows=tuple(rows),

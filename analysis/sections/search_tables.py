@@ -33,7 +33,7 @@ def final_tables(study: SearchStudy) -> list[Table]:
 def _results(study: SearchStudy) -> Table:
     objective = study.state.search.objectives[0]
     searched = tuple(
-        Entry(text=_objective_texts(member, (objective,))[0], runs=member.run_ids)
+        Entry(text=_objective_texts(member, (objective,))[0], runs=member.run_ids, metric=objective)
         for member in study.finalists.values()
     )
     seeds = study.state.search.seeds_per_configuration
@@ -82,8 +82,8 @@ def _beside(study: SearchStudy) -> Table | None:
     metrics = ("val_acc", TESTED)
     rows = []
     for title, part in trials.items():
-        texts = [spread_text(list(part[name].dropna())) if name in part else NO_VALUE for name in metrics]
-        shown = tuple(Entry(text=text, runs=tuple(part["run_id"])) for text in texts)
+        texts = {n: spread_text(list(part[n].dropna())) if n in part else NO_VALUE for n in metrics}
+        shown = tuple(Entry(text=t, runs=tuple(part["run_id"]), metric=n) for n, t in texts.items())
         rows.append((title, (*shown, Entry(text=str(len(part))))))
     return Table(
         name="finalists-beside",
@@ -130,7 +130,10 @@ def searched_table(study: SearchStudy, method: str, stopped: Mapping[str, float]
     for member, values in zip(members, parameters.itertuples(index=False), strict=True):
         first, *others = _reached(member, objectives, stopped)
         seeds = [str(finished_seeds(member))] if several else []
-        shown = (Entry(text=first, runs=member.run_ids), *entries(*others, *seeds, *values))
+        shown = (
+            Entry(text=first, runs=member.run_ids, metric=objectives[0]),
+            *entries(*others, *seeds, *values),
+        )
         rows.append((str(member.number), shown))
     of_seeds = "mean ± standard error over n seeds" if several else "of one seed each"
     return Table(

@@ -16,6 +16,7 @@ from analysis.sections.caveats import (
     unread_warning,
 )
 from analysis.sections.cells import cell_sections
+from analysis.sections.confusions import confusion_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import findings
 from analysis.sections.front import front
@@ -43,7 +44,11 @@ def study_report(
     by_cell = cells_of(trials)
     figures = {n: cell_figures(cell, n, len(by_cell), ledger, cache) for n, cell in by_cell.items()}
     cells = [
-        _with_generality(section, generality_tables(results, number, label))
+        _with_details(
+            section,
+            generality_tables(results, number, label),
+            confusion_section(trials, number, label, ledger, cache),
+        )
         for section, (number, label) in zip(
             cell_sections(results, figures), cell_labels(trials).items(), strict=True
         )
@@ -119,12 +124,10 @@ def _note(trials: pd.DataFrame) -> str:
     )
 
 
-def _with_generality(cell: Section, tables: tuple[Table, ...]) -> Section:
-    """The section of a cell with what its intervals speak for, which is folded."""
-    if not tables:
-        return cell
-    fold = Section(title="What is generalised to", folded=True, tables=tables, headed=False)
-    return replace(cell, parts=(*cell.parts, fold))
+def _with_details(cell: Section, generality: tuple[Table, ...], confusions: tuple[Section, ...]) -> Section:
+    """The section of a cell with what its intervals speak for and the confusions of classes, both folded."""
+    fold = Section(title="What is generalised to", folded=True, tables=generality, headed=False)
+    return replace(cell, parts=(*cell.parts, *((fold,) if generality else ()), *confusions))
 
 
 def _results(

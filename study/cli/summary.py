@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.seeds import FEWEST
 from study.cli.invocation import Invocation
-from study.ledger import tracking_uri
+from study.ledger import pages, tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.search_state import SearchState
 from study.planning.plan import Plan
@@ -129,7 +129,7 @@ def _search_failures(state: SearchState) -> list[str]:
 def ui_hint(ledger: Ledger) -> list[str]:
     """How to open the experiment in MLflow's UI."""
     address = tracking_uri.redacted(ledger.uri)
-    page = f"/#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning"
+    page = f"/{pages.view_page(ledger.experiment_id, pages.TRIALS)}"
     if address.startswith("http"):
         return [f"compare:  {address.rstrip('/')}{page}"]
     command = shlex.join(["mlflow", "ui", "--backend-store-uri", address])

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from study.ledger import sqlite_reader
 from study.ledger.artifacts import Artifacts
 from study.ledger.moved import bring_along
-from study.ledger.records import DATA_TAG, FINAL_PREFIX, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
-from study.ledger.store import Store, record_of
-from trainables.trial import TrialConfig, format_value
+from study.ledger.pages import REPORT, StudyReport, run_name
+from study.ledger.records import DATA_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.store import Store, final_points, record_of
+from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -83,6 +84,11 @@ class Ledger:
         if old is not None:
             self.artifacts.forget_addresses()
         return old
+
+    def arrange_pages(self) -> None:
+        """Give an older experiment its views and description. Only for the driver that holds the lock."""
+        if self.exists():
+            self.store.arrange_pages()
 
     def trials(self) -> dict[str, TrialRecord]:
         """The trials in the ledger by key. Creates nothing."""
@@ -188,7 +194,7 @@ class Ledger:
         from mlflow.entities import RunTag
 
         kept = RunTag(KEPT_TAG, " ".join(sorted(artifacts)))
-        self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=[kept])
+        self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=[kept])
         self.log_files(run_id, artifacts)
         self.client.set_terminated(run_id, "FINISHED")
 
@@ -201,7 +207,7 @@ class Ledger:
 
         tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
         with self.store.asking():
-            self.client.log_batch(run_id, metrics=_points(metrics, timestamp), tags=tags)
+            self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=tags)
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
@@ -245,11 +251,16 @@ class Ledger:
                 self.client.delete_run(run_id)
 
     def log_study(self, space: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts to the space's run of `kind=study`, which is created where missing."""
+        """Log artifacts to the space's run of `kind=study`, which is created where missing.
+
+        The experiment's description leads to a report among them.
+        """
         with self.store.asking():
             run_id = self._study_run(space)
             self.log_files(run_id, files)
             self.client.set_terminated(run_id, "FINISHED")
+        if REPORT in files:
+            self.store.arrange_pages(StudyReport(space=space, run_id=run_id))
 
     def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
         """Set tags of the space's run of `kind=study`, which is created where missing."""
@@ -301,19 +312,6 @@ class Ledger:
         """Runs of a trial, oldest first."""
         runs = self.store.search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'")
         return sorted(runs, key=_age)
-
-
-def run_name(config: TrialConfig) -> str:
-    """What a trial's run is called. MLflow's pages cut off the end: there all runs of a cell agree."""
-    augmentations = format_value(config.augmentations)
-    return f"{config.arm} · s{config.seed} · {config.dataset}/{config.backbone}/{augmentations}"
-
-
-def _points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
-    """Final metrics as MLflow logs them, at step 0."""
-    from mlflow.entities import Metric
-
-    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def _age(run: "Run") -> tuple[int, str]:

@@ -57,6 +57,13 @@ def find_experiment(file: Path, name: str) -> Experiment | None:
     return None if row is None else Experiment(str(row[0]), row[1] == "deleted")
 
 
+def read_experiment_tags(file: Path, experiment_id: str) -> dict[str, str]:
+    """The experiment's own tags; raises UnsupportedSchema."""
+    with _reading(file) as database:
+        question = "select key, value from experiment_tags where experiment_id = ?"
+        return dict(database.execute(question, (experiment_id,)).fetchall())
+
+
 def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
     """The trials of an experiment, all as of one moment; raises UnsupportedSchema."""
     with _reading(file) as database:

@@ -8,31 +8,20 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.ledger import sqlite_reader, tracking_uri
+from study.ledger import pages, sqlite_reader, tracking_uri
 from study.ledger.records import FINAL_PREFIX, TrialRecord, without_mlflow_tags
 from study.ledger.tracking_uri import LedgerError
 from trainables.redact import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
-ABOUT = """One run is one trial, called by arm, seed and cell. The runs called "study ..." have the report of
-a space as an artifact: `report.html`.
-
-- `final/test_acc` and all that begins with `final/` was measured after the last epoch; accuracies are
-  fractions.
-- `train/loss`, `train/acc` and `val/acc` have a point for each epoch.
-- The tag `arm` says what is compared, the parameter `seed` is the replicate, all others make the cell. To
-  compare arms, show the columns `arm`, `seed`, `dataset`, `augmentations`, `final/val_acc` and
-  `final/test_acc`, or group by `arm`. Which differences are more than chance is in the report.
-"""
-"""Description of an experiment, in MLflow's pages."""
 PAGE_SIZE = 5000
 
 
@@ -110,13 +99,31 @@ class Store:
         location = None if self.uri.startswith("http") else artifact_root.absolute().as_uri()
         with self.asking():
             try:
-                tags = {"mlflow.note.content": ABOUT}
-                self._experiment_id = self.client.create_experiment(self.experiment, location, tags)
+                self._experiment_id = self.client.create_experiment(self.experiment, location)
             except Exception:
                 # Another driver may have just created it, or the client itself: it repeats a request whose
                 # answer was lost.
                 if self.find_experiment() is None:
                     raise
+        self.arrange_pages()
+
+    def arrange_pages(self, report: pages.StudyReport | None = None) -> None:
+        """Give MLflow's pages of the experiment what they lack: views, a description, a link to a new report.
+
+        Trials do not depend on it: a store that does not take it is no error.
+        """
+        with contextlib.suppress(LedgerError), self.asking():
+            present = self._tags()
+            for name, text in pages.experiment_tags(self.experiment_id, present, report).items():
+                if present.get(name) != text:
+                    self.client.set_experiment_tag(self.experiment_id, name, text)
+
+    def _tags(self) -> dict[str, str]:
+        """The experiment's own tags."""
+        if self.sqlite_file is not None:
+            with contextlib.suppress(sqlite_reader.UnsupportedSchema):
+                return sqlite_reader.read_experiment_tags(self.sqlite_file, self.experiment_id)
+        return dict(self.client.get_experiment(self.experiment_id).tags)
 
     def search(self, condition: str) -> Iterator["Run"]:
         """The runs of the experiment that meet a condition in MLflow's syntax, without deleted ones."""
@@ -141,6 +148,13 @@ class Store:
         except Exception as error:
             where = tracking_uri.redacted(self.uri)
             raise LedgerError(f"--tracking-uri: no ledger at {where}: {first_line(error)}") from error
+
+
+def final_points(metrics: Mapping[str, float], timestamp: int) -> list["Metric"]:
+    """Final metrics as MLflow logs them, at step 0; `timestamp` in ms since 1970."""
+    from mlflow.entities import Metric
+
+    return [Metric(FINAL_PREFIX + name, value, timestamp, 0) for name, value in metrics.items()]
 
 
 def record_of(run: "Run") -> TrialRecord:
