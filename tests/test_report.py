@@ -679,7 +679,9 @@ def test_links_lead_to_the_metric_of_the_runs(tmp_path: Path, empty_store: Path)
     several = [link for link in links if link.startswith("http://127.0.0.1:5000/#/metric?runs=%5B%22")]
     single = [link for link in links if link not in several]
     assert len(single) == len(configs)  # of every seed's table
-    assert all(re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/1/runs/\w{32}", link) for link in single)
+    assert all(
+        re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/1/runs/\w{32}\?\S+", link) for link in single
+    )
     # A number leads to its own metric.
     metrics = {re.search("&metric=%22final%2F([a-z_]+)%22&", link)[1] for link in several}
     assert {"test_acc", "train_acc", "test_ece", "effective_rank"} <= metrics
