@@ -174,7 +174,9 @@ def test_what_cannot_be_read_is_told_once_with_how_many_trials(output: Path, tmp
     for folder in (first, second):
         (folder / "artifacts/history.parquet").rename(folder / "history")
     text = " ".join(rendered(output, tmp_path / "out")["page"].decode().split())
-    said = "Of 2 trials history.parquet and predictions.npz could not be read, for example "
+    said = (
+        "history.parquet and predictions.npz of at least 2 trials could not be read: figures and tables that"
+    )
     assert text.count(said) == 1
     assert f"{said}{second}/artifacts/" in text or f"{said}{first}/artifacts/" in text
     (second / "artifacts/predictions.npz").write_bytes(kept)

@@ -34,14 +34,17 @@ def status_warning(trials: pd.DataFrame) -> list[str]:
 
 
 def unread_warning(ledger: Ledger) -> list[str]:
-    """Of how many trials a file could not be read that a report takes; empty if all were read."""
+    """Which files that a report takes could not be read; empty if all were.
+
+    Of at least so many trials: some figures need a file of every arm, and give up at the first that lacks.
+    """
     unread = ledger.artifacts.unread
     if not unread:
         return []
     trials, names = len({run_id for run_id, _ in unread}), sorted({name for _, name in unread})
     return [
-        f"Of {number_of(trials, 'trial')} {join_and(names)} could not be read, for example"
-        f" {next(iter(unread.values()))}: what is drawn or computed from such files lacks them."
+        f"{join_and(names)} of at least {number_of(trials, 'trial')} could not be read: figures and tables"
+        f" that take them are incomplete or missing. For example {next(iter(unread.values()))}"
     ]
 
 

@@ -5,6 +5,7 @@ saw, are compared on them.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -78,8 +79,8 @@ def search_report(
         Section(id="finals", title="Finalists", tables=tuple(tables)),
         Section(id="search", title="The search", figures=tuple(figures), notes=tuple(notes)),
         Section(id="searched", title="Searched configurations", parts=tuple(folds)),
-        fixed_section(configs, "Every searched trial"),
-        provenance_section(selection, load(selection, study.records), experiment),
+        replace(fixed_section(configs, "Every searched trial"), folded=True),
+        replace(provenance_section(selection, load(selection, study.records), experiment), folded=True),
     ]
     families = {f"Against {name}": family for name, family in _families(study).items()}
     first = Section(
