@@ -44,7 +44,7 @@ def unread_warning(ledger: Ledger) -> list[str]:
     trials, names = len({run_id for run_id, _ in unread}), sorted({name for _, name in unread})
     return [
         f"{join_and(names)} of at least {number_of(trials, 'trial')} could not be read: figures and tables"
-        f" that take them are incomplete or missing. For example {next(iter(unread.values()))}"
+        f" that take them do without, or are left out. For example {next(iter(unread.values()))}"
     ]
 
 
