@@ -124,7 +124,7 @@ def _locked_study(invocation: Invocation) -> int:
         try:
             return _study(invocation, driver)
         finally:
-            if driver.live.exists:  # the last report may have replaced it
+            if driver.live.begun:  # the last report may have replaced its page
                 from analysis.render.files import settle
 
                 settle(invocation.report_folder)

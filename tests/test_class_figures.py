@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import itertools
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +17,11 @@ from test_embeddings import Kept, clusters
 
 from analysis.plots import classes, confusions, embeddings, views
 from analysis.plots.cache import FigureCache
-from analysis.plots.kept import class_names, class_title, drawn_title
+from analysis.plots.kept import class_names, class_title, drawn_title, kept_arrays
 from analysis.plots.views import Sample
 from analysis.render.section import Section
 from analysis.render.table import Table, Ui
+from analysis.sections import generality
 from analysis.sections.by_seed import seed_table
 from analysis.sections.confusions import confusion_section, confusion_tables, read_confusions
 from analysis.sections.views import view_figures
@@ -190,6 +192,24 @@ def test_the_section_has_both_and_is_read_once(ledger: Kept, confused: pd.DataFr
     (repeated,) = confusion_section(whole, 0, "digits", ledger, again)
     assert list(Section(parts=(repeated,)).all_tables()) == list(Section(parts=(section,)).all_tables())
     assert confusion_section(whole, 0, "digits", ledger, FigureCache(ledger.artifact_root / "none")) == ()
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("zip file version 21.0"), tokenize.TokenError("EOF")])
+def test_whatever_a_wrong_byte_raises_is_damage(
+    ledger: Kept, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As zipfile does for a version or a compression that it does not know, and NumPy for half a header."""
+    trial = config("ce", 0)
+    keep(ledger, trial, {"predictions.npz": npz(labels=[0])})
+    damaged = pytest.raises(OSError, match=r"^predictions.npz of run run-\w+ is damaged: ")
+    with damaged, kept_arrays(ledger, f"run-{trial.key}", "predictions.npz"):
+        raise error
+
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(np, "load", load)
+    assert generality._read(ledger, f"run-{trial.key}") is None
 
 
 def test_predictions_that_cannot_be_are_unread(ledger: Kept) -> None:

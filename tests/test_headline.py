@@ -88,6 +88,29 @@ def test_what_the_intervals_allow(gains: dict[str, float], begin: str) -> None:
         assert "; for γ = 10⁻² no difference is shown (" in first
 
 
+def test_a_no_takes_every_arm() -> None:
+    lower = {"0": 0.0, "0.001": 0.0, "0.01": -0.05}
+    _, (first,) = said(study(lower))
+    assert first.startswith(
+        "Not shown: against the control γ = 0, test accuracy is lower with γ = 10⁻² by 5.0"
+    )
+    assert "; for γ = 10⁻³ no difference is shown (" in first
+    _, (first,) = said(study(lower), margin=1.0)  # γ = 10⁻³ is known to make no difference worth having
+    assert first.startswith("No: against the control γ = 0, test accuracy is lower with γ = 10⁻² by 5.0")
+
+
+@pytest.mark.parametrize("gain", [0.05, -0.05])
+def test_only_what_asks_for_yes_or_no_gets_it(gain: float) -> None:
+    asked, (first,) = said(study({"ce": 0.0, "1 vicreg": gain, "0.01": gain}))
+    assert asked == "Which arms improve on cross-entropy alone?"
+    assert first.startswith("Against CE, test accuracy is ")
+    narrow = study({"ce": 0.0, "0.01": gain}, hidden_dim=256)
+    other = {trial: value for trial, value in narrow.items() if trial.method != "ce"}
+    asked, (first,) = said(study({"0.01": 0.0}) | other)
+    assert asked == "Does hidden_dim change test accuracy?"
+    assert first.startswith("Yes: against γ = 10⁻² (hidden_dim=2048), test accuracy is ")
+
+
 def test_a_margin_allows_a_no() -> None:
     _, (first,) = said(study({"0": 0.0, "0.01": 0.0}), margin=1.0)
     assert first.startswith("No: the difference from the control γ = 0 is smaller than 1 points: −0.")

@@ -139,6 +139,7 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
     watched.at(1e9)
     assert not (tmp_path / "count").exists()
     assert not watched.declared
+    assert not watched.report.begun
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,8 @@ def test_one_rendering_at_a_time_which_ends_when_it_is_told_to(tmp_path: Path) -
     assert time.monotonic() - asked < 2
     assert not Path(f"/proc/{begun.name.removeprefix('begun-')}").exists()
     assert watched.said == []  # nothing went wrong
+    assert watched.report.begun  # so that a page that it has written is settled
+    assert not watched.report.exists
 
 
 def wait_for(condition: Callable[[], object]) -> None:

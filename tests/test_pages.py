@@ -65,10 +65,13 @@ def test_a_description_leads_to_the_newest_report() -> None:
     assert NOTE_TAG not in experiment_tags("7", {NOTE_TAG: note})  # no new report, nothing to write
 
 
-@pytest.mark.parametrize("own", ["", "Our notes.\n\nThe **Report:** is late.", "a\\1 \\g<0>"])
+@pytest.mark.parametrize(
+    "own", ["", "Our notes.\n\nThe **Report:** is late.", "**Report:** see the wiki", "a\\1 \\g<0>"]
+)
 def test_what_people_have_written_stays(own: str) -> None:
     assert experiment_tags("7", {NOTE_TAG: own}, REPORT).get(NOTE_TAG) == own
-    note = experiment_tags("7", {NOTE_TAG: f"{own}\n**Views:** here\n{own}"}, REPORT)[NOTE_TAG]
+    ours = pages._links("7", None)
+    note = experiment_tags("7", {NOTE_TAG: f"{own}\n{ours}\n{own}"}, REPORT)[NOTE_TAG]
     before, after = note.split(pages._links("7", REPORT))
     assert (before, after) == (f"{own}\n", f"\n{own}")
 

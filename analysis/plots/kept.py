@@ -1,6 +1,7 @@
 """Arrays that trials kept as artifacts, and the names of the classes among them."""
 
 import contextlib
+import tokenize
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from study.ledger.ledger import Ledger
 
 VIEWS = "views.npz"
 PREDICTIONS = "predictions.npz"
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, tokenize.TokenError, ValueError, EOFError, KeyError)
+"""What zipfile and NumPy raise for a file with wrong bytes in it."""
 LONGEST_NAME = 24
 """Characters of a class's name that are shown."""
 _MARKUP = str.maketrans(dict.fromkeys("\\`<>[]!|*$", " "))
@@ -28,7 +31,7 @@ def kept_arrays(ledger: Ledger, run_id: str, name: str) -> Iterator[Mapping[str,
     try:
         with ledger.artifacts.reading(run_id, name) as path, np.load(path, allow_pickle=False) as arrays:
             yield arrays
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except DAMAGED as error:
         raise OSError(f"{name} of run {run_id} is damaged: {error}") from error
     finally:
         if name == VIEWS:  # earlier trials never had it: that is no reason to look for a lost file

@@ -1,7 +1,6 @@
 """What an interval speaks for: new seeds on these test images, or new seeds and new test images."""
 
 import functools
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.plots.cache import FigureCache
+from analysis.plots.kept import DAMAGED
 from analysis.render.table import Table, entries
 from analysis.render.text import NO_VALUE, difference_title, format_points, interval, span
 from analysis.sections.figures import CELLS_WITH_FIGURES
@@ -109,7 +109,7 @@ def _read(ledger: Ledger, run_id: str) -> Predictions | None:
         ):
             labels = arrays["labels"]
             return Predictions(labels=labels, correct=arrays["predicted"] == labels)
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError):
+    except (OSError, *DAMAGED):
         return None
 
 

@@ -41,9 +41,12 @@ def headline(results: Results) -> Headline:
     main, *others = names
     # Controls of the thesis's other readings have families of their own: the findings have them.
     also = [name for name in others if name == CE]
-    answers = [text for name in (main, *also) for text in _of_family(results, name, first=name == main)]
+    asked = question(main, tested[tested["baseline"] == main])
+    answers = [
+        text for name in (main, *also) for text in _of_family(results, name, asked if name == main else "")
+    ]
     known = [text for text in answers if not text.startswith(OPEN)] or answers[:1]
-    return Headline(question=question(main, tested[tested["baseline"] == main]), answers=tuple(known))
+    return Headline(question=asked, answers=tuple(known))
 
 
 def by_importance(baselines: Sequence[str]) -> list[str]:
@@ -78,18 +81,21 @@ def _of_terms(baseline: str, family: pd.DataFrame) -> str:
     return "Which arms improve on cross-entropy alone?"
 
 
-def _of_family(results: Results, baseline: str, *, first: bool) -> list[str]:
-    """The answers for one family: of the only cell, of cells pooled, or counted where they cannot be."""
+def _of_family(results: Results, baseline: str, asked: str) -> list[str]:
+    """The answers for one family: of the only cell, of cells pooled, or counted where they cannot be.
+
+    `asked` is as for `answer`.
+    """
     tested = results.compared[results.compared["metric"] == TESTED]
     tested = tested[tested["baseline"] == baseline]
     cells = tested["cell"].nunique()
     if cells == 1:
-        return [answer(tested, first=first)]
+        return [answer(tested, asked)]
     sets = pooled_sets(results, baseline, cells)
     if not sets:
-        return [_counted(tested, cells, first=first)]
+        return [_counted(tested, cells, first=bool(asked))]
     return [
-        answer(part, first=first and not number, where=f", mean over {title}")
+        answer(part, "" if number else asked, where=f", mean over {title}")
         for number, (title, part) in enumerate(sets.items())
     ]
 
@@ -109,11 +115,11 @@ def pooled_sets(results: Results, baseline: str, cells: int) -> dict[str, pd.Dat
     return dict(zip(titles, parts, strict=True))
 
 
-def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: str = "seed") -> str:
+def answer(family: pd.DataFrame, asked: str, *, where: str = "", seed: str = "seed") -> str:
     """What the comparisons with one baseline answer, in a sentence.
 
-    `family` are rows of `comparisons` or `pooled_comparisons`; the `first` answer says yes or no to the
-    question; `where` tells what was averaged, `seed` what a replicate is called.
+    `family` are rows of `comparisons` or `pooled_comparisons`; `asked` is the question that it answers, empty
+    where another sentence does; `where` tells what was averaged, `seed` what a replicate is called.
     """
     against = _baseline_title(family)
     known = family[family["n"] > 0]
@@ -123,33 +129,42 @@ def answer(family: pd.DataFrame, *, first: bool = True, where: str = "", seed: s
     counted = f"n = {number_of(n, seed)}{where}"
     sure = known[claimed(known)].sort_values("delta", key=abs, ascending=False)
     if sure.empty:
-        return f"{_without_claim(known, against, first=first)} ({counted})."
+        return f"{_without_claim(known, against, asked)} ({counted})."
     higher, lower = sure[sure["delta"] > 0], sure[sure["delta"] < 0]
     rest = known.drop(sure.index)
     parts = [f"higher with {_named(higher)}"] if len(higher) else []
     parts += [f"lower with {_named(lower)}"] if len(lower) else []
-    begin = f"{_yes_or_no(higher, lower)} against" if first else "Against"
+    said = _yes_or_no(asked, higher, lower, rest)
+    begin = f"{said} against" if said else "Against"
     left = list(map(arm_title, rest["arm_label"]))
     named = join_and(left) if len(left) <= NAMED else number_of(len(left), "other arm")
     more = f"; for {named} no difference is shown" if left else ""
     return f"{begin} {against}, test accuracy is {' and '.join(parts)}{more} ({counted})."
 
 
-def _without_claim(known: pd.DataFrame, against: str, *, first: bool) -> str:
+def _without_claim(known: pd.DataFrame, against: str, asked: str) -> str:
     """The answer where no difference is claimed: all are small, or some remain possible."""
     open_ = known[known["verdict"] != "small"]
     if open_.empty:
-        begin = "No: the" if first else "The"
+        begin = "No: the" if asked and not asked.startswith("Which") else "The"
         size = f"{known['margin'].iloc[0]:g} points"
         return f"{begin} difference from {against} is smaller than {size}: {interval(*_bounds(known))}"
-    begin = f"Not shown: against {against}," if first else f"Against {against}, no difference is shown:"
+    begin = f"Not shown: against {against}," if asked else f"Against {against}, no difference is shown:"
     return f"{begin} {possible_range(*_bounds(open_))} remain possible"
 
 
-def _yes_or_no(higher: pd.DataFrame, lower: pd.DataFrame) -> str:
-    if lower.empty:
+def _yes_or_no(asked: str, higher: pd.DataFrame, lower: pd.DataFrame, rest: pd.DataFrame) -> str:
+    """How the answer begins where some differences are claimed; empty if it is not a yes or no.
+
+    A no takes every arm: one without a verdict may still be higher.
+    """
+    if not asked or asked.startswith("Which"):
+        return ""
+    if lower.empty or " change " in asked:
         return "Yes:"
-    return "No:" if higher.empty else "It depends on the arm:"
+    if len(higher):
+        return "It depends on the arm:"
+    return "No:" if (rest["verdict"] == "small").all() else "Not shown:"
 
 
 def _named(sure: pd.DataFrame) -> str:

@@ -114,7 +114,7 @@ def _answers(study: SearchStudy) -> tuple[str, ...]:
     known = [family for family in _families(study).values() if (family["n"] > 0).any()]
     if not known:
         return (f"{OPEN} no finalists have been compared with fresh seeds.",)
-    return tuple(answer(family, first=False, seed="fresh seed") for family in known)
+    return tuple(answer(family, "", seed="fresh seed") for family in known)
 
 
 def _figures(

@@ -36,8 +36,8 @@ COLUMN_WIDTHS = {
 """What a table shows (in pixels). Accuracies before the cell: a narrow window shows the first four."""
 GROUPED_BY = ("dataset", "backbone", "augmentations")
 """Parameters that the trials of a row of the view of arms agree in, beside the arm."""
-_LINKS = re.compile(r"^\*\*(Report|Views):\*\* .*$", re.MULTILINE)
-"""The one line of a description that changes."""
+_LINKS = re.compile(r"^(\*\*Report:\*\* .* · )?\*\*Views:\*\* \[trials\]\(.*$", re.MULTILINE)
+"""The one line of a description that changes: the one that `_links` wrote, not one that begins alike."""
 _ABOUT = """One run is one trial, called by its arm, seed and cell.
 
 - The tag `arm` says what is compared. The parameter `seed` is the replicate. The other parameters make the

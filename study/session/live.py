@@ -65,6 +65,7 @@ class LiveReport:
             planned before it; None: there is nothing to record.
         say: gets a line for people: where the page is, and the first failure. Called in any thread.
         exists: whether a page was rendered.
+        begun: whether a rendering was begun: one that is stopped may have written a page.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class LiveReport:
         """
         self.declare: Callable[[], object] | None = None
         self.say: Callable[[str], object] = lambda line: None
-        self.exists = False
+        self.exists = self.begun = False
         self._look, self._pace, self._command, self._clock = look, pace, command, clock
         self._began: float | None = None
         self._last: tuple[float, float] | None = None
@@ -152,6 +153,7 @@ class LiveReport:
             if not self._open:
                 return 1, []
             # In a session of its own: Ctrl-C on the terminal is for the driver, which ends it by `stop`.
+            self.begun = True
             process = self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
