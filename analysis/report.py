@@ -205,8 +205,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "analysis/report.py") ->
     else:
         published = read_published(inputs.args.published)
         rendered = render(inputs.selection, inputs.trials, *where, published=published, ui=ui, force=True)
-    for path in rendered.files:
+    for path in rendered.files[1:]:
         print(f"wrote {path}")
+    for line in rendered.findings:
+        print(line)
+    print(f"wrote {rendered.path}\n{rendered.path.absolute().as_uri()}")
     return 0
 
 

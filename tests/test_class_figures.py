@@ -184,7 +184,7 @@ def test_the_section_has_both_and_is_read_once(ledger: Kept, confused: pd.DataFr
     cache = FigureCache(ledger.artifact_root / "figures")
     whole = confused[confused["run_id"] != f"run-{config('0', 1).key}"]
     (section,) = confusion_section(whole, 0, "digits", ledger, cache)
-    assert (section.title, section.folded) == ("Confusions of classes", True)
+    assert (section.title, section.folded) == ("Confusion matrices", True)
     assert [len(part.figures) + len(part.tables) for part in section.parts] == [1, 1]
     for _, trial in whole.iterrows():
         (ledger.artifact_root / trial["run_id"] / "predictions.npz").unlink()

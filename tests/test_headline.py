@@ -113,7 +113,7 @@ def test_only_what_asks_for_yes_or_no_gets_it(gain: float) -> None:
 
 def test_a_margin_allows_a_no() -> None:
     _, (first,) = said(study({"0": 0.0, "0.01": 0.0}), margin=1.0)
-    assert first.startswith("No: the difference from the control γ = 0 is smaller than 1 points: −0.")
+    assert first.startswith("No: the difference from the control γ = 0 is smaller than 1 point: from −0.")
 
 
 def test_what_is_open_is_said_once() -> None:

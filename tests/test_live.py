@@ -234,9 +234,9 @@ def test_looks_record_nothing_and_change_no_verdict(
     assert set(early.loc[early["n"] > 0, "rule"]) == {"anytime"}
     # Stopped: it says so, and does not load itself again.
     files.settle(store / "out")
-    assert '<p class="live">stopped: 7 of 12 trials finished · rendered 20' in page.read_text()
+    assert '<p class="live">stopped; before that: 7 of 12 trials finished · rendered 20' in page.read_text()
     assert "http-equiv" not in page.read_text()
-    assert "*stopped: 7 of 12 trials finished · " in (store / "out/report.md").read_text()
+    assert "*stopped; before that: 7 of 12 trials finished · " in (store / "out/report.md").read_text()
     # Finished: the last report is rendered, and is that of a study nobody looked at before.
     add(store, selection, range(7, 12))
     after = at_the_end(store, selection, store / "out")

@@ -1,5 +1,6 @@
 """Figures of results, drawn from the tidy DataFrame of trials."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ from trainables.arms import CE, Arm, weight_text
 from trainables.catalogue import FIRST_TERM, TERMS
 from trainables.metrics import METRICS
 
+TITLE_LETTERS = 34
+"""Letters of a title that fit above a panel."""
 MOST_LINES = 4
 """Settings that one panel shows against γ."""
 CURVES = {"train/acc": "Training accuracy", "val/acc": "Validation accuracy", "train/ce": "Cross-entropy"}
@@ -125,7 +128,7 @@ def accuracy_by_gamma(panels: Mapping[str, pd.DataFrame], arms: Sequence[str]) -
             axes.axhline(mean, color=BASELINE_COLOUR, linewidth=1.2, linestyle="--", label=arm_title(CE))
             if np.isfinite(half):
                 axes.axhspan(mean - half, mean + half, color=BASELINE_COLOUR, alpha=0.12, linewidth=0)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=10)
         if values.empty:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no results", ha="center", color="0.4", transform=axes.transAxes)
@@ -200,6 +203,7 @@ def trade_offs(trials: pd.DataFrame) -> Figure | None:
         axes.set_ylabel(METRICS[TESTED].axis)
         per_cent(axes.yaxis)
         per_cent(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     legend_below(figure, grid[0])
     return figure
 
@@ -231,7 +235,7 @@ def cost(trials: pd.DataFrame) -> Figure | None:
             mark = "|" if sideways else "_"
             axes.plot(*bar, mark, color=colours[arm], markersize=11 if sideways else width, markeredgewidth=3)
         most, title = 1.08 * done["train_seconds"].max() / unit, f"Training time ({name})"
-        axes.set_title(str(label), fontsize=10)
+        axes.set_title(textwrap.fill(str(label), TITLE_LETTERS), fontsize=10)
         if sideways:
             axes.set(xlim=(0, most), xlabel=title)
         else:

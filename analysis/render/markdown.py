@@ -16,7 +16,8 @@ def to_text(report: Report, folder: Path) -> str:
     blocks = [f"# {report.question}", *([f"*{report.live.banner}*"] if report.live else [])]
     blocks += [f"**{answer}**" for answer in report.answers]
     blocks += [f"**{warning}**" for warning in report.warnings]
-    blocks += [f"{report.kind} {report.name}: {report.lead}"]
+    about = f": {escape_markdown(report.about)}" if report.about else ""
+    blocks += [f"{report.kind} {report.name}{about}", report.lead]
     blocks += [*_blocks(report.front, folder, level=2), _list(report.findings), report.note]
     for section in report.sections:
         blocks += _blocks(section, folder, level=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.render.table import Table
 
-RUNNING, STOPPED = "running:", "stopped:"
+RUNNING, STOPPED = "running:", "stopped; before that:"
 """How the first line of a report begins while the study runs, and after it was stopped."""
 
 
@@ -104,6 +104,7 @@ class Live:
 class Report:
     """A whole report: of a `Study` or a `Search` (`kind`), by the `name` of its space.
 
+    `about` says what the space is, in the words of who wrote it, and how the selection differs from it.
     `question` and `answers` come first, then `front`: one figure and one table. `lead` is its extent in a
     sentence, `warnings` say what is missing, `note` explains the terms. `live` is there while it runs.
     """
@@ -112,6 +113,7 @@ class Report:
     name: str
     question: str
     answers: tuple[str, ...]
+    about: str = ""
     front: Section
     lead: str
     warnings: tuple[str, ...]

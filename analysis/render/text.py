@@ -122,6 +122,11 @@ def interval(low: float, high: float) -> str:
     return NO_VALUE if math.isnan(low) else f"{format_points(low)} to {format_points(high)}"
 
 
+def points_text(points: float) -> str:
+    """`1 point`, `0.5 points`."""
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
 def possible_range(low: float, high: float) -> str:
     """`differences from −1.0 to +2.0 points`, or `of any size`."""
     return f"differences {'of any size' if math.isinf(low) else f'from {interval(low, high)} points'}"

@@ -101,7 +101,7 @@ def confusion_section(
     )
     table = _table(rows, cell, number, label)
     parts = (Section(figures=tuple(figures)), Section(tables=table, headed=False))
-    section = Section(title="Confusions of classes", folded=True, parts=parts)
+    section = Section(title="Confusion matrices", folded=True, parts=parts)
     return () if section.is_empty else (section,)
 
 

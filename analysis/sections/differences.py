@@ -18,7 +18,7 @@ from analysis.render.text import (
     seeds_text,
     span,
 )
-from analysis.sections.rules import p_title, rule_sentences
+from analysis.sections.rules import bounds_note, p_title, rule_sentences
 from analysis.stats.comparisons import TESTED
 from search_spaces.families import EXACT, RANDOM_PATTERNS
 
@@ -79,7 +79,7 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     pooled = "cells" in compared
     text = (
         f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}. {' '.join(rule_sentences(shown))}"
-        f" Adjusted after Holm for all comparisons with one baseline ({named})."
+        f"{bounds_note(shown)} Adjusted after Holm for all comparisons with one baseline ({named})."
         f" P(higher): share of {'cells and ' if pooled else ''}seeds in which the arm is higher,"
         f" and its 95 % interval. {sign_flip_note(shown)}"
     )

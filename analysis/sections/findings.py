@@ -53,6 +53,16 @@ def findings(results: Results) -> list[str]:
     return sentences + _one_by_one(results)
 
 
+def apart_note(trials: pd.DataFrame) -> list[str]:
+    """That terms are not compared with each other, where there are several."""
+    if len(set(trials.loc[trials["gamma"] > 0, "term"])) < 2:
+        return []
+    return [
+        "Each term is compared with the baselines, not with the other terms: that one is shown to help and"
+        " another is not does not show that they differ."
+    ]
+
+
 def sign_flip_findings(compared: pd.DataFrame) -> list[str]:
     """What the exact test says of claims that rest on the t-test; empty if it agrees with all of them."""
     sure = compared[claimed(compared)]

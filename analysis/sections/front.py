@@ -9,8 +9,9 @@ from analysis.plots.cache import FigureCache
 from analysis.plots.differences import differences, shown_families
 from analysis.render.section import RenderedFigure, Section
 from analysis.render.table import Table
-from analysis.render.text import arm_title, number_of, span
+from analysis.render.text import arm_title, number_of, points_text, span
 from analysis.sections.headline import by_importance, pooled_sets
+from analysis.sections.rules import bounds_note
 from analysis.stats.comparisons import TESTED
 from analysis.stats.results import Results
 
@@ -87,11 +88,12 @@ def _caption(known: pd.DataFrame, left: int, *, dots: bool) -> str:
         " mean, 95 % interval (thick), interval after Holm's adjustment (thin, and in brackets). Filled: the"
         " adjusted interval allows a verdict. Empty: no difference is shown."
     )
+    text += bounds_note(known)
     if "cells" in known:
         text += f" Mean over {span(set(known['cells']))} cells within each seed"
         text += "; small grey dots: single cells." if dots else "."
     if len(margins) == 1:
-        text += f" Shaded: differences below the declared margin of {margins.pop():g} points."
+        text += f" Shaded: differences below the declared margin of {points_text(margins.pop())}."
     if left:
         more = number_of(left, "comparison")
         text += f" {more} with smaller differences, or other baselines, are in the tables."

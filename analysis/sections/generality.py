@@ -133,7 +133,7 @@ def generality_tables(results: Results, number: int, label: str) -> tuple[Table,
     titles = map(difference_title, rows["arm_label"], rows["baseline_label"])
     table = Table(
         name=f"generality-{number}",
-        title=f"{label}: what is generalised to",
+        title=f"{label}: new seeds and new images",
         corner="Test accuracy (points)",
         columns=(
             "Difference",

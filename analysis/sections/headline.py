@@ -1,11 +1,12 @@
 """What a report begins with: the question that its arms ask, and the answer in a sentence."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.render.text import arm_title, interval, join_and, number_of, possible_range, span
+from analysis.render.text import arm_title, interval, join_and, number_of, points_text, span
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST
 from analysis.stats.results import Results
@@ -136,21 +137,46 @@ def answer(family: pd.DataFrame, asked: str, *, where: str = "", seed: str = "se
     parts += [f"lower with {_named(lower)}"] if len(lower) else []
     said = _yes_or_no(asked, higher, lower, rest)
     begin = f"{said} against" if said else "Against"
-    left = list(map(arm_title, rest["arm_label"]))
-    named = join_and(left) if len(left) <= NAMED else number_of(len(left), "other arm")
-    more = f"; for {named} no difference is shown" if left else ""
+    more = f"; for {_titles(rest)} no difference is shown" if len(rest) else ""
     return f"{begin} {against}, test accuracy is {' and '.join(parts)}{more} ({counted})."
 
 
 def _without_claim(known: pd.DataFrame, against: str, asked: str) -> str:
     """The answer where no difference is claimed: all are small, or some remain possible."""
-    open_ = known[known["verdict"] != "small"]
+    small, open_ = (known[(known["verdict"] == "small") == is_small] for is_small in (True, False))
     if open_.empty:
         begin = "No: the" if asked and not asked.startswith("Which") else "The"
-        size = f"{known['margin'].iloc[0]:g} points"
-        return f"{begin} difference from {against} is smaller than {size}: {interval(*_bounds(known))}"
+        return f"{begin} difference from {against} is smaller than {_margin(small)}: {_each(small)}"
     begin = f"Not shown: against {against}," if asked else f"Against {against}, no difference is shown:"
-    return f"{begin} {possible_range(*_bounds(open_))} remain possible"
+    text = f"{begin} differences {_each(open_)} remain possible"
+    if len(small):
+        text += f"; smaller than {_margin(small)} for {_titles(small)}"
+    return text
+
+
+def _margin(small: pd.DataFrame) -> str:
+    return points_text(small["margin"].iloc[0])
+
+
+def _each(rows: pd.DataFrame) -> str:
+    """`from −1.6 to +1.8 points with γ = 10⁻³ and from … with γ = 10⁻²`, or the whole range of many arms."""
+    bounds = [
+        (row["arm_label"], *(row[f"delta_{end}_holm"] for end in ("low", "high")))
+        for row in rows.dropna(subset="delta_low_holm").to_dict("records")
+    ]
+    if len(rows) > NAMED or len(bounds) < len(rows):
+        return _range(*_bounds(rows))
+    named = [f"{_range(low, high)} with {arm_title(arm)}" for arm, low, high in bounds]
+    return join_and(named) if len(named) > 1 else _range(*bounds[0][1:])
+
+
+def _range(low: float, high: float) -> str:
+    return "of any size" if math.isinf(low) else f"from {interval(low, high)} points"
+
+
+def _titles(rows: pd.DataFrame) -> str:
+    titles = list(map(arm_title, rows["arm_label"]))
+    return join_and(titles) if len(titles) <= NAMED else number_of(len(titles), "other arm")
 
 
 def _yes_or_no(asked: str, higher: pd.DataFrame, lower: pd.DataFrame, rest: pd.DataFrame) -> str:

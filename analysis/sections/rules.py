@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.render.text import arm_title, interval, join_and, number_of, span
+from analysis.render.text import arm_title, interval, join_and, number_of, points_text, span
 from analysis.stats.comparisons import TESTED
 from analysis.stats.sequential import SHARE_OF_OTHERS, nominal_level
 from search_spaces.families import LEVEL
@@ -38,7 +38,7 @@ def _sentence(part: pd.DataFrame) -> str:
         return f"Cells with different plans ({seeds} seeds): p-values and intervals hold at any look."
     plan, made = parse_seeds(str(planned)), _made(str(planned), str(day))
     if rule == "t":
-        return f"{made} and all have ended: paired t-tests."
+        return f"{made} and all have ended{'' if seeds == '1' else ': paired t-tests'}."
     if rule == "range":
         level = nominal_level(LEVEL, plan.low, plan.high)
         return (
@@ -46,7 +46,7 @@ def _sentence(part: pd.DataFrame) -> str:
             f" constant level of {level:.2g} in place of {LEVEL}."
         )
     return (
-        f"{made}; this is another look, at {seeds}. p-values and intervals hold at any look, after any"
+        f"{made}; this is another look, after {seeds}. P-values and intervals hold at any look, after any"
         f" number of seeds (e-process), but are wider: what was planned has the level of {LEVEL}, all"
         f" others share {LEVEL * SHARE_OF_OTHERS:g}."
     )
@@ -64,6 +64,16 @@ def _made(planned: str, day: str) -> str:
     return f"{number_of(int(planned), 'seed')} {'was' if planned == '1' else 'were'} planned ({day})"
 
 
+def bounds_note(compared: pd.DataFrame) -> str:
+    """What a caption says of intervals that need not lie around their mean; empty where they do."""
+    if set(compared["rule"]) <= {"t"}:
+        return ""
+    return (
+        " Each bound is the strictest of all looks so far, so that the mean of all seeds need not be in the"
+        " middle of its interval."
+    )
+
+
 def small_sentences(family: pd.DataFrame, baseline: str) -> list[str]:
     """A sentence on the arms whose difference from the baseline is smaller than the declared margin."""
     small = family[family["verdict"] == "small"]
@@ -73,6 +83,6 @@ def small_sentences(family: pd.DataFrame, baseline: str) -> list[str]:
     names = join_and([arm_title(arm) for arm in small["arm_label"]])
     return [
         f"{names} {'differs' if len(small) == 1 else 'differ'} from {baseline} by less than the declared"
-        f" margin of {small['margin'].iloc[0]:g} points of test accuracy (Holm-adjusted intervals from"
+        f" margin of {points_text(small['margin'].iloc[0])} of test accuracy (Holm-adjusted intervals from"
         f" {interval(low, high)}, n = {span(set(small['n']))})."
     ]

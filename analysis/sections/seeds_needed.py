@@ -121,9 +121,9 @@ def _caption(needed: pd.DataFrame, labels: dict[int, str]) -> str:
     text = (
         "SD: of the paired differences in test accuracy between the n seeds that both arms have, in points."
         f" Found: the smallest true difference that the planned seeds find with {100 * POWER:.0f} % power in"
-        f" a paired t-test at {LEVEL} / m, with m comparisons with one baseline (up to {most}); so strict is"
-        " Holm with the first difference that it finds. Seeds for 1 point: the same for a difference of 1"
-        " point, and for both ends of the SD's 95 % interval: few seeds tell an SD badly. All this holds"
+        f" a paired t-test at {LEVEL} / m, with m comparisons with one baseline (up to {most}): Holm's"
+        " first step. Seeds for 1 point: the same for a difference of 1"
+        " point, and for both ends of the SD's 95 % interval: an SD of few seeds is uncertain. All this holds"
         " for a number of seeds fixed before looking at results. Time: all arms of the cells with that"
         " many seeds, one trial after another, by their mean times."
     )

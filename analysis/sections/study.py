@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.plots.cache import FigureCache
 from analysis.render.section import RenderedFigure, Report, Section
 from analysis.render.table import Table
-from analysis.render.text import number_of
+from analysis.render.text import join_and, number_of
 from analysis.sections.caveats import (
     fixed_section,
     open_section,
@@ -18,7 +18,7 @@ from analysis.sections.caveats import (
 from analysis.sections.cells import cell_sections
 from analysis.sections.confusions import confusion_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
-from analysis.sections.findings import findings
+from analysis.sections.findings import apart_note, findings
 from analysis.sections.front import front
 from analysis.sections.generality import generality_tables
 from analysis.sections.headline import headline
@@ -29,7 +29,7 @@ from analysis.sections.seeds_needed import seeds_section
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, cells_of, finished, groups_of
-from search_spaces import Selection
+from search_spaces import SPACES, Selection
 from study.ledger.ledger import Ledger
 from trainables.catalogue import TERMS
 
@@ -72,17 +72,38 @@ def study_report(
         name=selection.space,
         question=said.question,
         answers=said.answers,
+        about=_about(selection),
         front=first,
         lead=_lead(trials),
         warnings=(*status_warning(trials), *unread_warning(ledger)),
         findings=(
             *findings(results),
+            *apart_note(trials),
             *rule_sentences(results.compared),
             *published_findings(matched, published),
         ),
         note=_note(trials),
         sections=tuple(section for section in sections if not section.is_empty),
     )
+
+
+def _about(selection: Selection) -> str:
+    """The first lines of the spaces' docstrings, and what was changed on the command line."""
+    spaces = [SPACES[name] for name in selection.space.split("+") if name in SPACES]
+    told = [(space.__doc__ or "").strip().partition("\n")[0] for space in spaces]
+    changes = [step.rpartition(": ")[0] for step in selection.steps if step.startswith("--")]
+    return " ".join([*filter(None, told), *([f"Here with {join_and(changes)}."] if changes else [])])
+
+
+def _setting(trials: pd.DataFrame) -> str:
+    """`digits · convnet · 60 epochs`, for what has few values."""
+    names = [
+        "/".join(map(str, values))
+        for column in ("dataset", "backbone")
+        if len(values := list(dict.fromkeys(trials[column]))) <= NAMED
+    ]
+    epochs = "/".join(str(int(value)) for value in dict.fromkeys(trials["epochs"]))
+    return " · ".join([*names, f"{epochs} epochs"])
 
 
 def _lead(trials: pd.DataFrame) -> str:
@@ -94,9 +115,11 @@ def _lead(trials: pd.DataFrame) -> str:
     seconds = float(trials["train_seconds"].sum()) if "train_seconds" in trials else 0.0
     time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
     done = f"{len(finished(trials))} of {len(trials)} planned trials finished"
-    return f"{done} · {extent} · {time} of training in all"
+    return f"{done} · {extent} · {_setting(trials)} · {time} of training in all"
 
 
+NAMED = 3
+"""Most datasets or backbones that are named at the top."""
 _METHODS = {
     "ce": "CE: one view, cross-entropy alone.",
     "unsupervised": "Without labels: the term alone, then a linear classifier of the frozen features.",
@@ -126,7 +149,7 @@ def _note(trials: pd.DataFrame) -> str:
 
 def _with_details(cell: Section, generality: tuple[Table, ...], confusions: tuple[Section, ...]) -> Section:
     """The section of a cell with what its intervals speak for and the confusions of classes, both folded."""
-    fold = Section(title="What is generalised to", folded=True, tables=generality, headed=False)
+    fold = Section(title="New seeds and new images", folded=True, tables=generality, headed=False)
     return replace(cell, parts=(*cell.parts, *((fold,) if generality else ()), *confusions))
 
 

@@ -85,9 +85,9 @@ def print_summary(
         lines.append(f"next:     {rerun_command('--trials', str(2 * state.search.trials))}")
     elif plan.complete and outcome is None and not _seeds_are_set(invocation):
         seeds = len({trial.seed for trial in plan.selection.trials})
-        lines.append(f"next:     {rerun_command('--seeds', str(2 * seeds))}")
+        lines.append(f"next:     {rerun_command('--seeds', str(max(2 * seeds, FEWEST)))}")
         lines.append(
-            "          (a later look widens intervals; a range from the start less:"
+            "          (further looks widen intervals; in a new study a range costs less:"
             f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
     complete = plan.complete and not (state and state.count("failed"))

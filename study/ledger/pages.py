@@ -32,9 +32,10 @@ COLUMN_WIDTHS = {
     "params.`dataset`": 110,
     "params.`augmentations`": 200,
     "params.`backbone`": 110,
+    "params.`epochs`": 80,
 }
 """What a table shows (in pixels). Accuracies before the cell: a narrow window shows the first four."""
-GROUPED_BY = ("dataset", "backbone", "augmentations")
+GROUPED_BY = ("dataset", "backbone", "augmentations", "epochs")
 """Parameters that the trials of a row of the view of arms agree in, beside the arm."""
 _LINKS = re.compile(r"^(\*\*Report:\*\* .* · )?\*\*Views:\*\* \[trials\]\(.*$", re.MULTILINE)
 """The one line of a description that changes: the one that `_links` wrote, not one that begins alike."""
@@ -45,11 +46,18 @@ _ABOUT = """One run is one trial, called by its arm, seed and cell.
 - `train/loss`, `train/acc` and `val/acc` have a point for each epoch. What begins with `final/` was measured
   once, after the last epoch. Accuracies are fractions.
 - For means over seeds choose *Group by*, then the tag `arm` and the parameters in which your cells differ, or
-  open the view *Arms*. Its rows are means over all trials of an arm with equal dataset, backbone and
-  augmentations that are loaded: 100 at first.
+  open the view *Arms*. Its rows are means over all trials of an arm with equal dataset, backbone,
+  augmentations and epochs that are loaded: 100 at first.
 - Which differences are more than chance is in the report: `report.html` among the artifacts of the run called
   "study ...", which the views leave out.
 """
+
+
+_EARLIER = (
+    'One run is one trial, called by arm, seed and cell. The runs called "study ..." have the report of',
+    "Which differences are more than chance is in the report.\n",
+)
+"""How the description of an earlier version begins and ends, which had no links."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +115,7 @@ def experiment_tags(
     """
     tags = {VIEW_TAG + TRIALS: _trials_view(), VIEW_TAG + ARMS: _arms_view()}
     note = present.get(NOTE_TAG)
-    if note is None:
+    if note is None or (note.startswith(_EARLIER[0]) and note.endswith(_EARLIER[1])):
         tags[NOTE_TAG] = f"{_links(experiment_id, report)}\n\n{_ABOUT}"
     elif report is not None:
         line = _links(experiment_id, report)

@@ -144,8 +144,10 @@ class StudyRun:
                 stop, queue = self._execute(make_queue, background)
                 patience = 10.0 if stop.requested else LOGGING_PATIENCE
             finally:
-                self._live.stop()
-                self._writer.close(patience)
+                try:
+                    self._live.stop()
+                finally:  # a second Ctrl-C must not cost what waits to be written
+                    self._writer.close(patience)
                 if self._writer.lost and not self._lease_lost.is_set():
                     results = f"{tracking_uri.redacted(self.invocation.storage_uri)}/results"
                     line = f"the ledger does not answer: results wait in {results} for the next invocation"
