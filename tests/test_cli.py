@@ -73,6 +73,12 @@ def test_version_and_help_of_every_command(command: list[str], capsys: pytest.Ca
             "study run: error: unrecognized arguments: --spcae quickstart",
         ),
         (
+            "run --space quickstart --train-size 80",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: unrecognized arguments: --train-size 80; a field of trials is set by --set"
+            " train_size=80",
+        ),
+        (
             "clean all",
             "study clean [KIND …] [options]  (see study clean --help)",
             "study clean: error: KIND: got 'all'; allowed: leftovers, ",

@@ -116,6 +116,16 @@ def test_a_margin_allows_a_no() -> None:
     assert first.startswith("No: the difference from the control γ = 0 is smaller than 1 point: from −0.")
 
 
+def test_without_spread_there_is_no_test() -> None:
+    _, (first,) = said(
+        {config(arm, seed): 0.5 + 0.1 * (arm == "0.01") for arm in ("0", "0.01") for seed in range(3)}
+    )
+    assert first == (
+        "Not shown: against the control γ = 0, differences are the same in all seeds, and without any spread"
+        " there is no test (n = 3 seeds)."
+    )
+
+
 def test_what_is_open_is_said_once() -> None:
     _, answers = said(study({"ce": 0.0, "0": 0.0, "0.01": 0.1}, seeds=2))
     assert answers == ("Not known yet: 2 seeds against the control γ = 0; a claim takes 3.",)

@@ -2,6 +2,7 @@
 
 import gc
 import html.parser
+import io
 import re
 import shutil
 import subprocess
@@ -571,6 +572,25 @@ def test_an_arm_whose_results_are_no_numbers(tmp_path: Path, empty_store: Path) 
     assert "3 finished trials without a finite test accuracy." in page
     assert "incomplete" not in page
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page).lower())
+
+
+def test_what_is_no_better_than_guessing_is_said(tmp_path: Path, empty_store: Path) -> None:
+    """100 test images, 40 of the most frequent class: up to 0.4 + 3 x 0.049 could be a guess."""
+    kept = io.BytesIO()
+    np.savez(kept, labels=np.repeat([0, 1, 2], [40, 30, 30]), predicted=np.zeros(100, int))
+    configs = arms("ce", "0", "0.01")
+    accuracies = {"ce": 0.41, "siamese-0": 0.54, "siamese-0.01": 0.56}
+    made = [
+        Made(
+            config=c,
+            metrics={"test_acc": accuracies[c.arm] + 0.001 * c.seed},
+            artifacts={"predictions.npz": kept.getvalue()},
+        )
+        for c in configs
+    ]
+    page = studied(tmp_path, empty_store, made, configs)()
+    said = "not clearly above guessing, which gets 40.0 % of these 100 test images right."
+    assert f"CE and γ = 0 are {said}" in page
 
 
 def test_nothing_at_all(tmp_path: Path, empty_store: Path) -> None:

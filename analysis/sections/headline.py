@@ -148,6 +148,8 @@ def _without_claim(known: pd.DataFrame, against: str, asked: str) -> str:
         begin = "No: the" if asked and not asked.startswith("Which") else "The"
         return f"{begin} difference from {against} is smaller than {_margin(small)}: {_each(small)}"
     begin = f"Not shown: against {against}," if asked else f"Against {against}, no difference is shown:"
+    if open_["delta_low_holm"].isna().all():
+        return f"{begin} differences are the same in all seeds, and without any spread there is no test"
     text = f"{begin} differences {_each(open_)} remain possible"
     if len(small):
         text += f"; smaller than {_margin(small)} for {_titles(small)}"

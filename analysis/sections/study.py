@@ -16,6 +16,7 @@ from analysis.sections.caveats import (
     unread_warning,
 )
 from analysis.sections.cells import cell_sections
+from analysis.sections.chance import chance_findings
 from analysis.sections.confusions import confusion_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import apart_note, findings
@@ -77,6 +78,7 @@ def study_report(
         lead=_lead(trials),
         warnings=(*status_warning(trials), *unread_warning(ledger)),
         findings=(
+            *chance_findings(trials, ledger),
             *findings(results),
             *apart_note(trials),
             *rule_sentences(results.compared),

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from study.ledger import tracking_uri
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
+from trainables.trial import FIELDS
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -24,7 +25,20 @@ class CommandLine(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process with code 2."""
         usage = self.format_usage().strip()
+        if message.startswith("unrecognized arguments: --") and (hint := _field_hint(message)):
+            message += hint
         self.exit(2, f"{usage}  (see {self.prog} --help)\n{self.prog}: error: {message}\n")
+
+
+def _field_hint(message: str) -> str:
+    """How to set a field of a trial that was given as an option; empty where it is none."""
+    name, *value = message.removeprefix("unrecognized arguments: --").replace("=", " ").split()[:2]
+    field = name.replace("-", "_")
+    return (
+        f"; a field of trials is set by --set {field}={value[0] if value else 'VALUE'}"
+        if field in FIELDS
+        else ""
+    )
 
 
 def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
