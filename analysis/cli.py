@@ -80,8 +80,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     ledger = ledger_from(args)
     tracking_uri.check_reachable(ledger.uri)
     if not ledger.exists():
-        uri = tracking_uri.redacted(ledger.uri)
-        raise ValueError(f"--experiment: no experiment {ledger.experiment!r} at {uri}")
+        raise ValueError(ledger.store.unknown_experiment)
     report = args.out or Path("reports", folder_name(selection.space, args.only, args.assign))
     folder = args.out or report / subfolder
     tracking_uri.check_writable("--out", folder)

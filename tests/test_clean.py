@@ -118,7 +118,9 @@ def test_it_creates_nothing_where_there_is_no_ledger(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--output", str(tmp_path)])
-    assert "--experiment: no experiment 'siamese-barlow-twins' at sqlite:///" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--experiment: no experiment 'siamese-barlow-twins' at sqlite:///" in told
+    assert "mlflow.db; there is no such file: was the study made in another folder" in told
     assert list(tmp_path.iterdir()) == []
 
 

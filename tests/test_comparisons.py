@@ -106,9 +106,9 @@ def test_differences_for_people() -> None:
     assert table.caption == (
         "Arm minus baseline, paired by seed, n = 3. Paired t-tests, which hold for a single look: no number"
         " of planned seeds is recorded. Adjusted after Holm for all comparisons with one baseline (2 against"
-        " CE and 1 against γ = 0). P(higher): share of seeds in which the arm is higher, and its 95 %"
-        " interval. Exact sign-flip p-values are joint for these comparisons (step-down max-T); with 3 seeds"
-        " they are 0.25 at least, however many arms are compared."
+        " CE and 1 against γ = 0). P(higher): share of seeds in which the arm is higher, ties half,"
+        " and its 95 % interval. Exact sign-flip p-values are joint for these comparisons (step-down max-T);"
+        " with 3 seeds they are 0.25 at least, however many arms are compared."
     )
 
 

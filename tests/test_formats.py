@@ -41,6 +41,7 @@ def test_latex() -> None:
     text = to_latex(TABLE)
     assert r"\caption{digits $\cdot$ $\gamma$ $<$ 1. 50 \% of a\_b \& more.}" in text
     assert r"\label{tab:a-table}" in text
+    assert r"\label{tab:pets:a-table}" in to_latex(TABLE, "pets")
     assert r"Accuracy (\%) & CE & $\gamma$ = 10$^{-3}$, x\_y=3 \\" in text
     assert r"Test & \textbf{1.0 $\pm$ 2.0} & -- \\" in text
     assert text.count("Test &") == 2

@@ -407,7 +407,7 @@ def test_more_seeds_and_a_failing_arm_run_only_the_difference(
     done = run(study, *more)
     assert done.returncode == 0, done.stderr
     assert "2 seeds were planned" in done.stdout
-    assert "this is another look, at 4" in done.stdout
+    assert "this is another look, after 4" in done.stdout
     assert "complete: 8 trials, 1 of 1 cells undecided after 4, the most that were declared\n" in done.stdout
     after = {name: r.changed for name, r in records(study).items()}
     assert after.keys() - before.keys() == {

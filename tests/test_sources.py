@@ -24,6 +24,9 @@ from trainables.datasets.sources import FOLDS_MD5, DataError
 from trainables.datasets.splits import UNLABELLED
 from trainables.trial import TrialConfig
 
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python 3.11.0 to 3.11.3 do not know filters, and Python 3.12 warns without one."""
+
 RANDOM = np.random.RandomState(0)
 CIFAR_TRAIN = RANDOM.randint(0, 256, (40, 3, 32, 32), dtype=np.uint8)
 CIFAR_TEST = RANDOM.randint(0, 256, (10, 3, 32, 32), dtype=np.uint8)
@@ -122,7 +125,7 @@ def test_folds_are_added_to_what_was_prepared_without_them(where: str, serve: An
         (data_dir / STL10.filename).write_bytes(content)
     elif where == "unpacked":
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(data_dir, filter="data")
+            tar.extractall(data_dir, **SAFELY)
     after = data.load("stl10", data_dir, folds=True)
     np.testing.assert_array_equal(after.folds, STL_FOLDS)
     assert after.sha256 == before.sha256 == data.prepare("stl10", data_dir, folds=True)
@@ -140,7 +143,7 @@ def test_folds_that_are_missing_are_named(unpacked: bool, serve: Any, data_dir: 
     where = data_dir / STL10.filename / STL10.base_folder
     if unpacked:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(data_dir, filter="data")
+            tar.extractall(data_dir, **SAFELY)
         where = data_dir / STL10.base_folder
     message = f"{where}/fold_indices.txt is missing or damaged: its MD5 is not {FOLDS_MD5}. It is a part of "
     with pytest.raises(DataError, match=f"^{re.escape(message)}"):
@@ -189,7 +192,7 @@ def test_a_folder_that_torchvision_unpacked_is_used(serve: Any, data_dir: Path) 
     serve(CIFAR10, content, files)
     CIFAR10.url = "http://127.0.0.1:1/nothing"
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        tar.extractall(data_dir, filter="data")
+        tar.extractall(data_dir, **SAFELY)
     assert len(data.load("cifar10", data_dir).train.labels) == 40
     assert names(data_dir) == ["cifar-10-batches-py", "prepared"]
 

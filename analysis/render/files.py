@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.render.section import RUNNING, STOPPED
 from analysis.render.table import Table, to_latex, to_markdown
-from analysis.render.text import is_plain
+from analysis.render.text import is_plain, slug
 
 REPORT = "report.html"
 MARKDOWN = "report.md"
@@ -88,7 +88,8 @@ def write_tables(frames: Mapping[str, pd.DataFrame], tables: Sequence[Table], fo
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         write_atomic(folder / name, frame.to_csv(index=False))
-    latex = {table.name: to_latex(table) for table in tables}
+    study = slug(folder.absolute().parent.name)
+    latex = {table.name: to_latex(table, study) for table in tables}
     blocks = [list(latex.values())[i : i + LATEX_BLOCK] for i in range(0, len(latex), LATEX_BLOCK)]
     write_atomic(folder / "tables.md", "\n".join(map(to_markdown, tables)))
     write_atomic(folder / "tables.tex", "\n\\clearpage\n".join("\n".join(block) for block in blocks))

@@ -18,7 +18,7 @@ def to_text(report: Report, folder: Path) -> str:
     blocks += [f"**{warning}**" for warning in report.warnings]
     about = f": {escape_markdown(report.about)}" if report.about else ""
     blocks += [f"{report.kind} {report.name}{about}", report.lead]
-    blocks += [*_blocks(report.front, folder, level=2), _list(report.findings), report.note]
+    blocks += [*_blocks(report.front, folder, level=2), report.note, _list(report.findings)]
     for section in report.sections:
         blocks += _blocks(section, folder, level=2)
     return "\n\n".join(block for block in blocks if block) + "\n"

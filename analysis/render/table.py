@@ -87,7 +87,7 @@ def to_terminal(table: Table) -> RichTable:
         title_justify="left",
         caption_justify="left",
     )
-    view.add_column(Text(table.corner))
+    view.add_column(Text(table.corner), overflow="fold")
     for column in table.columns:
         view.add_column(Text(column), justify="right")
     for title, entries in table.rows:
@@ -105,8 +105,11 @@ def to_markdown(table: Table, level: int = 3) -> str:
     return f"{'#' * level} {table.title}\n\n{text}\n\n{table.caption}\n"
 
 
-def to_latex(table: Table) -> str:
-    r"""The table for `\input` (package booktabs), with `\label{tab:<name>}`."""
+def to_latex(table: Table, study: str = "") -> str:
+    r"""The table for `\input` (package booktabs), with `\label{tab:<study>:<name>}`.
+
+    Without the study, tables of two studies in one paper would have one label.
+    """
 
     def line(title: str, *entries: Entry) -> str:
         texts = (rf"\textbf{{{latex(e.text)}}}" if e.bold else latex(e.text) for e in entries)
@@ -116,7 +119,7 @@ def to_latex(table: Table) -> str:
         r"\begin{table}[htbp]",
         r"\centering",
         rf"\caption{{{latex(f'{table.title}. {table.caption}')}}}",
-        rf"\label{{tab:{table.name}}}",
+        rf"\label{{tab:{f'{study}:' if study else ''}{table.name}}}",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         *(r"\toprule", line(table.corner, *entries(*table.columns)), r"\midrule"),
         *(line(title, *row) for title, row in table.rows),

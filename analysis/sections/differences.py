@@ -80,7 +80,7 @@ def _difference_caption(compared: pd.DataFrame, shown: pd.DataFrame) -> str:
     text = (
         f"Arm minus baseline, paired by seed, n = {span(set(shown['n']))}. {' '.join(rule_sentences(shown))}"
         f"{bounds_note(shown)} Adjusted after Holm for all comparisons with one baseline ({named})."
-        f" P(higher): share of {'cells and ' if pooled else ''}seeds in which the arm is higher,"
+        f" P(higher): share of {'cells and ' if pooled else ''}seeds in which the arm is higher, ties half,"
         f" and its 95 % interval. {sign_flip_note(shown)}"
     )
     if pooled:

@@ -61,9 +61,16 @@ class Store:
         """Id of the experiment; LedgerError where it does not exist."""
         experiment_id = self.find_experiment()
         if experiment_id is None:
-            where = tracking_uri.redacted(self.uri)
-            raise LedgerError(f"--experiment: no experiment {self.experiment!r} at {where}")
+            raise LedgerError(self.unknown_experiment)
         return experiment_id
+
+    @property
+    def unknown_experiment(self) -> str:
+        """The error where the experiment does not exist."""
+        text = f"--experiment: no experiment {self.experiment!r} at {tracking_uri.redacted(self.uri)}"
+        if self.sqlite_file is not None and not self.sqlite_file.exists():
+            text += "; there is no such file: was the study made in another folder, or with --output?"
+        return text
 
     def find_experiment(self) -> str | None:
         """Id of the experiment, None where it does not exist; LedgerError where it was deleted."""
