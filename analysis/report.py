@@ -106,7 +106,7 @@ def render_search(
         }
         report = search_report(study, tables, stopped, ledger.experiment, cache)
         searched = members_frame(study, stopped).drop(columns="value", errors="ignore")
-        searched.to_csv(folder / "searched.csv", index=False)
+        files.write_atomic(folder / "searched.csv", searched.to_csv(index=False))
         return report, [*files.write_tables({}, report.tables, folder / "tables"), folder / "searched.csv"]
 
     rendered = _publish(build, _digest(study), ledger, folder, ui=ui, force=force, live=live)

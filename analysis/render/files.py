@@ -104,7 +104,7 @@ def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
     for name in ours.read_text().split() if ours.exists() else ():
         if name not in latex and is_plain(name):
             (folder / f"{name}.tex").unlink(missing_ok=True)
-    ours.write_text("\n".join(latex))
+    write_atomic(ours, "\n".join(latex))
     paths = [folder / f"{name}.tex" for name in latex]
     for path, text in zip(paths, latex.values(), strict=True):
         write_atomic(path, text)
