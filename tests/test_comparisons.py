@@ -1,4 +1,4 @@
-"""Which arm is held against which, the tables of differences, and the sentences that they allow."""
+"""Which arm is compared with which, the tables of differences, and the sentences that they allow."""
 
 import itertools
 import re
@@ -150,7 +150,7 @@ def by_label(*configs: TrialConfig) -> dict[str, TrialConfig]:
 
 
 def test_each_arm_has_its_matching_baseline() -> None:
-    """With and without unlabelled images: each γ is held against the control of its kind, and its match."""
+    """With and without unlabelled images: each γ is compared with the control of its kind, and its match."""
     of = {
         size: [config(arm, 0, dataset="stl10", unlabeled_size=size) for arm in ("0", "0.01")]
         for size in (0, 5000)

@@ -148,7 +148,7 @@ def test_an_arm_that_one_cell_lacks_as_a_whole_takes_no_seed_from_the_others() -
 
 
 def test_baselines_of_their_own() -> None:
-    """One family, of which each arm is held against another: the adjustment is over all of them."""
+    """One family, of which each arm is compared with another: the adjustment is over all of them."""
     values = cell(6, seed=3, effect=0.4)
     table = compare(values, {"siamese-1": "siamese-0", "siamese-3": "siamese-2"})
     assert list(table.index) == ["siamese-1", "siamese-3"]

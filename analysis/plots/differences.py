@@ -38,17 +38,8 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
     names: dict[float, str] = {}
     place = 0.0
     for title, rows in families.items():
-        axes.annotate(
-            title,
-            (0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(2, 0),
-            textcoords="offset points",
-            fontsize=10,
-            fontweight="bold",
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        _write(axes, title, (0, place), 2, fontsize=10, fontweight="bold", bbox=behind)
         shown = rows.assign(sure=claimed(rows))
         for row in shown.to_dict("records"):
             place += 1
@@ -63,7 +54,7 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
     axes.set_yticks(list(names), list(names.values()))
     axes.set_ylim(place - 0.4, -0.6)
     axes.set_xlabel("Difference in test accuracy (points)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS).replace("+0", "0"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
     axes.margins(x=0.06)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.93", linewidth=0.8)
@@ -91,17 +82,21 @@ def _line(axes: Axes, place: float, row: Mapping[Hashable, Any]) -> None:
     text = format_points(values["delta"])
     if np.isfinite(values["delta_low_holm"]):
         text += f"  ({interval(values['delta_low_holm'], values['delta_high_holm'])})"
+    look = {"color": colour, "fontweight": "bold"} if filled else {"color": "0.25"}
+    _write(axes, text, (1, place), 8, fontsize=9.5, **look)
+
+
+def _write(axes: Axes, text: str, where: tuple[float, float], gap: float, **look: Any) -> None:
+    """Text so many points to the right of a place: share of the width, and line."""
     axes.annotate(
         text,
-        (1, place),
+        where,
         xycoords=("axes fraction", "data"),
-        xytext=(8, 0),
+        xytext=(gap, 0),
         textcoords="offset points",
-        fontsize=9.5,
         va="center",
         annotation_clip=False,
-        color=colour if filled else "0.25",
-        fontweight="bold" if filled else "normal",
+        **look,
     )
 
 

@@ -127,9 +127,9 @@ def points_text(points: float) -> str:
     return f"{points:g} point{'' if points == 1 else 's'}"
 
 
-def possible_range(low: float, high: float) -> str:
-    """`differences from −1.0 to +2.0 points`, or `of any size`."""
-    return f"differences {'of any size' if math.isinf(low) else f'from {interval(low, high)} points'}"
+def range_text(low: float, high: float) -> str:
+    """`from −1.0 to +2.0 points`, or `of any size`."""
+    return "of any size" if math.isinf(low) else f"from {interval(low, high)} points"
 
 
 def p_value(value: float) -> str:

@@ -13,7 +13,7 @@ from analysis.render.text import (
     join_and,
     number_of,
     p_value,
-    possible_range,
+    range_text,
 )
 from analysis.sections.claims import claims_line
 from analysis.sections.one_by_one import one_by_one_findings
@@ -141,7 +141,7 @@ def _family_findings(baseline: str, family: pd.DataFrame, seed: str) -> list[str
         low, high = unclear["delta_low_holm"].min(), unclear["delta_high_holm"].max()
         sentences.append(
             f"Against {baseline} no difference in test accuracy is shown for {_names(unclear)}:"
-            f" {possible_range(low, high)} remain possible (Holm-adjusted intervals, {_n(n, seed)});"
+            f" differences {range_text(low, high)} remain possible (Holm-adjusted intervals, {_n(n, seed)});"
             " that is no evidence of equality."
         )
     return sentences

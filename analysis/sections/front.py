@@ -63,6 +63,7 @@ def differences_figure(
     shown, left = shown_families({title: rows for title, rows in known.items() if len(rows)}, LINES)
     if not shown:
         return []
+    # A baseline with several sets of cells has several lines for one arm: its dots would be those of all.
     dots = None if cells is None or len(shown) > len(set(cells["baseline"])) else cells[cells["n"] > 0]
     whole = pd.concat([rows.assign(family=title) for title, rows in shown.items()])
     return cache.add(

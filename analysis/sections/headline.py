@@ -1,12 +1,11 @@
 """What a report begins with: the question that its arms ask, and the answer in a sentence."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.render.text import arm_title, interval, join_and, number_of, points_text, span
+from analysis.render.text import arm_title, interval, join_and, number_of, points_text, range_text, span
 from analysis.stats.comparisons import TESTED, claimed
 from analysis.stats.paired import FEWEST
 from analysis.stats.results import Results
@@ -167,13 +166,9 @@ def _each(rows: pd.DataFrame) -> str:
         for row in rows.dropna(subset="delta_low_holm").to_dict("records")
     ]
     if len(rows) > NAMED or len(bounds) < len(rows):
-        return _range(*_bounds(rows))
-    named = [f"{_range(low, high)} with {arm_title(arm)}" for arm, low, high in bounds]
-    return join_and(named) if len(named) > 1 else _range(*bounds[0][1:])
-
-
-def _range(low: float, high: float) -> str:
-    return "of any size" if math.isinf(low) else f"from {interval(low, high)} points"
+        return range_text(*_bounds(rows))
+    named = [f"{range_text(low, high)} with {arm_title(arm)}" for arm, low, high in bounds]
+    return join_and(named) if len(named) > 1 else range_text(*bounds[0][1:])
 
 
 def _titles(rows: pd.DataFrame) -> str:

@@ -59,7 +59,7 @@ def _caption(comparisons: Sequence[PublishedComparison], cell: pd.DataFrame) -> 
     if any(one.predicted for one in comparisons):
         text += (
             " One more run: where the accuracy of one more seed of ours would lie with 95 %, n >= 3. This"
-            " is held against a published number if it is a single run: 5 % of them lie outside even if"
+            " is compared with a published number if it is a single run: 5 % of them lie outside even if"
             " nothing differs. If it is a mean of several runs, the range is too wide for it."
         )
     if any(np.isnan(one.published["runs"]) for one in comparisons):

@@ -22,7 +22,7 @@ class Look:
         artifact_root: of the ledger.
         folder: where the report goes, absolute.
         digests: the current SHA-256 of datasets; trials on other data do not count.
-        files: what `OwnFile.shipped` has of the files of one's own that the driver has loaded.
+        files: what `OwnFile.shipped` has of the own files that the driver has loaded.
         left: how long the study will take, for people; empty: not known.
         every: seconds between two renderings at least.
     """

@@ -23,15 +23,15 @@ from trainables.redact import first_line, masked, plain
 EVERY = 300.0
 """Seconds before the first rendering, and between two of them at least, unless a user says otherwise."""
 SHARE = 20
-"""Without a user's word rendering takes at most one part in so many of a core's time."""
+"""By default, rendering takes at most 1 / SHARE of a core's time."""
 PATIENCE = 1.0
-"""Seconds for the process to end that is told to; then it is killed."""
+"""Seconds that the process has to end before it is killed."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """When a running study is rendered: `every` so many seconds, or more rarely unless that is `forced`."""
+    """When a running study is rendered: `every` s, or more rarely if that takes long and is not `forced`."""
 
     every: float = EVERY
     forced: bool = False
