@@ -36,8 +36,8 @@ ORDER = {
         140,
     ),
     "study": (
-        *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),
-        *("search_session", "clean", "measure", "run", "__main__"),
+        *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),
+        *("search_session", "clean", "measure", "export", "merge", "run", "__main__"),
         40,
     ),
     "analysis": (
@@ -71,7 +71,7 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
+    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store")},
     **{
         library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
         | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits

@@ -55,6 +55,11 @@ class Artifacts:
             self.unread[run_id, name] = str(path)
             raise
 
+    def local_folder(self, run_id: str) -> Path | None:
+        """The folder of a run's artifacts, which need not exist; None where a server has them."""
+        folder = local_folder(self._address(run_id))
+        return None if folder is None else self._here(run_id, folder)
+
     def forget_addresses(self) -> None:
         """Look addresses up again: they have changed."""
         self._addresses.clear()
