@@ -17,11 +17,11 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from search_spaces import add_selection_arguments, search_from, selection_from
-from study.cli import options
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import load_search_state
+from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.transfer.exporting import export
 from trainables.redact import masked, plain
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/export.py") -> in
         ledger = ledger_from(args)
         tracking_uri.check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
-        origin = LedgerOrigin(ledger, Storage(options.storage_uri(args)))
+        origin = LedgerOrigin(ledger, Storage(storage_uri(args)))
         keys = None if args.space is None else _keys(args, ledger)
         publication = Publication(
             title=args.title or f"Study {args.experiment}", authors=args.author, license=args.license
@@ -82,7 +82,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_selection_arguments(parser)
     add_ledger_arguments(parser)
-    options.add_storage_argument(parser)
+    add_storage_argument(parser)
     return parser
 
 

@@ -10,7 +10,6 @@ at work; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from study.cli import options
-from study.cluster.connection import Terminated
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.storage_uri import add_storage_argument, folder_of, storage_uri
+from study.recording import stopping
 from study.recording.locks import driver_locks
 from trainables.redact import masked, plain
 
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/merge.py") -> int
     """Merge from the command line; returns the exit code."""
     parser = _parser(prog)
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.raise_on_sigterm()
     try:
         if args.verify is not None and args.verify < 0:
             raise ValueError(f"--verify: got {args.verify}; allowed: a number of trials, 0 for none")
@@ -53,9 +52,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/merge.py") -> int
     except (ValueError, OSError) as error:
         parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        _say(f"stopped by {number.name}: what is merged stays; the same command merges the rest")
-        return 128 + number
+        name, code = stopping.stopped_by(stop)
+        _say(f"stopped by {name}: what is merged stays; the same command merges the rest")
+        return code
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -84,7 +83,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--wait", action="store_true", help="where a driver is at work, wait until it ends")
     add_ledger_arguments(parser)
-    options.add_storage_argument(parser)
+    add_storage_argument(parser)
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
@@ -93,10 +92,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="datasets, for --verify (default: data)",
     )
     return parser
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _say(line: str) -> None:
@@ -124,7 +119,7 @@ def _open(source: str, args: argparse.Namespace) -> "Origin":
         )
         if not (output / "mlflow.db").is_file():
             raise ValueError(f"SOURCE: {source} has no mlflow.db; allowed: the --output of a study")
-        origin = LedgerOrigin(ledger, Storage(str(output)), title=source)
+        origin = LedgerOrigin(ledger, Storage(folder_of(str(output), experiment)), title=source)
     elif path.is_file():
         return Archive(path)
     else:
@@ -139,23 +134,18 @@ def _merge(origin: "Origin", ledger: Ledger, args: argparse.Namespace) -> int:
     from trainables.storage.filesystem import Storage
 
     _say(f"{origin.title}: {len(origin.records)} trials of the experiment {origin.experiment}")
-    uri = options.storage_uri(args)
+    uri = storage_uri(args)
     if args.plan:
         merge, outcome = plan_merge(origin, ledger, Storage(uri)), Outcome()
     else:
         wait = _say if args.wait else None
-        with driver_locks(ledger, args.output.absolute(), uri, wait=wait, on_lost=_end):
+        with driver_locks(ledger, args.output.absolute(), uri, wait=wait, on_lost=stopping.end):
             merge, outcome = carry_out(origin, ledger, Storage(uri), say=_say)
     _describe(merge, outcome)
     if not args.plan:
         trials = "1 trial" if outcome.written == 1 else f"{outcome.written} trials"
         _say(f"{trials} taken in; the report shows them once it is rendered again")
     return 1 if outcome.left or _conflicts(merge) else 0
-
-
-def _end() -> None:
-    """Stop writing: another driver took this one for dead."""
-    signal.raise_signal(signal.SIGTERM)
 
 
 def _conflicts(merge: "Merge") -> int:

@@ -6,7 +6,7 @@ no half of a trial, only a run that nobody counts, which the next merge complete
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,13 +117,3 @@ def _publish(ledger: Ledger, run_id: str, replaced: list[str]) -> None:
                 ledger.client.delete_run(other)
         ledger.client.set_tag(run_id, "kind", "trial")
         ledger.client.delete_tag(run_id, COMPLETE)
-
-
-def artifact_names(ledger: Ledger, run_id: str) -> Iterator[str]:
-    """Names of the files that a run keeps; folders are not followed."""
-    local = ledger.artifacts.local_folder(run_id)
-    if local is not None:
-        yield from sorted(path.name for path in local.iterdir() if path.is_file()) if local.is_dir() else ()
-        return
-    with ledger.store.asking():
-        yield from sorted(file.path for file in ledger.client.list_artifacts(run_id) if not file.is_dir)

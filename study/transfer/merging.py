@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from search_spaces.seeds import SeedPlan
 from study.ledger import seed_plans
-from study.ledger.copies import artifact_names, settle_interrupted, write_trial
+from study.ledger.copies import settle_interrupted, write_trial
 from study.ledger.ledger import Ledger
 from study.ledger.records import MEASURED_TAG
 from study.transfer.comparing import Item, Merge, Verdict, compare
@@ -119,10 +119,8 @@ def _take_study(origin: Origin, ledger: Ledger, space: str, study: Study) -> Non
     known = run[1] if run else {}
     if new := _new_tags(study.tags, known):
         ledger.tag_study(space, new)
-    present = set(artifact_names(ledger, run[0])) if run else set()
-    missing = [name for name in study.files if KEPT_FILE.fullmatch(name) and name not in present]
-    if missing:
-        ledger.log_study(space, {name: origin.study_file(space, name) for name in missing})
+    names = [name for name in study.files if KEPT_FILE.fullmatch(name)]
+    ledger.keep_with_study(space, {name: origin.study_file(space, name) for name in names})
 
 
 def _new_tags(tags: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from study.ledger import tracking_uri
-from study.ledger.copies import Point, artifact_names, read_points
+from study.ledger.copies import Point, read_points
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord, without_mlflow_tags
 from trainables.redact import first_line
@@ -100,7 +100,7 @@ class LedgerOrigin:
     def studies(self) -> Mapping[str, Study]:
         """Its spaces by name."""
         return {
-            space: Study(tags=without_mlflow_tags(tags), files=tuple(artifact_names(self.ledger, run_id)))
+            space: Study(tags=without_mlflow_tags(tags), files=tuple(self.ledger.artifacts.names(run_id)))
             for space, (run_id, tags) in sorted(self.ledger.study_runs().items())
         }
 
@@ -116,7 +116,7 @@ class LedgerOrigin:
     @contextlib.contextmanager
     def files(self, record: TrialRecord) -> Iterator[Mapping[str, Path]]:
         """A trial's artifacts by name; a finished trial has all that its run says it keeps."""
-        names = set(artifact_names(self.ledger, record.run_id))
+        names = set(self.ledger.artifacts.names(record.run_id))
         if record.status == "FINISHED":
             names |= record.kept
         with contextlib.ExitStack() as stack:
