@@ -16,8 +16,8 @@ from study.ledger.records import TrialRecord
 
 MERGING = "merging"
 """The tag `kind` of a run that is being written."""
-COMPLETE = "merge.complete"
-"""Tag of such a run when all of it is there: the ids of the runs that it replaces."""
+COMPLETE = "merged.replaces"
+"""Tag of a run when all of it is there: the ids of the runs that it replaces."""
 
 
 class Point(NamedTuple):
@@ -116,4 +116,3 @@ def _publish(ledger: Ledger, run_id: str, replaced: list[str]) -> None:
             if ledger.client.get_run(other).info.lifecycle_stage == "active":
                 ledger.client.delete_run(other)
         ledger.client.set_tag(run_id, "kind", "trial")
-        ledger.client.delete_tag(run_id, COMPLETE)

@@ -177,25 +177,23 @@ class Archive:
         """Names of each trial's artifacts."""
         found: dict[str, list[str]] = {}
         for name in self._zip.namelist():
-            folder, key, *rest = (*name.split("/"), "")[:4]
-            if folder == "trials" and rest[0] != POINTS and FILE.fullmatch(rest[0]) and not rest[1]:
-                found.setdefault(key, []).append(rest[0])
+            file = re.fullmatch(rf"trials/({KEY.pattern})/({FILE.pattern})", name)
+            if file and file[2] != POINTS:
+                found.setdefault(file[1], []).append(file[2])
         return found
 
     @cached_property
     def studies(self) -> Mapping[str, Study]:
         """Its spaces by name."""
         return {
-            space: Study(
-                tags=tags,
-                files=tuple(
-                    name.rpartition("/")[2]
-                    for name in self._zip.namelist()
-                    if name.startswith(study_member(space, "")) and FILE.fullmatch(name.rpartition("/")[2])
-                ),
-            )
+            space: Study(tags=tags, files=tuple(self._files_in(study_member(space, ""))))
             for space, tags in self.about["studies"].items()
         }
+
+    def _files_in(self, folder: str) -> list[str]:
+        """Names of the members in a folder; those of folders in it, and of any other form, are left out."""
+        inside = (name.removeprefix(folder) for name in self._zip.namelist() if name.startswith(folder))
+        return [name for name in inside if FILE.fullmatch(name)]
 
     @cached_property
     def waiting(self) -> frozenset[str]:
