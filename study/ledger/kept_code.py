@@ -10,13 +10,15 @@ KIND = "code"
 def keep_code(ledger: Ledger, files: Mapping[str, bytes]) -> None:
     """Log those of the files that are not there, by their names; the run is created where missing."""
     run_id = _run(ledger)
+    present = set() if run_id is None else set(ledger.artifacts.names(run_id))
+    missing = {name: content for name, content in files.items() if name not in present}
+    if not missing:
+        return
     with ledger.store.asking():
         if run_id is None:
-            tags = {"kind": KIND}
-            run_id = str(ledger.client.create_run(ledger.experiment_id, tags=tags, run_name=KIND).info.run_id)
-        present = set(ledger.artifacts.names(run_id))
-        if missing := {name: content for name, content in files.items() if name not in present}:
-            ledger.log_files(run_id, missing)
+            run = ledger.client.create_run(ledger.experiment_id, tags={"kind": KIND}, run_name=KIND)
+            run_id = str(run.info.run_id)
+        ledger.log_files(run_id, missing)
         ledger.client.set_terminated(run_id, "FINISHED")
 
 
