@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from study.cluster.connection import Terminated
 from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Failed, Interrupted, Retrying
+from study.recording.stopping import Terminated
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
