@@ -43,19 +43,19 @@ TINY: dict[str, Any] = {
 
 SLOW = (
     "test_server.py",
-    "test_kills.py::test_killed_at_the_worst_moments",
     "test_search.py",
-    "test_report.py",
-    "test_faults.py::test_a_server",
-    "test_run.py::test_trials_on_data",
-    "test_nodes.py::test_a_job",
+    "test_run.py",
     "test_nodes.py",
+    "test_report.py",
+    "test_kills.py::test_killed_at_the_worst_moments",
     "test_kills.py::test_stopped_in_order",
+    "test_faults.py::test_a_server",
+    "test_nodes.py::test_a_job",
     "test_node.py::test_shares",
     "test_faults.py::test_a_full_disk",
-    "test_run.py",
-    "test_faults.py::test_out_of_gpu_memory",
     "test_run.py::test_a_budget",
+    "test_faults.py::test_out_of_gpu_memory",
+    "test_run.py::test_trials_on_data",
 )
 """What takes long, the longest first: beginnings of tests' names, each of which one process can run alone."""
 
