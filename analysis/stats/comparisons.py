@@ -93,8 +93,10 @@ def arm_configs(cell: pd.DataFrame) -> dict[str, TrialConfig]:
         first.setdefault(label, row)
     # Not by rows: those of a frame with all metrics take ten times longer, and a report needs thousands.
     columns = {name: cell[name].tolist() for name in FIELDS}
-    rows = {label: {name: column[row] for name, column in columns.items()} for label, row in first.items()}
-    return {label: config_of(row) for label, row in rows.items()}
+    return {
+        label: config_of({name: column[row] for name, column in columns.items()})
+        for label, row in first.items()
+    }
 
 
 def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:
