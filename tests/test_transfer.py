@@ -24,7 +24,7 @@ from search_spaces import Selection
 from study import export as export_command
 from study import merge as merge_command
 from study.ledger.copies import MERGING, Point, read_points
-from study.ledger.kept_code import kept_code, read_code
+from study.ledger.kept_code import keep_code, kept_code, read_code
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.seed_plans import read_seed_plans
