@@ -5,7 +5,6 @@ import html.parser
 import io
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, product
@@ -31,7 +30,8 @@ from study.ledger.ledger import Ledger
 from trainables.metrics import METRICS as METRICS_OF_TRIALS
 from trainables.trial import TrialConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("without_pdfs")  # `folder` has them
+
 SELECTORS = [
     *("--space", "ablations", "--only", "dataset=cifar10", "--seeds", "7"),
     *("--only", "arm=ce,siamese-0,siamese-0.001,siamese-0.01"),
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         "--out",
         str(folder / "out"),
     ]
-    subprocess.run([sys.executable, ROOT / "analysis/report.py", *command], check=True, capture_output=True)
+    assert main(command) == 0
     return folder
 
 
