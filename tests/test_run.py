@@ -109,6 +109,13 @@ def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
             assert [(p.step, p.value, p.timestamp) for p in sorted(points, key=lambda p: p.step)] == list(
                 zip(history["epoch"], history[name], history["timestamp"], strict=True)
             )
+        # What MLflow's page "System metrics" shows; as often as that takes nothing, the last epoch always.
+        points = ledger(study).client.get_metric_history(
+            record.run_id, "system/process_memory_usage_megabytes"
+        )
+        assert [point.step for point in points] == [1, 3]
+        assert 100 < points[-1].value <= record.metrics["memory_peak_mb"] + 5
+        assert record.metrics["cpu_seconds"] > 0
 
 
 def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:

@@ -70,7 +70,8 @@ class Processors:
 
     def joules(self) -> float:
         """What they took since the first call, which begins at 0; NaN where nothing tells."""
-        zones = [zone for zone in POWERCAP.glob("*:*") if _text(zone / "name").startswith("package")]
+        # Zones within a package (cores, memory), and its twin under intel-rapl-mmio, would count twice.
+        zones = [z for z in POWERCAP.glob("intel-rapl:*") if _text(z / "name").startswith("package")]
         try:
             for zone in zones:
                 now = int(_text(zone / "energy_uj"))
