@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
+from study.cli.notify import VARIABLE, webhook
 from study.ledger.ledger import DEFAULT_EXPERIMENT
 from study.ledger.options import CommandLine, add_ledger_arguments
 from study.ledger.tracking_uri import has_secret
@@ -65,6 +66,15 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="keep the final weights of each trial with its run, to measure it again without training",
+    )
+    options.add_argument(
+        "--notify",
+        metavar="URL",
+        type=webhook,
+        action="append",
+        default=[],
+        help="post a message to this webhook (Slack, ntfy or any other) when the study ends or loses a node;"
+        f" the address is a secret: better in {VARIABLE}",
     )
     options.add_argument(
         "--wait",
