@@ -38,6 +38,7 @@ from studies import (
     start,
     wait_for,
 )
+from webhooks import KEY, Hook
 
 from analysis import tables
 from search_spaces import SEARCHES, SPACES
@@ -54,9 +55,19 @@ JOINED = ["--space", "thesis,quickstart", "--only", "dataset=digits", *TINY[2:]]
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two arms with two seeds were run from nothing."""
-    folder = tmp_path_factory.mktemp("study")
-    done = run(folder, *TINY, *ARMS, "--seeds", "2", "--keep", "weights", "--report-every", "1s")
+    folder, hook = tmp_path_factory.mktemp("study"), Hook()
+    options = ("--seeds", "2", "--keep", "weights", "--report-every", "1s", "--notify", hook.address)
+    done = run(folder, *TINY, *ARMS, *options)
+    hook.close()
     assert done.returncode == 0, done.stderr
+    ((_, _, message),) = hook.got
+    said = "4 of 4 trials finished.\nNot known yet: 2 seeds against CE; a claim takes 3.\n"
+    assert json.loads(message)["text"].startswith(said)
+    # Who has the address can write there: it is nowhere, and nor where the next command is shown.
+    assert " --notify '***' --seeds 4\n" in done.stdout
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    assert KEY not in done.stdout + done.stderr
+    assert not [path for path in left if KEY.encode() in path.read_bytes()]
     assert "could not be rendered" not in done.stdout
     assert 'class="live"' not in (folder / REPORT / "report.html").read_text()
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout

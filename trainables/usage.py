@@ -22,7 +22,8 @@ from typing import Self
 INTERVAL = 1.0
 """Seconds between two readings."""
 SHORTEST = 0.2
-"""Seconds of a trial that readings at the ends of its epochs are apart, at least."""
+"""Seconds that a reading at the end of an epoch is apart from the one before, at least; of a GPU, which takes
+longer to ask, it is `INTERVAL`."""
 SERIES_EVERY = 60.0
 """Seconds between two points of the series for MLflow's pages."""
 POWERCAP = Path("/sys/class/powercap")
@@ -191,7 +192,7 @@ class Meter:
         """What all attempts took until now, or a moment ago; empty for a meter that was never entered."""
         if not self._here:
             return {}
-        self._read(SHORTEST)
+        self._read(INTERVAL if self._gpu else SHORTEST)
         with self._lock:
             here = dict(self._here)
         if self._earlier is None:
