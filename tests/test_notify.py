@@ -251,7 +251,7 @@ def test_nodes_are_told_now_and_then(hook: Hook, monkeypatch: pytest.MonkeyPatch
     to_them.node_lost("10.0.0.3")
     to_them.close()
     first, second = sorted(
-        (json.loads(body) for _, _, body in hook.got), key=lambda content: content["seconds"]
+        (json.loads(body) for _, _, body in hook.got), key=lambda content: content["text"]
     )
     assert first["text"].startswith("Lost: 10.0.0.0.\nIts trials go on elsewhere")
     assert second["text"].startswith("Lost: 10.0.0.1, 10.0.0.2, 10.0.0.3.\n")
@@ -261,7 +261,7 @@ def test_nodes_are_told_now_and_then(hook: Hook, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("raised", "event", "line"),
     [
-        (KeyboardInterrupt(), "stopped", "Stopped by a signal."),
+        (KeyboardInterrupt(), "stopped", "Stopped by SIGINT."),
         (RuntimeError(f"no way to {SLACK}\nmore"), "failed", "no way to https://hooks.slack.com/***"),
     ],
 )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from study.recording.stopping import stopped_by
 from trainables.redact import first_line, hide, masked, plain
 
 VARIABLE = "STUDY_NOTIFY"
@@ -264,8 +265,8 @@ def telling(notifier: Notifier) -> Iterator[None]:
     """While the study runs in this context, tell what ends it without a summary; then wait for delivery."""
     try:
         yield
-    except KeyboardInterrupt:
-        notifier.ended("stopped", "Stopped by a signal.")
+    except KeyboardInterrupt as stop:
+        notifier.ended("stopped", f"Stopped by {stopped_by(stop)[0]}.")
         raise
     except Exception as error:
         notifier.ended("failed", first_line(error))
