@@ -250,9 +250,7 @@ def test_nodes_are_told_now_and_then(hook: Hook, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(notify, "SELDOM", 0.0)
     to_them.node_lost("10.0.0.3")
     to_them.close()
-    first, second = sorted(
-        (json.loads(body) for _, _, body in hook.got), key=lambda content: content["text"]
-    )
+    first, second = sorted((json.loads(body) for _, _, body in hook.got), key=lambda content: content["text"])
     assert first["text"].startswith("Lost: 10.0.0.0.\nIts trials go on elsewhere")
     assert second["text"].startswith("Lost: 10.0.0.1, 10.0.0.2, 10.0.0.3.\n")
     assert {first["title"], second["title"]} == {"quickstart: node lost"}
