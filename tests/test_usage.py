@@ -69,7 +69,7 @@ def gpu_library(monkeypatch: pytest.MonkeyPatch, asked: Callable[[str], float]) 
 
 
 def own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 5_000_000)
 
 
