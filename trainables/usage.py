@@ -169,7 +169,7 @@ class Meter:
         """Begin."""
         self._exact_peak = _forget_largest()
         if self._gpu:
-            _of_gpu("reset_peak_memory_stats")
+            _of_gpu("reset_peak_memory_stats")  # returns nothing; one that cannot do it must end no trial
         of_gpu = 0.0 if self._gpu else math.nan
         self._here = {name: of_gpu if name.startswith("gpu") else 0.0 for name in (*SUMS, *PEAKS)}
         self._last, self._at = self._reading(), time.monotonic()
