@@ -18,6 +18,7 @@ import pandas as pd
 from search_spaces import folder_name
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
+from trainables.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
@@ -226,7 +227,7 @@ def outcome(of: Ledger, record: TrialRecord) -> dict[str, Any]:
         for content in [np.load(io.BytesIO(file))]
         for array in content.files
     }
-    metrics = {name: value for name, value in record.metrics.items() if "seconds" not in name}
+    metrics = {name: value for name, value in record.metrics.items() if METRICS[name].table != "cost"}
     return {"key": record.key, "status": record.status, "metrics": metrics, "points": points, **arrays}
 
 

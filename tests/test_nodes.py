@@ -190,6 +190,7 @@ def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert "resumes after epoch" in out
+    assert out.count(f"node {lab.hosts[1].address} was lost: its trials go on elsewhere") == 1
     found = records(lab.own)
     assert {record.tags["host"] for record in found.values()} >= {lab.hosts[2].name, lab.hosts[3].name}
     assert sum(int(record.tags["attempts"]) for record in found.values()) == len(found) + 1

@@ -38,6 +38,7 @@ from studies import (
     start,
     wait_for,
 )
+from webhooks import KEY, Hook
 
 from analysis import tables
 from search_spaces import SEARCHES, SPACES, select, tags
@@ -51,10 +52,20 @@ from trainables.trial import TrialConfig
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two arms with two seeds were run from nothing."""
-    folder = tmp_path_factory.mktemp("study")
+    folder, hook = tmp_path_factory.mktemp("study"), Hook()
     one_by_one = ["--max-concurrent", "1"]  # a process that trains takes four seconds to begin
-    done = run(folder, *TINY, *ARMS, "--seeds", "2", "--keep", "weights", "--report-every", "1s", *one_by_one)
+    options = ("--seeds", "2", "--keep", "weights", "--report-every", "1s", "--notify", hook.address)
+    done = run(folder, *TINY, *ARMS, *options, *one_by_one)
+    hook.close()
     assert done.returncode == 0, done.stderr
+    ((_, _, message),) = hook.got
+    said = "4 of 4 trials finished.\nNot known yet: 2 seeds against CE; a claim takes 3.\n"
+    assert json.loads(message)["text"].startswith(said)
+    # Who has the address can write there: it is nowhere, and nor where the next command is shown.
+    assert " --notify '***' --seeds 4\n" in done.stdout
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    assert KEY not in done.stdout + done.stderr
+    assert not [path for path in left if KEY.encode() in path.read_bytes()]
     assert "could not be rendered" not in done.stdout
     assert 'class="live"' not in (folder / REPORT / "report.html").read_text()
     assert "4 planned: 0 done, 0 half-done, 0 failed, 4 new; to run: 4" in done.stdout
@@ -107,6 +118,13 @@ def test_each_epoch_is_one_point_and_equals_the_history(study: Path) -> None:
             assert [(p.step, p.value, p.timestamp) for p in sorted(points, key=lambda p: p.step)] == list(
                 zip(history["epoch"], history[name], history["timestamp"], strict=True)
             )
+        # What MLflow's page "System metrics" shows; as often as that takes nothing, the last epoch always.
+        points = ledger(study).client.get_metric_history(
+            record.run_id, "system/process_memory_usage_megabytes"
+        )
+        assert [point.step for point in points] == [1, 3]
+        assert 100 < points[-1].value <= record.metrics["memory_peak_mb"] + 5
+        assert record.metrics["cpu_seconds"] > 0
 
 
 def test_artifacts_are_whole_and_give_the_metrics(study: Path) -> None:

@@ -1,5 +1,6 @@
 """Trains what is missing: one session with its queue, its progress and its writer."""
 
+import contextlib
 import importlib
 import sys
 import threading
@@ -109,6 +110,10 @@ class StudyRun:
         if self._something_finished and not self._lease_lost.is_set():
             self._live.consider(self._progress.left)
 
+    def _on_node_lost(self, node: str) -> None:
+        self._progress.note(f"node {node} was lost: its trials go on elsewhere, from their last checkpoint")
+        self.invocation.notifier.node_lost(node)
+
     def on_event(self, event: "Event") -> None:
         """Show and write an event."""
         from study.recording.events import EpochDone
@@ -160,6 +165,7 @@ class StudyRun:
     ) -> "tuple[GracefulStop, Queue]":
         """Connect to Ray, check its nodes, and run the queue."""
         from study.cluster.nodes import checked_nodes
+        from study.cluster.watch import watched_nodes
 
         invocation, address = self.invocation, self.invocation.args.address
         with connection.ray_connection(address, background):
@@ -169,7 +175,12 @@ class StudyRun:
             request, hint = connection.fall_back_to_cpus(request, invocation.resources, address)
             for line in filter(None, (hint, connection.why_waiting(request))):
                 self._progress.note(line)
-            with checked_nodes(invocation.storage_uri, address) as node:
+            watching = (
+                contextlib.nullcontext()
+                if connection.is_local(address)
+                else watched_nodes(self._on_node_lost)
+            )
+            with checked_nodes(invocation.storage_uri, address) as node, watching:
                 queue = make_queue(
                     partial(self.job, request=request, node=node, code=code_version().tags), request
                 )
