@@ -16,7 +16,6 @@ from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
-from trainables.redact import masked, plain
 
 TRAINED = "; study/run.py trains them"
 
@@ -71,7 +70,7 @@ def parse_command_line(
             check(args)
         return _read_inputs(args, subfolder, searches)
     except ValueError as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
 
 
 def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> Inputs:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
             measured = _measure(found, ledger, args.data_dir.absolute())
         _say(*describe(found, measured))
     except (LockHeld, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         _say(f"stopped by {number.name}: what is measured is logged; the same command measures the rest")

@@ -10,7 +10,6 @@ To prepare ahead, with a progress bar: `python -m trainables.data NAME --data-di
 Imports neither Ray nor, unless a dataset is downloaded, PyTorch.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from trainables.catalogue import DATASETS, FOLDER, has_folds
+from trainables.command_line import CommandLine
 from trainables.datasets import sources
 from trainables.datasets.arrays import (
     FOLDS,
@@ -268,8 +268,10 @@ def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int, Folds | None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare datasets ahead; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data", description="Prepare datasets ahead.", allow_abbrev=False
+    parser = CommandLine(
+        prog="python -m trainables.data",
+        usage="%(prog)s NAME … [options]",
+        description="Prepare datasets ahead.",
     )
     allowed = f"{', '.join(DATASETS)}, folder:NAME or folder:NAME@SIZE"
     parser.add_argument("names", metavar="NAME", nargs="+", help=allowed)

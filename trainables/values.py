@@ -8,6 +8,8 @@ from typing import Any
 from trainables.catalogue import AUGMENTATIONS
 from trainables.setting import are_texts, ordered_subset
 
+LARGEST = 2**63 - 1
+"""Integer that tables of trials hold."""
 FieldValue = str | int | float | bool | tuple[str, ...] | None
 
 
@@ -50,6 +52,8 @@ def in_type(name: str, value: object, kind: type, optional: bool) -> FieldValue:
             if math.isfinite(number):
                 return number
     elif kind in (int, bool, str) and type(value) is kind:
+        if type(value) is int and abs(value) > LARGEST:
+            raise ValueError(f"{name}: got {value:.3g}; allowed: an integer of at most {LARGEST}")
         return value
     raise _type_error(name, value, kind, optional)
 
