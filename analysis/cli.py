@@ -13,7 +13,7 @@ from analysis.trials import FRAME, load, write
 from search_spaces import Selection, add_selection_arguments, folder_name, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
 
@@ -59,7 +59,7 @@ def parse_command_line(
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=path,
         help=f"folder for results (default: {default}; with --only and --set one of its own)",
     )
     if extend:
@@ -109,7 +109,7 @@ def add_published_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published",
         metavar="FILE",
-        type=Path,
+        type=path,
         default=THESIS,
         help="CSV with published numbers to compare with (default: those of the thesis,"
         " analysis/published/thesis.csv, which shows the format)",

@@ -12,7 +12,7 @@ from trainables.trial import FIELDS, TrialConfig, nearest
 
 Row = dict[str, Any]
 MOST_TRIALS = 20_000
-"""That options of a command line make of a space or a search: all are compared with the ledger before any runs."""
+"""Most that options of a command line make of a space: all are compared with the ledger before one runs."""
 T = TypeVar("T")
 
 

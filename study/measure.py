@@ -26,7 +26,7 @@ from search_spaces import add_selection_arguments, search_from, selection_from
 from study.cluster.connection import Terminated
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
@@ -85,7 +85,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_ledger_arguments(parser)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     return parser
 

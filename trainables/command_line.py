@@ -2,10 +2,12 @@
 
 import argparse
 import itertools
+import os
 import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 from trainables.redact import masked, plain
@@ -15,6 +17,8 @@ WIDTH = 300
 """Characters of a line of an error. It has two at most, after the one that says where help is."""
 LONG_ARGUMENT = re.compile(r"(?<![\w'])'[^']{161,}'|\S{161,}")
 """What is cut first where an error would be longer: its beginning and end say which argument it is."""
+LONGEST_NAME, LONGEST_PATH = 255, 3500
+"""Bytes that file systems take: of one name, and of a folder that has room for what lies below it."""
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -46,8 +50,17 @@ class CommandLine(argparse.ArgumentParser):
         self.exit(2, "\n".join(lines) + "\n")
 
 
+def path(text: str) -> Path:
+    """A path, for `type=` of an option: it can be made, with files below it."""
+    whole = Path(text).absolute()
+    if len(os.fsencode(whole)) > LONGEST_PATH or any(len(os.fsencode(p)) > LONGEST_NAME for p in whole.parts):
+        allowed = f"names of at most {LONGEST_NAME} bytes, {LONGEST_PATH} together"
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: {allowed}")
+    return Path(text)
+
+
 def brief(message: str) -> list[str]:
-    """What went wrong, in one line that may be shown, or two: nobody reads an argument of thousands of letters.
+    """What went wrong, in one line that may be shown, or two: nobody reads thousands of letters.
 
     What is left out is from the middle of long arguments, then from that of the second line.
     """

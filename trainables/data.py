@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from trainables.catalogue import DATASETS, FOLDER, has_folds
-from trainables.command_line import CommandLine
+from trainables.command_line import CommandLine, path
 from trainables.datasets import sources
 from trainables.datasets.arrays import (
     FOLDS,
@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     allowed = f"{', '.join(DATASETS)}, folder:NAME or folder:NAME@SIZE"
     parser.add_argument("names", metavar="NAME", nargs="+", help=allowed)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     args = parser.parse_args(argv)
     for name in args.names:

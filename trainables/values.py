@@ -31,7 +31,8 @@ def parse(name: str, text: str, kind: type, optional: bool) -> Any:
     if kind is bool and text in ("true", "false"):
         return text == "true"
     if kind is int and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
+        with contextlib.suppress(ValueError):  # Python makes no number of more than 4,300 digits
+            return int(text)
     if kind is float:
         with contextlib.suppress(ValueError):  # reported below, in the same words as for the other types
             return float(text)
@@ -53,7 +54,7 @@ def in_type(name: str, value: object, kind: type, optional: bool) -> FieldValue:
                 return number
     elif kind in (int, bool, str) and type(value) is kind:
         if type(value) is int and abs(value) > LARGEST:
-            raise ValueError(f"{name}: got {value:.3g}; allowed: an integer of at most {LARGEST}")
+            raise ValueError(f"{name}: got {value}; allowed: an integer of at most {LARGEST}")
         return value
     raise _type_error(name, value, kind, optional)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from study.ledger import tracking_uri
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
-from trainables.command_line import CommandLine
+from trainables.command_line import CommandLine, path
 
-__all__ = ["CommandLine", "add_ledger_arguments", "ledger_from"]
+__all__ = ["CommandLine", "add_ledger_arguments", "ledger_from", "path"]
 
 
 def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_ledger_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output",
         metavar="DIR",
-        type=Path,
+        type=path,
         default=Path("runs"),
         help="database, artifacts and Ray's files (default: runs)",
     )
