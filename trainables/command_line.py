@@ -33,8 +33,14 @@ class CommandLine(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"study {version('siamese-barlow-twins')}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Refuse `--option=--`, of which argparse makes an empty list or a value, as its version will."""
+        """Refuse `--option=--`, of which argparse makes an empty list or a value, as its version will.
+
+        And text that is none: it could be printed and recorded nowhere.
+        """
         words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            if not word.isprintable() and re.search("[\ud800-\udfff]", word):
+                self.error(f"got {os.fsencode(word)!r}, which is not UTF-8; allowed: text")
         for word in itertools.takewhile(lambda word: word != "--", words):
             option, _, value = word.partition("=")
             if option.startswith("--") and value == "--":
