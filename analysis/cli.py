@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.render.files import refuse_links
 from analysis.stats.published import THESIS
 from analysis.stats.verdicts import decided_selection
 from analysis.trials import FRAME, load, write
@@ -83,6 +84,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     report = args.out or Path("reports", folder_name(selection.space, args.only, args.assign))
     folder = args.out or report / subfolder
     tracking_uri.check_writable("--out", folder)
+    refuse_links(report)
     records = ledger.trials()
     if search is None:
         if not any(trial.key in records for trial in selection.trials):

@@ -163,7 +163,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged_file(folder: Path) -> Path | None:
-    """The file of a prepared folder that is not as it was written; None where all are, or there is no folder."""
+    """The file of a prepared folder that is not as it was written; None where all are, or none is there."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         return next((folder / name for name in ARRAYS if not _is_whole(folder / name, meta)), None)
