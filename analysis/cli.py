@@ -96,7 +96,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
         write(trials, report / FRAME)
     else:
         state = load_search_state(search, records, {})
-        if not state.all:
+        if not any(member.trials for member in state.all):  # those of other seeds were not searched
             raise ValueError(f"--space {search.name}: the ledger has no configuration of it yet{TRAINED}")
         selection = state.final_selection()
         if selection.trials:

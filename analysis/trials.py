@@ -93,7 +93,7 @@ def load(
         if record and record.status == "FINISHED":
             row |= record.metrics
         rows.append(row)
-    trials = pd.DataFrame(rows)
+    trials = pd.DataFrame(rows, columns=None if rows else pd.Index(DESCRIPTION))
     metrics = metric_names(trials)
     trials[metrics] = trials[metrics].where(is_result(trials[metrics]))
     _refuse_mixed(trials)
