@@ -23,7 +23,6 @@ from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.recording.locks import LockHeld, driver_locks
 from trainables.node import NOTES
-from trainables.redact import masked, plain
 from trainables.trial import nearest
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
                 delete()
                 print(f"deleted: {name}, {amount}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     return 0
 
 

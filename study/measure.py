@@ -23,7 +23,7 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 from search_spaces import add_selection_arguments, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
             measured = _measure(found, ledger, args.data_dir.absolute())
         _say(*describe(found, measured))
     except (LockHeld, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
         name, code = stopping.stopped_by(stop)
         _say(f"stopped by {name}: what is measured is logged; the same command measures the rest")
@@ -83,7 +83,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_ledger_arguments(parser)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     return parser
 

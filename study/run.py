@@ -48,7 +48,6 @@ from study.session import study_plan
 from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError
 from trainables.extensions.files import loaded
-from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     try:
         invocation = parse_invocation(args, Console(highlight=False))
     except (ValueError, DataError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     try:
         tracking_uri.check_reachable(invocation.ledger.uri)
         invocation.check_storage()
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
         name, code = stopping.stopped_by(stop)
         invocation.say(f"\nstopped by {name}\nresume:   {rerun_command()}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -36,8 +37,8 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Raise ClusterError for values that no machine can grant."""
-        if not self.cpus > 0:
-            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
+        if not 0 < self.cpus < math.inf:
+            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: a number > 0")
         if self.gpus is not None and not (0 <= self.gpus <= 1 or self.gpus in range(2, 1025)):
             raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
         if self.max_concurrent is not None and self.max_concurrent < 1:
