@@ -17,11 +17,11 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 
 from study.cli import options
 from study.cluster.nodes import NOTES
-from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_reachable
 from study.recording.locks import LockHeld, driver_locks
 from trainables.redact import masked, plain
 from trainables.trial import nearest
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
         from trainables.storage.filesystem import Storage
 
         ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if not args.kinds:
             for name, (amount, _) in find(ledger, storage, output).items():

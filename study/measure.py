@@ -24,11 +24,11 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 
 from search_spaces import add_selection_arguments, search_from, selection_from
 from study.cluster.connection import Terminated
-from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_reachable
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
 from study.recording.locks import LockHeld, driver_locks
 from trainables import data, tried
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
         tried.check()
         names = parse_metrics(args.metric)
         ledger = ledger_from(args)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if args.plan:
             found = _measurement(args, ledger, names)

@@ -12,7 +12,8 @@ import pytest
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.store import Store
-from study.ledger.tracking_uri import LedgerError, check_reachable, check_writable, redacted, sqlite_file
+from study.ledger.tracking_uri import LedgerError, check_writable, redacted, sqlite_file
+from study.ledger.usable import check_reachable
 from study.recording.locks import create_lease
 from trainables.trial import TrialConfig
 

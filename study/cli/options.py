@@ -15,6 +15,8 @@ from trainables.redact import masked
 
 RESERVED = (".", "checkpoints", "nodes", "results")
 """Folders of the default experiment, beside the folders of other experiments."""
+LONGEST_FOLDER = 255
+"""Characters of a folder's name, as file systems allow."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -144,8 +146,14 @@ def storage_uri(args: argparse.Namespace) -> str:
     if args.experiment in RESERVED or ".." in args.experiment.split("/"):
         names = ", ".join(RESERVED)
         raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
+    folder = quote(args.experiment, safe="" if "://" in given else " ")
+    if "://" not in given and len(folder) > LONGEST_FOLDER:
+        raise ValueError(
+            f"--experiment: got a name of {len(folder)} characters as that of a folder on --storage (others"
+            f" than letters and digits count threefold); allowed: {LONGEST_FOLDER}"
+        )
     root, mark, settings = given.partition("?") if "://" in given else (str(Path(given).absolute()), "", "")
     root = root.rstrip("/")
     if args.experiment != DEFAULT_EXPERIMENT:
-        root = f"{root}/{quote(args.experiment, safe='' if '://' in root else ' ')}"
+        root = f"{root}/{folder}"
     return f"{root}{mark}{settings}"
