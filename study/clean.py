@@ -22,7 +22,8 @@ from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_reachable
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from trainables.redact import masked, plain
 from trainables.trial import nearest
 

@@ -30,7 +30,8 @@ from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_reachable
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from trainables import data, tried
 from trainables.machine import device_name
 from trainables.metrics import METRICS

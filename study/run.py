@@ -44,7 +44,8 @@ from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_reachable
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from study.session import study_plan
 from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError

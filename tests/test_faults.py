@@ -33,7 +33,7 @@ from studies import (
 )
 
 from study.ledger.ledger import Ledger
-from study.recording.locks import read_leases
+from study.recording.leases import read_leases
 from trainables.trial import TrialConfig
 
 AWAY = float(os.environ.get("AWAY", "12"))

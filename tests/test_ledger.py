@@ -11,10 +11,10 @@ import pytest
 
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
-from study.ledger.store import Store
+from study.ledger.store import Store, record_of
 from study.ledger.tracking_uri import LedgerError, check_writable, redacted, sqlite_file
 from study.ledger.usable import check_reachable
-from study.recording.locks import create_lease
+from study.recording.leases import create_lease
 from trainables.trial import TrialConfig
 
 
@@ -147,6 +147,27 @@ def test_a_run_of_which_nothing_is_known_is_deleted(
     assert ledger.trials() == {}
     again = ledger.begin(config, {"a": "b"})
     assert [(r.run_id, r.params) for r in ledger.trials().values()] == [(again, config.to_params())]
+
+
+def test_a_run_that_only_looks_like_a_trial_is_told_and_left_alone(
+    ledger: Ledger, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a shared server anybody may use the same tag."""
+    ours = ledger.begin(config, {})
+    run = ledger.client.create_run(ledger.experiment_id, tags={"kind": "trial"})
+    ledger.client.create_run(ledger.experiment_id, tags={"kind": "study"})
+    for _ in range(2):
+        assert [record.run_id for record in ledger.trials().values()] == [ours]
+    said = capsys.readouterr().err
+    assert said.splitlines() == [
+        "runs with kind=trial and without trial.key are left out: 1, such as"
+        f" {ledger.uri}/#/experiments/1/runs/{run.info.run_id}?workflowType=machine_learning"
+    ]
+    by_the_client = [record_of(run) for run in ledger.store.search("tags.kind = 'trial'")]
+    assert sorted(record.key for record in by_the_client) == ["", config.key]
+    ledger.kill_orphans()
+    assert ledger.client.get_run(run.info.run_id).info.status == "RUNNING"
+    assert ledger.studies() == {}
 
 
 def test_one_study_run_a_space(ledger: Ledger) -> None:

@@ -23,7 +23,7 @@ from study.cli import options
 from study.cluster import ray_internals
 from study.ledger import tracking_uri
 from study.ledger.pages import TRIALS, view_page
-from study.recording.locks import describe_holder
+from study.recording.holders import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
 from trainables.storage.bundles import Bundle, read_bundle, write_bundle

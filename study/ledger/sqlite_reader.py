@@ -81,7 +81,7 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
                 metrics[run_id][short] = float("nan") if is_nan else value
     return [
         TrialRecord(
-            key=tags[run_id]["trial.key"],
+            key=tags[run_id].get("trial.key", ""),
             run_id=run_id,
             status=status,
             params=params[run_id],
