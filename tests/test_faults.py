@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from studies import (
     TINY,
     check_equal,
     kill_tree,
+    read_until,
     records,
     run,
     slowed_down,
@@ -33,6 +35,7 @@ from studies import (
 )
 
 from study.ledger.ledger import Ledger
+from study.recording import leases
 from study.recording.leases import read_leases
 from trainables.trial import TrialConfig
 
@@ -251,6 +254,81 @@ def test_a_run_whose_creation_was_answered_into_the_void_is_one_run(server: Serv
     found = straight.client.search_runs([straight.experiment_id])
     assert [run.info.run_id for run in found] == [run_id]
     assert found[0].data.params["epochs"] == "3"
+
+
+STOPPED = """
+import sys, threading, time
+from pathlib import Path
+from study.ledger.ledger import Ledger
+from study.recording import fence, leases
+from study.recording.events import EpochDone, Started
+from study.recording.writer import LedgerWriter
+from trainables.storage.filesystem import Storage
+from trainables.trial import TrialConfig
+
+uri, experiment, folder, blind = sys.argv[1:]
+leases.HEARTBEAT, leases.SETTLE, fence.TRUSTED = 0.2, 0.1, 1.0
+if blind == "blind":
+    fence.Fence.check = lambda self: None
+config = TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=20, seed=0)
+ledger = Ledger(uri=uri, experiment=experiment, artifact_root=Path(folder))
+lost = threading.Event()
+with leases.lease(ledger, on_lost=lost.set):
+    may_write = lambda: blind == "blind" or not lost.is_set()
+    writer = LedgerWriter(ledger=ledger, storage=Storage(folder), may_write=may_write, on_trouble=print)
+    writer.put(Started(config, {}, 1))
+    for epoch in range(1, 10**6):
+        writer.put(EpochDone(config, {"epoch": epoch, "timestamp": epoch, "train/loss": 1.0}))
+        if epoch == 10:
+            print("training", flush=True)
+        if lost.is_set():
+            break
+        time.sleep(0.02)
+    writer.close(patience=1)
+print("lost", writer.lost)
+"""
+"""A driver that trains without end; `blind`: one that never asks whether it still has the lease."""
+
+
+def test_a_driver_that_was_stopped_writes_nothing_once_another_has_taken_over(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what it had sent already arrive, if it did not look at the clock at the right moment."""
+    for name, seconds in (("HEARTBEAT", 0.2), ("SETTLE", 0.1), ("DEAD_AFTER", 2.0)):
+        monkeypatch.setattr(leases, name, seconds)
+    config = TrialConfig(
+        dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=20, seed=0
+    )
+    rows = [{"epoch": epoch, "timestamp": 1000 + epoch, "train/loss": 2.0} for epoch in range(1, 21)]
+    kinds = ("careful", "blind")
+    stopped = {
+        kind: subprocess.Popen(
+            [sys.executable, "-c", STOPPED, server.uri, f"stopped {kind}", tmp_path, kind],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for kind in kinds
+    }
+    for kind, process in stopped.items():
+        read_until(process, "training")
+        process.send_signal(signal.SIGSTOP)
+        ledger = server.ledger(f"stopped {kind}")
+        with leases.lease(ledger):
+            run_id = ledger.begin(config, {})
+            ledger.log_epochs(run_id, rows[:10])
+            process.send_signal(signal.SIGCONT)
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            ledger.log_epochs(run_id, rows[10:])
+            ledger.finish(run_id, {"test_acc": 0.5}, {}, timestamp=1020)
+        assert "lost" in out
+        assert ("must be in the 'active' state" in out) == (kind == "blind")
+        (run,) = ledger.client.search_runs([ledger.experiment_id])
+        assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+        history = ledger.client.get_metric_history(run_id, "train/loss")
+        assert [(point.step, point.value) for point in history] == [(row["epoch"], 2.0) for row in rows]
 
 
 @pytest.fixture
