@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from study.cli import options
-from study.cluster.nodes import NOTES
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
+from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_reachable
 from study.recording.holders import LockHeld
 from study.recording.locks import driver_locks
+from trainables.node import NOTES
 from trainables.redact import masked, plain
 from trainables.trial import nearest
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
     )
     parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"to delete: {', '.join(KINDS)}")
     add_ledger_arguments(parser)
-    options.add_storage_argument(parser)
+    add_storage_argument(parser)
     args = parser.parse_args(argv)
     for kind in args.kinds:
         if kind not in KINDS:
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
     try:
         from trainables.storage.filesystem import Storage
 
-        ledger, storage = ledger_from(args), Storage(options.storage_uri(args))
+        ledger, storage = ledger_from(args), Storage(storage_uri(args))
         check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if not args.kinds:
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
             command = f"python {prog}" if prog.endswith(".py") else prog
             print(f"\nnothing is deleted; {command} KIND … deletes what is named")
             return 0
-        with driver_locks(ledger, output, options.storage_uri(args)):
+        with driver_locks(ledger, output, storage_uri(args)):
             waste = find(ledger, storage, output)
             for name in dict.fromkeys(args.kinds):
                 amount, delete = waste[name]

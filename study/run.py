@@ -7,8 +7,6 @@ Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usa
 """
 
 import gc
-import os
-import signal
 import sys
 import threading
 import time
@@ -28,7 +26,6 @@ from study.cli import options
 from study.cli.invocation import Invocation, parse_invocation
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
-from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
@@ -44,6 +41,7 @@ from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_reachable
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
+from study.recording import stopping
 from study.recording.holders import LockHeld
 from study.recording.locks import driver_locks
 from study.session import study_plan
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     if args.list_spaces:
         print(listing())
         return 0
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.raise_on_sigterm()
     try:
         invocation = parse_invocation(args, Console(highlight=False))
     except (ValueError, DataError) as error:
@@ -94,13 +92,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(plain(masked(str(error))))
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, connection.Terminated) else signal.SIGINT
-        invocation.say(f"\nstopped by {number.name}\nresume:   {rerun_command()}")
-        return 128 + number
-
-
-def _terminate(*_: object) -> None:
-    raise connection.Terminated
+        name, code = stopping.stopped_by(stop)
+        invocation.say(f"\nstopped by {name}\nresume:   {rerun_command()}")
+        return code
 
 
 def _locked_study(invocation: Invocation) -> int:
@@ -114,7 +108,7 @@ def _locked_study(invocation: Invocation) -> int:
                 "another driver took this one for dead and works on the experiment now: this one ends"
             )
         finally:  # even if nobody reads what we print
-            os.kill(os.getpid(), signal.SIGTERM)
+            stopping.end()
 
     wait = invocation.say if invocation.args.wait else None
     with driver_locks(

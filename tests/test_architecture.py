@@ -30,14 +30,24 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
-        *("randomness", "machine", "fast", "storage", "datasets", "methods", "losses", "measures"),
+        *(
+            "randomness",
+            "machine",
+            "allocation",
+            "fast",
+            "storage",
+            "datasets",
+            "methods",
+            "losses",
+            "measures",
+        ),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
     ),
     "study": (
-        *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),
-        *("search_session", "clean", "measure", "run", "__main__"),
+        *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),
+        *("search_session", "clean", "measure", "export", "merge", "run", "__main__"),
         40,
     ),
     "analysis": (
@@ -71,7 +81,9 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store", "trial_runs")},
+    "mlflow": {
+        ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store", "trial_runs")
+    },
     **{
         library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
         | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from study.cluster.connection import Terminated
 from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Interrupted
+from study.recording.stopping import Terminated
 from trainables.trial import TrialConfig
 
 LONG = 1000.0

@@ -19,6 +19,7 @@ from studies import HALF_STUDY, NO_JOBS, STUDY, check_equal, kill_tree, read_unt
 
 from study.cli import options
 from study.ledger.ledger import Ledger
+from study.ledger.storage_uri import storage_uri
 from trainables.storage.filesystem import Storage
 
 EXPERIMENT = "behind a server"
@@ -257,7 +258,7 @@ def test_the_same_ledger_behind_a_server(
     for left in ("results", "checkpoints"):
         (tmp_path / "runs" / left).mkdir()  # where other studies have them
     check_equal(tmp_path, undisturbed, seeds=1, of=ledger)
-    storage = Storage(options.storage_uri(options.parser().parse_args(arguments)))
+    storage = Storage(storage_uri(options.parser().parse_args(arguments)))
     assert storage.names("results") == []
     assert storage.folders("checkpoints") == []
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from study.cli.options import parser, storage_uri
+from study.cli.options import parser
 from study.ledger import usable
 from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
 from study.ledger.sqlite_reader import SCHEMA
+from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError, sqlite_address, sqlite_file
 from study.ledger.usable import check_database_writable, check_reachable
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search_spaces import Search, Selection, folder_name, search_from, selection_from
-from study.cli import options
 from study.cluster import connection
 from study.cluster.ray_internals import JOB_FILES
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
+from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_database_writable
 from trainables import backbones, data, tried
@@ -139,7 +139,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
     tried.check(selection.trials)
-    storage_uri = options.storage_uri(args)
+    where = storage_uri(args)
     return Invocation(
         args=args,
         selection=selection,
@@ -149,8 +149,8 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         scheduler=args.scheduler or ("none" if several else "asha"),
         resources=resources,
         ledger=ledger_from(args),
-        storage=Storage(storage_uri),
-        storage_uri=storage_uri,
+        storage=Storage(where),
+        storage_uri=where,
         output=args.output.absolute(),
         data_dir=args.data_dir.absolute(),
         allocation=connection.expected_allocation(resources, args.address),

@@ -4,19 +4,12 @@ import argparse
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
-from study.ledger.ledger import DEFAULT_EXPERIMENT
 from study.ledger.options import CommandLine, add_ledger_arguments
-from study.ledger.tracking_uri import has_secret
-from trainables.redact import masked
+from study.ledger.storage_uri import add_storage_argument
 
-RESERVED = (".", "checkpoints", "nodes", "results")
-"""Folders of the default experiment, beside the folders of other experiments."""
-LONGEST_FOLDER = 255
-"""Characters of a folder's name, as file systems allow."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -102,16 +95,6 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     return options
 
 
-def add_storage_argument(options: argparse.ArgumentParser) -> None:
-    """`--storage`, which `storage_uri` reads."""
-    options.add_argument(
-        "--storage",
-        metavar="URI",
-        help="saved states and results on their way to the ledger: a folder that all nodes see, or a URI"
-        " such as s3://bucket/folder (default: --output)",
-    )
-
-
 def parse_duration(text: str) -> float:
     """Seconds in `90s`, `30m`, `2h`, `1h30m` or `1d`; argparse.ArgumentTypeError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
@@ -129,31 +112,3 @@ def parse_report_every(text: str) -> float:
         return parse_duration(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, 0 or never") from None
-
-
-def storage_uri(args: argparse.Namespace) -> str:
-    """Absolute folder or URI of saved states and bundles.
-
-    Each experiment has its own: two can contain the same trial, but its result belongs to one. ValueError for
-    a reserved name of an experiment, and for a password: the address is copied into Ray's files on all nodes.
-    """
-    given = args.storage or str(args.output)
-    if "://" in given and has_secret(given):
-        raise ValueError(
-            f"--storage: got {masked(given)!r}, an address with a password or key; allowed: without, and"
-            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine"
-        )
-    if args.experiment in RESERVED or ".." in args.experiment.split("/"):
-        names = ", ".join(RESERVED)
-        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
-    folder = quote(args.experiment, safe="" if "://" in given else " ")
-    if "://" not in given and len(folder) > LONGEST_FOLDER:
-        raise ValueError(
-            f"--experiment: got a name of {len(folder)} characters as that of a folder on --storage (others"
-            f" than letters and digits count threefold); allowed: {LONGEST_FOLDER}"
-        )
-    root, mark, settings = given.partition("?") if "://" in given else (str(Path(given).absolute()), "", "")
-    root = root.rstrip("/")
-    if args.experiment != DEFAULT_EXPERIMENT:
-        root = f"{root}/{folder}"
-    return f"{root}{mark}{settings}"

@@ -16,10 +16,10 @@ from typing import Any
 from ray import tune
 
 from study.cluster import ray_internals
-from study.cluster.connection import Terminated
 from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
+from study.recording.stopping import Terminated
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from study.cluster.connection import ClusterError, is_local
-from trainables.node import check_node, source_digest
+from trainables.node import NOTES, check_node, source_digest
 from trainables.redact import first_line, masked
 from trainables.storage.filesystem import Storage
 
-NOTES = "nodes"
-"""Folder of the storage with a file for each driver that works on a cluster."""
 PATIENCE = 60.0
 """Seconds for a node to answer; one that does not is checked again by the first trial that it gets."""
 

@@ -32,6 +32,8 @@ class TrialRecord:
         tags: without MLflow's own.
         metrics: final ones, without their prefix.
         changed: when the run last changed state, ms since 1970.
+        name: of the run, on MLflow's pages.
+        started: when the run began, ms since 1970; 0: not known.
     """
 
     key: str
@@ -41,6 +43,8 @@ class TrialRecord:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     changed: int
+    name: str = ""
+    started: int = 0
 
     @property
     def kept(self) -> frozenset[str]:

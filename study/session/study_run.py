@@ -1,14 +1,12 @@
 """Trains what is missing: one session with its queue, its progress and its writer."""
 
 import importlib
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces import tags
@@ -17,6 +15,7 @@ from study.cluster import connection
 from study.ledger import tracking_uri
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
+from study.session.code_version import code_version
 from study.session.live import LiveReport, live_report
 from study.session.study_plan import StudyPlan
 from trainables import data
@@ -94,6 +93,7 @@ class StudyRun:
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
+            on_opened=self._keep_code,
             on_written=self._consider_a_look,
             may_write=lambda: not driver.lease_lost.is_set(),
         )
@@ -102,6 +102,11 @@ class StudyRun:
         self._something_finished = True
         self._progress.finished(bundle)
         self.forecast.learn_finished(bundle.config, bundle.result.metrics)
+
+    def _keep_code(self) -> None:
+        """Keep, once, the files that the tags of trials name."""
+        space, files = self.invocation.selection.space, code_version().files
+        self.invocation.ledger.keep_with_study(space, files)
 
     def _consider_a_look(self) -> None:
         """Have the report rendered, if it is time to and there is something to show."""
@@ -169,7 +174,9 @@ class StudyRun:
             for line in filter(None, (hint, connection.why_waiting(request))):
                 self._progress.note(line)
             with checked_nodes(invocation.storage_uri, address) as node:
-                queue = make_queue(partial(self.job, request=request, node=node, code=_code_tags()), request)
+                queue = make_queue(
+                    partial(self.job, request=request, node=node, code=code_version().tags), request
+                )
                 tune_dir, failures = invocation.output / "ray", invocation.args.max_failures
                 stop = execute(queue, tune_dir, self.on_event, max_failures=failures)
         return stop, queue
@@ -248,20 +255,6 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
             data.prepare(name, invocation.data_dir, folds=folds, progress=True)
     return [
         partial(importlib.import_module, "study.cluster.execute"),
+        code_version,
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
     ]
-
-
-def _code_tags() -> dict[str, str]:
-    """Tags with the versions of this project and of Ray, and the commit where this is a git checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(connection.ROOT), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
-    try:
-        dirty = str(bool(git("status", "--porcelain"))).lower()
-        return {**tags, "git.commit": git("rev-parse", "HEAD").strip(), "git.dirty": dirty}
-    except (OSError, subprocess.CalledProcessError):
-        return tags  # an installed package: its version identifies it
