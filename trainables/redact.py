@@ -6,15 +6,15 @@ from urllib.parse import unquote
 # Bounded, so that no text, however long and whoever wrote it, takes seconds. The names of files and of the
 # views of MLflow's pages are no secrets.
 WITH_USER = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?=[^/\s])([^\s'\"]{0,1000})@")
-SECRET = "(?:pass|pwd|secret|token|key|signature)"
+NAMED_SO = "(?:pass|pwd|secret|token|key|signature)"
 WITH_SECRET = re.compile(
     r"([?&;](?!(?:sslkey|ssl_key|passfile|viewStateShareKey)=)[^=&;\s'\"]{0,60}"
-    + SECRET
+    + NAMED_SO
     + r"[^=&;\s'\"]{0,60}=)(?:\{[^}]{0,200}\}|[^&;\s])+",
     re.IGNORECASE,
 )
 WITH_QUOTED = re.compile(r"([?&;][^=&;\s'\"]{1,60}=)([^&;\s'\"]{0,4000})")
-ASSIGNED = re.compile(SECRET + r"\w{0,60}\s?[=:]", re.IGNORECASE)
+ASSIGNED = re.compile(NAMED_SO + r"\w{0,60}\s?[=:]", re.IGNORECASE)
 CONNECTION = re.compile(r"(\bodbc_connect=)[^&'\"\n]+", re.IGNORECASE)
 """A whole connection string, which may have its password anywhere."""
 NAMED_BY_TOKEN = ("http", "https", "s3")
