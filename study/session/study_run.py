@@ -13,6 +13,7 @@ from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
+from study.ledger.kept_code import keep_code
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
 from study.session.code_version import code_version
@@ -93,7 +94,7 @@ class StudyRun:
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
-            on_opened=self._keep_code,
+            on_opened=lambda: keep_code(invocation.ledger, code_version().files),
             on_written=self._consider_a_look,
             may_write=lambda: not driver.lease_lost.is_set(),
         )
@@ -102,11 +103,6 @@ class StudyRun:
         self._something_finished = True
         self._progress.finished(bundle)
         self.forecast.learn_finished(bundle.config, bundle.result.metrics)
-
-    def _keep_code(self) -> None:
-        """Keep, once, the files that the tags of trials name."""
-        space, files = self.invocation.selection.space, code_version().files
-        self.invocation.ledger.keep_with_study(space, files)
 
     def _consider_a_look(self) -> None:
         """Have the report rendered, if it is time to and there is something to show."""
