@@ -14,14 +14,14 @@ from study.ledger import sqlite_reader, tracking_uri, trial_runs
 from study.ledger.artifacts import Artifacts
 from study.ledger.moved import bring_along
 from study.ledger.pages import REPORT, StudyReport, run_page
-from study.ledger.records import KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord, by_key
+from study.ledger.records import BEGUN_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord, by_key
 from study.ledger.store import Store, final_points, record_of
 from study.ledger.usable import tell
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -135,12 +135,16 @@ class Ledger:
     def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         """Set the trial's run (see `ensure_run`) to RUNNING and count the attempt; returns its id."""
         run_id = self.ensure_run(config, tags, started)
-        current = self.client.get_run(run_id).data.tags
-        self.client.set_tag(run_id, "attempts", str(int(current.get("attempts", "0")) + 1))
+        run = self.client.get_run(run_id)
+        current = run.data.tags
+        if started is None or current.get(BEGUN_TAG) != str(started):  # else this is asked again
+            attempts = int(current.get("attempts", "0")) + 1
+            self.tag(run_id, {"attempts": str(attempts), BEGUN_TAG: str(started or "")})
         for outdated in ("failure", PRUNED_TAG):
             if outdated in current:
                 self.client.delete_tag(run_id, outdated)
-        self.client.update_run(run_id, status="RUNNING")
+        if run.info.status != "RUNNING":  # a request that arrives late must not undo FINISHED
+            self.client.update_run(run_id, status="RUNNING")
         return run_id
 
     def logged_epochs(self, run_id: str) -> int:
@@ -191,7 +195,20 @@ class Ledger:
 
         tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
         with self.store.asking():
-            self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=tags)
+            points = [self._as_the_latest(run_id, point) for point in final_points(metrics, timestamp)]
+            self.client.log_batch(run_id, metrics=points, tags=tags)
+
+    def _as_the_latest(self, run_id: str, point: "Metric") -> "Metric":
+        """The point at a time that makes it count, should the clock have been set back."""
+        from mlflow.entities import Metric
+
+        known = self.client.get_metric_history(run_id, point.key)
+        latest = max(known, key=lambda other: other.timestamp, default=None)
+        if latest is None or latest.timestamp < point.timestamp:
+            return point
+        return (
+            latest if latest.value == point.value else Metric(point.key, point.value, latest.timestamp + 1, 0)
+        )
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
