@@ -34,7 +34,7 @@ def output(empty_store: Path, tmp_path: Path) -> Path:
     ledger.open()
     ledger.finish(ledger.begin(trial(0), {}), {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
     ledger.kill(ledger.begin(trial(1), {}))
-    ledger.retire(ledger.begin(trial(3), {}))
+    ledger.tag(ledger.begin(trial(3), {}), {"kind": "stale"})
     storage = Storage(output)
     for seed in (0, 1):
         Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
