@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from study.cluster.connection import ClusterError, is_local
@@ -69,3 +69,21 @@ def _check_nodes(expected: Mapping[str, str]) -> None:
             continue  # the node was just lost
         if trouble:
             raise ClusterError(trouble)
+
+
+def ids_at(address: str) -> list[str]:
+    """Ids of the present nodes with this address."""
+    import ray
+
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == address]
+
+
+def fit_without(avoided: Collection[str], request: Mapping[str, float]) -> bool:
+    """Whether a node that is there and not avoided could run a trial with this request."""
+    import ray
+
+    return any(
+        all(node["Resources"].get(kind.upper(), 0.0) >= amount for kind, amount in request.items() if amount)
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in avoided
+    )
