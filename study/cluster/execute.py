@@ -35,8 +35,8 @@ def execute(
     budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
     `tune_dir` is an absolute folder for Tune's own files. `on_event` is called in this thread and must return
-    at once. A trial whose process is lost is restarted from its last saved state; at most `max_failures` times
-    without an epoch that no attempt had reached before.
+    at once. A trial whose process is lost is restarted from its last saved state; at most `max_failures`
+    times without an epoch that no attempt had reached before.
     """
     ray_internals.keep_worker_environment()
     stop = GracefulStop()
@@ -180,7 +180,7 @@ class TuneCallback(tune.Callback):
             self._take_ending(config, trial.config, result)
 
     def _count_epochs(self, config: TrialConfig, trial: Any, rows: Sequence[Mapping[str, float]]) -> None:
-        """Take note of epochs. Workers lost before an epoch that is reached for the first time do not count."""
+        """Take note of epochs; a new one, that no attempt had reached, makes up for earlier losses."""
         self._queue.record_epochs(config, rows)
         epoch = int(rows[-1]["epoch"]) if rows else 0
         if epoch > self._reached.get(config.key, 0):

@@ -11,6 +11,8 @@ import os
 import secrets
 import signal
 import stat
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,17 +95,38 @@ def end_tune_loop() -> bool:
 
 
 def shut_down() -> None:
-    """End the connection to Ray, without collecting its objects meanwhile.
+    """End the connection to Ray, while no thread collects its objects.
 
-    Another thread that collects one while Ray's core shuts down would end the process with code 1.
+    One that is collected after Ray's core has shut down ends the process with code 1: "The core worker has
+    already been shutdown". A collection that another thread has begun goes on beside this one.
     """
     import ray
 
+    enabled = gc.isenabled()
+    gc.disable()
+    while not _collects():
+        time.sleep(0.01)
     gc.freeze()
     try:
         ray.shutdown()
     finally:
         gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def _collects() -> bool:
+    """Collect the youngest objects; False where another thread's collection is under way."""
+
+    class Cycle:
+        pass
+
+    cycle: Any = Cycle()
+    cycle.itself = cycle
+    alive = weakref.ref(cycle)
+    del cycle
+    gc.collect(0)
+    return alive() is None
 
 
 def local_cluster_address() -> str:

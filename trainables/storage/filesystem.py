@@ -109,6 +109,10 @@ class Storage:
         """Bytes of each file in a folder; none where it does not exist."""
         return {info.base_name: info.size for info in self._listed(folder) if info.is_file}
 
+    def times(self, folder: str) -> dict[str, float]:
+        """When each file in a folder was written, by the storage's clock, s since 1970."""
+        return {info.base_name: info.mtime_ns / 1e9 for info in self._listed(folder) if info.is_file}
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; none where it does not exist."""
         return sorted(info.base_name for info in self._listed(folder) if not info.is_file)
