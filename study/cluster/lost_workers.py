@@ -89,8 +89,8 @@ def _killed_with(process: int) -> int | None:
     with contextlib.suppress(OSError):
         log = os.open(KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            while True:  # one record each, until there are no more (BlockingIOError)
-                if found := wanted.search(_record(log)):
+            while record := _record(log):  # until there are no more: BlockingIOError
+                if found := wanted.search(record):
                     return 1024 * int(found[1])
         finally:
             os.close(log)
