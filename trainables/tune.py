@@ -152,7 +152,7 @@ def _same_environment(name: str) -> Iterator[None]:
 def _line(error: BaseException) -> str:
     """What an exception says, in a line."""
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, UnfitError):
+    if isinstance(error, UnfitError | StorageAway):
         return first
     line = f"{type(error).__name__}: {first}"
     if isinstance(error, ImportError):
