@@ -154,7 +154,7 @@ def _line(error: BaseException) -> str:
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, UnfitError | StorageAway):
         return first
-    line = f"{type(error).__name__}: {first}"
+    line = f"{type(error).__name__}: {first}" if first else type(error).__name__
     if isinstance(error, ImportError):
         return f"node {socket.gethostname()}: {line}"
     return f"{line}; {LESS_MEMORY}" if isinstance(error, MemoryError) or HOST_MEMORY.search(first) else line
