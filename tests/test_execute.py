@@ -8,7 +8,7 @@ import pytest
 from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Interrupted
-from study.recording.stopping import Terminated
+from study.recording.stopping import Terminated, stopped_by
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
@@ -130,14 +130,35 @@ def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGUSR1, Terminated)],
 )
 def test_a_signal_that_cannot_stop_in_order_says_which_it_was(
     number: signal.Signals, raised: type[BaseException]
 ) -> None:
-    """Before Tune has set its handler, or the second time: the exit code tells Ctrl-C from SIGTERM."""
+    """Before Tune has set its handler: the exit code tells one from the other."""
     stop = GracefulStop()
     with stop, pytest.raises(KeyboardInterrupt) as caught:
         signal.raise_signal(number)
     assert caught.type is raised
     assert stop.received is number
+    assert stopped_by(caught.value) == (number.name, 128 + number)
+
+
+def test_sigusr1_stops_in_order_however_often_and_the_second_sigterm_at_once() -> None:
+    """Batch systems send SIGUSR1 beside SIGTERM, in any order."""
+    asked: list[int] = []
+    stop = GracefulStop()
+    callback = TuneCallback(jobs(1), print, stop, attempts=1)
+    with stop:
+        signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))  # as Tune does
+        callback.setup()
+        for number in (signal.SIGUSR1, signal.SIGUSR1):
+            signal.raise_signal(number)
+            assert (stop.received, asked) == (signal.SIGUSR1, [signal.SIGUSR1])
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.received is signal.SIGTERM
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

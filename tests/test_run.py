@@ -44,6 +44,7 @@ from search_spaces import SEARCHES, SPACES
 from study import measure
 from study.ledger.ledger import Ledger
 from study.planning.measurement import NO_WEIGHTS, OTHER_DATA
+from study.recording.stopping import ASKED
 from study.run import main
 from trainables.trial import TrialConfig
 
@@ -482,10 +483,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    thresholds, on_terminate = gc.get_threshold(), signal.getsignal(signal.SIGTERM)
+    thresholds, handlers = gc.get_threshold(), {number: signal.getsignal(number) for number in ASKED}
     yield tmp_path
     gc.set_threshold(*thresholds)
-    signal.signal(signal.SIGTERM, on_terminate)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
