@@ -25,6 +25,7 @@ from rich.console import Console
 from study import search_session
 from study.cli import options
 from study.cli.invocation import Invocation, parse_invocation
+from study.cli.notify import restart_without_addresses, telling
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
 from study.cluster.connection import ClusterError
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
         print(welcome(prog))
         return 0
     args = parser.parse_args(given)
+    restart_without_addresses(args.notify)
     # Imports, and plans of thousands of trials, create many objects and few cycles.
     gc.set_threshold(100_000, 20, 100)
     if args.list_spaces:
@@ -111,9 +113,10 @@ def _locked_study(invocation: Invocation) -> int:
             stopping.end()
 
     wait = invocation.say if invocation.args.wait else None
-    with driver_locks(
+    locks = driver_locks(
         invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
-    ):
+    )
+    with locks, telling(invocation.notifier):
         invocation.ledger.arrange_pages()
         driver = Driver.of(invocation, lease_lost)
         try:
@@ -223,6 +226,7 @@ def _plan_lines(invocation: Invocation) -> list[str]:
 
 def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:
     invocation.say(f"{error}\nresume:   {rerun_command()}")
+    invocation.notifier.ended("failed", str(error))
     return 128 + stop.received if stop and stop.received else 1
 
 
@@ -243,6 +247,7 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
                 rendered, hidden = _render_study(invocation, state)
             else:
                 rendered, hidden = render_search(state, invocation.ledger, invocation.report_folder), 0
+        invocation.notifier.answers = rendered.findings
         for table in rendered.tables:
             console.print()
             console.print(to_terminal(table))

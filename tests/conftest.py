@@ -5,6 +5,7 @@ import gc
 import linecache
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from studies import STUDY, run
 
 from search_spaces import own, searches, spaces
 from study.ledger.ledger import Ledger
+from study.recording.stopping import ASKED
 from trainables import catalogue, data, extensions, metrics
 from trainables.extensions import files
 from trainables.trial import TrialConfig, TrialResult
@@ -42,19 +44,19 @@ TINY: dict[str, Any] = {
 
 SLOW = (
     "test_server.py",
-    "test_kills.py::test_killed_at_the_worst_moments",
     "test_search.py",
-    "test_report.py",
-    "test_faults.py::test_two_drivers",
-    "test_run.py::test_trials_on_data",
-    "test_nodes.py::test_a_job",
+    "test_run.py",
     "test_nodes.py",
+    "test_report.py",
+    "test_kills.py::test_killed_at_the_worst_moments",
     "test_kills.py::test_stopped_in_order",
+    "test_faults.py::test_a_server",
+    "test_nodes.py::test_a_job",
     "test_node.py::test_shares",
     "test_faults.py::test_a_full_disk",
-    "test_run.py",
-    "test_faults.py::test_out_of_gpu_memory",
     "test_run.py::test_a_budget",
+    "test_faults.py::test_out_of_gpu_memory",
+    "test_run.py::test_trials_on_data",
 )
 """What takes long, the longest first: beginnings of tests' names, each of which one process can run alone."""
 
@@ -133,6 +135,20 @@ def own_files() -> Iterator[None]:
         del sys.modules[name]
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a file in it, for the command line in this process; what it sets is set back."""
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    thresholds, handlers = gc.get_threshold(), {number: signal.getsignal(number) for number in ASKED}
+    yield tmp_path
+    gc.set_threshold(*thresholds)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills, once for all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
@@ -174,6 +190,22 @@ def blank_store(empty_store: Path, tmp_path: Path) -> None:
     """A database in `tmp_path`'s output folder, for studies that need not take seconds to make one."""
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
+
+
+@pytest.fixture
+def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn as PNG alone: their PDFs, with fonts, take as long as all else of a small report."""
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def savefig(self: Figure, path: Path, **options: Any) -> None:
+        if path.suffix == ".pdf":
+            path.write_bytes(b"%PDF-")
+        else:
+            draw(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The rooms and who may import whom, read from the source."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -30,17 +31,8 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
-        *(
-            "randomness",
-            "machine",
-            "allocation",
-            "fast",
-            "storage",
-            "datasets",
-            "methods",
-            "losses",
-            "measures",
-        ),
+        *("randomness", "machine", "allocation", "usage", "fast", "storage", "datasets", "methods", "losses"),
+        "measures",
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
@@ -91,7 +83,8 @@ HEAVY = {
 """Who may import a heavy library."""
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names of all modules that a file imports, wherever it does."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -100,7 +93,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def within(name: str, packages: set[str]) -> bool:

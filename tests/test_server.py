@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import HALF_STUDY, NO_JOBS, STUDY, check_equal, kill_tree, read_until, start
+from studies import (
+    HALF_STUDY,
+    NO_JOBS,
+    STUDY,
+    WITHOUT_TSNE,
+    at_start,
+    check_equal,
+    kill_tree,
+    read_until,
+    start,
+)
 
 from study.cli import options
 from study.ledger.ledger import Ledger
@@ -248,7 +258,8 @@ def test_the_same_ledger_behind_a_server(
     first = start(tmp_path, *arguments, environment=servers.environment)
     said = read_until(first, "[1/2]")
     kill_tree(first)
-    second = start(tmp_path, *arguments, environment=servers.environment)
+    quick = {**servers.environment, **at_start(tmp_path, WITHOUT_TSNE)}
+    second = start(tmp_path, *arguments, environment=quick)
     out, err = second.communicate(timeout=300)
     assert second.returncode == 0, out + err
     assert "complete: 2 trials" in out

@@ -24,16 +24,19 @@ from search_spaces import Selection
 from study import export as export_command
 from study import merge as merge_command
 from study.ledger.copies import MERGING, Point, read_points
+from study.ledger.kept_code import keep_code, kept_code, read_code
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
 from study.ledger.seed_plans import read_seed_plans
-from study.transfer.archive import Archive, ArchiveError, ArchiveWriter
+from study.transfer.archive import Archive
 from study.transfer.comparing import Verdict
 from study.transfer.crate import Publication
 from study.transfer.exporting import export
+from study.transfer.members import ArchiveError
 from study.transfer.merging import carry_out, plan_merge
 from study.transfer.origins import LedgerOrigin, Origin
 from study.transfer.verifying import damaged, judge, sample, train_again
+from study.transfer.writing import ArchiveWriter
 from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
@@ -130,9 +133,8 @@ def there(place: Callable[[str], Place]) -> Place:
     Checkpoints(there.storage, HALF.key).save(2, b"a state")
     result = TrialResult(metrics={"test_acc": 0.5}, history=tuple(rows), artifacts={"history.parquet": b""})
     write_bundle(there.storage, Bundle(config=WAITING, result=result, tags={}))
-    there.ledger.log_study(
-        "a+b", {"report.html": b"<p>", "code-0123456789ab.patch": b"diff", "own.py": b"def"}
-    )
+    there.ledger.log_study("a+b", {"report.html": b"<p>", "own.py": b"def"})
+    keep_code(there.ledger, {"code-0123456789ab.patch": b"diff", "other.exe": b"MZ"})
     there.ledger.tag_study("a+b", {"seed_plan.000": json.dumps(PLAN)})
     return there
 
@@ -144,8 +146,8 @@ def test_a_study_travels_whole(there: Place, place: Callable[[str], Place]) -> N
     assert here.content == there.content
     assert here.storage.read(f"results/{WAITING.key}.zip") == there.storage.read(f"results/{WAITING.key}.zip")
     assert read_seed_plans(here.ledger, "a+b") == read_seed_plans(there.ledger, "a+b") != {}
-    run_id, _ = here.ledger.study_runs()["a+b"]
-    assert here.ledger.artifacts.names(run_id) == ["code-0123456789ab.patch", "own.py"]
+    assert kept_code(here.ledger) == ["code-0123456789ab.patch"]
+    assert read_code(here.ledger, "code-0123456789ab.patch") == b"diff"
     record = here.ledger.trials()[DONE[0].key]
     assert record.tags["merged.run"] == there.ledger.trials()[DONE[0].key].run_id
     before = here.folder.joinpath("mlflow.db").read_bytes()

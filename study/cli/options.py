@@ -7,6 +7,7 @@ from pathlib import Path
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
+from study.cli.notify import VARIABLE, webhook
 from study.ledger.options import CommandLine, add_ledger_arguments
 from study.ledger.storage_uri import add_storage_argument
 
@@ -60,6 +61,15 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="keep the final weights of each trial with its run, to measure it again without training",
+    )
+    options.add_argument(
+        "--notify",
+        metavar="URL",
+        type=webhook,
+        action="append",
+        default=[],
+        help="post a message to this webhook (Slack, ntfy or any other) when the study ends or loses a node;"
+        f" the address is a secret: better in {VARIABLE}",
     )
     options.add_argument(
         "--wait",

@@ -262,16 +262,6 @@ class Ledger:
         if REPORT in files:
             self.store.arrange_pages(StudyReport(space=space, run_id=run_id))
 
-    def keep_with_study(self, space: str, files: Mapping[str, bytes]) -> None:
-        """Log those of the artifacts that the space's run does not have, by their names."""
-        known = self.study_runs().get(space)
-        with self.store.asking():
-            run_id = self._study_run(space)
-            present = set() if known is None else set(self.artifacts.names(run_id))
-            if missing := {name: content for name, content in files.items() if name not in present}:
-                self.log_files(run_id, missing)
-                self.client.set_terminated(run_id, "FINISHED")
-
     def tag_study(self, space: str, tags: Mapping[str, str]) -> None:
         """Set tags of the space's run of `kind=study`, which is created where missing."""
         with self.store.asking():

@@ -1,5 +1,6 @@
 """Trains what is missing: one session with its queue, its progress and its writer."""
 
+import contextlib
 import importlib
 import sys
 import threading
@@ -13,6 +14,7 @@ from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
+from study.ledger.kept_code import keep_code
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
 from study.session.code_version import code_version
@@ -93,7 +95,7 @@ class StudyRun:
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
-            on_opened=self._keep_code,
+            on_opened=lambda: keep_code(invocation.ledger, code_version().files),
             on_written=self._consider_a_look,
             may_write=lambda: not driver.lease_lost.is_set(),
         )
@@ -103,15 +105,14 @@ class StudyRun:
         self._progress.finished(bundle)
         self.forecast.learn_finished(bundle.config, bundle.result.metrics)
 
-    def _keep_code(self) -> None:
-        """Keep, once, the files that the tags of trials name."""
-        space, files = self.invocation.selection.space, code_version().files
-        self.invocation.ledger.keep_with_study(space, files)
-
     def _consider_a_look(self) -> None:
         """Have the report rendered, if it is time to and there is something to show."""
         if self._something_finished and not self._lease_lost.is_set():
             self._live.consider(self._progress.left)
+
+    def _on_node_lost(self, node: str) -> None:
+        self._progress.note(f"node {node} was lost: its trials go on elsewhere, from their last checkpoint")
+        self.invocation.notifier.node_lost(node)
 
     def on_event(self, event: "Event") -> None:
         """Show and write an event."""
@@ -164,6 +165,7 @@ class StudyRun:
     ) -> "tuple[GracefulStop, Queue]":
         """Connect to Ray, check its nodes, and run the queue."""
         from study.cluster.nodes import checked_nodes
+        from study.cluster.watch import watched_nodes
 
         invocation, address = self.invocation, self.invocation.args.address
         with connection.ray_connection(address, background):
@@ -173,7 +175,12 @@ class StudyRun:
             request, hint = connection.fall_back_to_cpus(request, invocation.resources, address)
             for line in filter(None, (hint, connection.why_waiting(request))):
                 self._progress.note(line)
-            with checked_nodes(invocation.storage_uri, address) as node:
+            watching = (
+                contextlib.nullcontext()
+                if connection.is_local(address)
+                else watched_nodes(self._on_node_lost)
+            )
+            with checked_nodes(invocation.storage_uri, address) as node, watching:
                 queue = make_queue(
                     partial(self.job, request=request, node=node, code=code_version().tags), request
                 )

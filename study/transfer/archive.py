@@ -1,13 +1,7 @@
-"""An archive of a study: a ZIP file that needs no program of ours to be read and checked.
-
-`trials.jsonl` has a line for each run of a trial, `trials/KEY/` its metrics (`points.parquet`) and artifacts,
-`studies/SPACE/` the report and what else a space keeps, `checkpoints/` and `results/` what a storage holds of
-trials that are not finished or not logged. `SHA256SUMS` has the digest of every other member.
-"""
+"""An archive that is read. Nothing of it is trusted."""
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import json
@@ -16,104 +10,36 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.ledger.copies import Point
 from study.ledger.records import TrialRecord
+from study.transfer.members import (
+    ABOUT,
+    CHUNK,
+    FORMAT,
+    KEY,
+    POINTS,
+    SUMS,
+    TRIALS,
+    ArchiveError,
+    code_member,
+    study_member,
+    trial_member,
+)
 from study.transfer.origins import Study, Unreadable
 from trainables.storage.bundles import FILE
 
-FORMAT = 1
-"""Raised when older versions could misread an archive."""
-ABOUT, TRIALS, SUMS, CRATE, README = (
-    *("study.json", "trials.jsonl", "SHA256SUMS"),
-    *("ro-crate-metadata.json", "README.md"),
-)
-POINTS = "points.parquet"
-KEY = re.compile(r"[0-9a-f]{16}")
-COMPRESSED = (".npz", ".parquet", ".png", ".zip")
-"""Files that compressing again makes no smaller."""
-CHUNK = 2**20
 LARGEST_TEXT = 2**28
 """Bytes of a table of contents: more would fill the memory of whoever opens a hostile archive."""
 DAMAGE = (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 """What reading a damaged member raises."""
-
-
-class ArchiveError(ValueError):
-    """A file is no archive of a study, or cannot be read; the message says why."""
-
-
-class ArchiveWriter:
-    """Writes an archive. It appears under its name when it is complete.
-
-    The same members give the same bytes: they have one date, and are written in the order in which they are
-    given.
-    """
-
-    def __init__(self, file: Path) -> None:
-        """Begin an archive that will be `file`."""
-        self._file = file
-        self._draft = file.with_name(f".{file.name}.partial")
-        self._held = self._draft.open("a")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, whatever ends it
-            ours = os.path.samestat(os.fstat(self._held.fileno()), self._draft.stat())
-        except OSError:
-            ours = False
-        if not ours:
-            self._held.close()
-            raise ArchiveError(f"{file} is being written by another process")
-        self._zip = zipfile.ZipFile(self._draft, "w", allowZip64=True)
-        self.members: dict[str, tuple[int, str]] = {}
-        """Size and SHA-256 of what is written."""
-
-    def add(self, name: str, content: bytes) -> None:
-        """Add a member."""
-        self._add(name, io.BytesIO(content), len(content))
-
-    def add_file(self, name: str, path: Path) -> None:
-        """Add a file as a member."""
-        with path.open("rb") as file:
-            self._add(name, file, path.stat().st_size)
-
-    def _add(self, name: str, content: BinaryIO, size: int) -> None:
-        about = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-        about.compress_type = zipfile.ZIP_STORED if name.endswith(COMPRESSED) else zipfile.ZIP_DEFLATED
-        about.external_attr = 0o644 << 16
-        about.file_size = size
-        digest = hashlib.sha256()
-        with self._zip.open(about, "w") as member:
-            while chunk := content.read(CHUNK):
-                digest.update(chunk)
-                member.write(chunk)
-        self.members[name] = (size, digest.hexdigest())
-
-    def close(self) -> str:
-        """Write the digests and give the archive its name; returns its own SHA-256."""
-        sums = "".join(f"{digest}  {name}\n" for name, (_, digest) in sorted(self.members.items()))
-        self.add(SUMS, sums.encode())
-        self._zip.close()
-        with self._draft.open("rb+") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        os.replace(self._draft, self._file)
-        self._held.close()
-        return digest
-
-    def abandon(self) -> None:
-        """Leave no trace."""
-        with contextlib.suppress(OSError, ValueError):
-            self._zip.close()
-        self._draft.unlink(missing_ok=True)
-        self._held.close()
 
 
 class Archive:
@@ -227,6 +153,15 @@ class Archive:
         return self.read(study_member(space, name))
 
     @cached_property
+    def code(self) -> Sequence[str]:
+        """Names of the files that say which code trained the trials."""
+        return self._files_in(code_member(""))
+
+    def code_file(self, name: str) -> bytes:
+        """One of them."""
+        return self.read(code_member(name))
+
+    @cached_property
     def _states(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
         for name in self._zip.namelist():
@@ -283,33 +218,3 @@ def _parse_sum(line: str) -> tuple[str, str]:
     if not re.fullmatch(r"[0-9a-f]{64}", digest) or not name:
         raise ArchiveError(f"{SUMS} has a line that is no digest and name: {line[:80]!r}")
     return name, digest
-
-
-def trial_member(key: str, name: str) -> str:
-    """Name of the member with a trial's file."""
-    return f"trials/{key}/{name}"
-
-
-def study_member(space: str, name: str) -> str:
-    """Name of the member with a study's file."""
-    return f"studies/{quote(space, safe='+')}/{name}"
-
-
-def row(record: TrialRecord) -> str:
-    """The line of a trial in `trials.jsonl`."""
-    return json.dumps(dataclasses.asdict(record), sort_keys=True)
-
-
-def points_file(points: list[Point]) -> bytes:
-    """The points of a trial as a Parquet file."""
-    columns = list(zip(*points, strict=True)) or [(), (), (), ()]
-    types = (pa.string(), pa.float64(), pa.int64(), pa.int64())
-    table = pa.table(
-        {
-            name: pa.array(column, type=kind)
-            for name, column, kind in zip(Point._fields, columns, types, strict=True)
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from study.transfer.archive import CRATE
+from study.transfer.members import CRATE
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 TYPES = {
@@ -184,6 +184,6 @@ compare: `python study/merge.py {file} --verify 3`.
 ## Code (commits)
 
 {code or "None was recorded."}
-Changes that were not committed are in `code-*.patch` of a space; `environment-*.txt` has the versions of all
+Changes that were not committed are in `code/code-*.patch`; `code/environment-*.txt` has the versions of all
 packages.
 """.encode()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from study.ledger.records import DATA_TAG, TrialRecord
-from study.transfer import archive, crate
-from study.transfer.archive import ArchiveWriter, points_file, study_member, trial_member
+from study.transfer import crate, members
+from study.transfer.members import points_file, study_member, trial_member
 from study.transfer.origins import LedgerOrigin, Unreadable
+from study.transfer.writing import ArchiveWriter
 
 
 def export(
@@ -24,7 +25,7 @@ def export(
 
     Args:
         origin: what is exported.
-        file: the archive.
+        file: the members.
         publication: what people say of it.
         chosen: which trials.
         say: gets a line for people now and then.
@@ -42,13 +43,15 @@ def export(
                 say(f"{number} of {len(records)} trials")
         unread += _add_stored(writer, origin, records)
         unread += _add_studies(writer, origin)
+        for name in origin.code:
+            writer.add(members.code_member(name), origin.code_file(name))
         about = _about(origin, records)
         writer.add(
-            archive.TRIALS, "".join(f"{archive.row(record)}\n" for record in records.values()).encode()
+            members.TRIALS, "".join(f"{members.row(record)}\n" for record in records.values()).encode()
         )
-        writer.add(archive.ABOUT, json.dumps(about, indent=1, sort_keys=True).encode())
-        writer.add(archive.README, crate.page(publication, about, file.name))
-        writer.add(archive.CRATE, crate.crate(publication, writer.members, about, about["folders"]))
+        writer.add(members.ABOUT, json.dumps(about, indent=1, sort_keys=True).encode())
+        writer.add(members.README, crate.page(publication, about, file.name))
+        writer.add(members.CRATE, crate.crate(publication, writer.members, about, about["folders"]))
         return writer.close(), unread
     except BaseException:
         writer.abandon()
@@ -64,7 +67,7 @@ def _add_trial(writer: ArchiveWriter, origin: LedgerOrigin, record: TrialRecord)
     except Unreadable as error:
         return [str(error)]
     finally:
-        writer.add(trial_member(record.key, archive.POINTS), points_file(origin.points(record)))
+        writer.add(trial_member(record.key, members.POINTS), points_file(origin.points(record)))
     return []
 
 
@@ -105,7 +108,7 @@ def _about(origin: LedgerOrigin, records: Mapping[str, TrialRecord]) -> dict[str
         if DATA_TAG in record.tags:
             datasets.setdefault(record.params.get("dataset", "?"), set()).add(record.tags[DATA_TAG])
     return {
-        "format": archive.FORMAT,
+        "format": members.FORMAT,
         "experiment": origin.experiment,
         "trials": dict(Counter(record.status for record in records.values())),
         "changed": max((record.changed for record in records.values()), default=0),

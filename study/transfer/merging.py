@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from search_spaces.seeds import SeedPlan
 from study.ledger import seed_plans
 from study.ledger.copies import settle_interrupted, write_trial
+from study.ledger.kept_code import keep_code
 from study.ledger.ledger import Ledger
 from study.ledger.records import MEASURED_TAG
 from study.transfer.comparing import Item, Merge, Verdict, compare
@@ -17,8 +18,7 @@ from trainables.storage.bundles import bundle_keys
 from trainables.storage.checkpoints import saved_epoch
 from trainables.storage.filesystem import Storage
 
-KEPT_FILE = re.compile(r"(code-|environment-)[0-9a-f]{12}\.(patch|zip|txt)|\w+\.py")
-"""Files of a study that a merge takes along. Its report is rendered again, from all trials."""
+CODE_FILE = re.compile(r"(code|environment)-[0-9a-f]{12}\.(patch|zip|txt)")
 
 
 @dataclass(slots=True)
@@ -72,8 +72,11 @@ def carry_out(
         with _leaving(outcome, key):
             storage.write(f"results/{key}.zip", origin.stored(f"results/{key}.zip"))
     for space, study in origin.studies.items():
-        with _leaving(outcome, space):
-            _take_study(origin, ledger, space, study)
+        _declare(ledger, space, study)
+    with _leaving(outcome, "code"):
+        names = [name for name in origin.code if CODE_FILE.fullmatch(name)]
+        if names:
+            keep_code(ledger, {name: origin.code_file(name) for name in names})
     return merge, outcome
 
 
@@ -113,14 +116,11 @@ def _add_metrics(ledger: Ledger, item: Item, run_id: str) -> None:
         ledger.add_measured(run_id, {name: item.record.metrics[name]}, how, item.record.changed)
 
 
-def _take_study(origin: Origin, ledger: Ledger, space: str, study: Study) -> None:
-    """Take over the declared numbers of seeds, and files that say which code was run."""
+def _declare(ledger: Ledger, space: str, study: Study) -> None:
+    """Take over the declared numbers of seeds."""
     run = ledger.study_runs().get(space)
-    known = run[1] if run else {}
-    if new := _new_tags(study.tags, known):
+    if new := _new_tags(study.tags, run[1] if run else {}):
         ledger.tag_study(space, new)
-    names = [name for name in study.files if KEPT_FILE.fullmatch(name)]
-    ledger.keep_with_study(space, {name: origin.study_file(space, name) for name in names})
 
 
 def _new_tags(tags: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Where trials come from: a ledger with its storage, or an archive that was exported from one."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from study.ledger import tracking_uri
 from study.ledger.copies import Point, read_points
+from study.ledger.kept_code import kept_code, read_code
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord, without_mlflow_tags
 from trainables.redact import first_line
@@ -23,7 +24,7 @@ class Study:
 
     Attributes:
         tags: of the space's run, such as the declared numbers of seeds.
-        files: names of what it keeps: the report, own files, changes of the code.
+        files: names of what it keeps: the report, own files.
     """
 
     tags: Mapping[str, str]
@@ -65,6 +66,13 @@ class Origin(Protocol):
 
     def study_file(self, space: str, name: str) -> bytes:
         """One of a study's files; raises Unreadable."""
+
+    @property
+    def code(self) -> Sequence[str]:
+        """Names of the files that say which code trained the trials."""
+
+    def code_file(self, name: str) -> bytes:
+        """One of them; raises Unreadable."""
 
     def states(self, key: str) -> Mapping[str, int]:
         """Names of the saved states of an unfinished trial, with the epoch of each."""
@@ -135,6 +143,18 @@ class LedgerOrigin:
                 return path.read_bytes()
         except OSError as error:
             raise Unreadable(f"space {space}: {first_line(error)}") from error
+
+    @cached_property
+    def code(self) -> Sequence[str]:
+        """Names of the files that say which code trained the trials."""
+        return kept_code(self.ledger)
+
+    def code_file(self, name: str) -> bytes:
+        """One of them."""
+        try:
+            return read_code(self.ledger, name)
+        except OSError as error:
+            raise Unreadable(first_line(error)) from error
 
     @cached_property
     def _with_states(self) -> frozenset[str]:
