@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from study import ROOT
-from study.cluster import ray_internals
+from study.cluster import environment, ray_internals
 from trainables import machine
 from trainables.allocation import Allocation
+from trainables.redact import first_line
 
+OBJECT_STORE = 2**28
+"""Bytes of Ray's object store on this machine: jobs and reports are small."""
 TIMEOUT = 5
 """Seconds to wait for the head of a cluster."""
 
@@ -52,7 +55,7 @@ def expected_allocation(resources: Resources, address: str | None) -> Allocation
         return Allocation(device=None, threads=threads, gpus=resources.gpus, slots=resources.max_concurrent)
     gpus_here = machine.gpus()
     gpus = resources.gpus if resources.gpus is not None else float(min(1, gpus_here))
-    slots = int((os.cpu_count() or 1) / resources.cpus)
+    slots = int(machine.cores() / resources.cpus)
     if gpus:
         slots = min(slots, int(gpus_here / gpus))
     slots = max(1, min(slots, resources.max_concurrent or slots))
@@ -77,8 +80,10 @@ def resolve_address(address: str | None) -> str | None:
 
 def check_address(address: str | None, resources: Resources) -> None:
     """Raise ClusterError for what can never work, before anything starts; waits 5 s at most."""
+    if trouble := environment.trouble(os.environ, local=is_local(address)):
+        raise ClusterError(trouble)
     if is_local(address):
-        cores = os.cpu_count() or 1
+        cores = machine.cores()
         if resources.cpus > cores:
             raise ClusterError(
                 f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores here"
@@ -111,36 +116,56 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     ray_internals.configure_tune()
     import ray
 
-    _prefer_this_checkout()
     starting: contextlib.AbstractContextManager[None]
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if is_local(address):
         # Without "local", Ray may join another user's cluster on this host.
-        settings |= {"address": "local", "include_dashboard": False}
+        settings |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        if machine.cores() < (os.cpu_count() or 1):  # Ray counts all, bound to them or not
+            settings["num_cpus"] = machine.cores()
         starting = ray_internals.without_unused_processes()
     else:
         settings |= {"address": resolve_address(address)}
         starting = contextlib.nullcontext()
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
+        stack.enter_context(_prefer_this_checkout())
         futures = [threads.submit(function) for function in background]
         stack.callback(ray_internals.shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             with starting:
                 ray.init(**settings)
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(f"--address: no Ray to use at {address or 'local'} ({error})") from None
+        except Exception as error:  # of many kinds, down to a bare Exception
+            raise ClusterError(_why_no_ray(address, error)) from None
         signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a message
         for future in futures:
             future.result()
         yield
 
 
-def _prefer_this_checkout() -> None:
+def _why_no_ray(address: str | None, error: Exception) -> str:
+    line = f"--address: no Ray to use at {address or 'local'} ({first_line(error)})"
+    if not is_local(address):
+        return line
+    _, folder = environment.temporary_folder(os.environ)
+    return (
+        f"{line}; its logs are in {folder}/ray/session_latest/logs; RAY_TMPDIR names another folder for them"
+    )
+
+
+@contextlib.contextmanager
+def _prefer_this_checkout() -> Iterator[None]:
     """Let workers of a local Ray run the code of this checkout, not of another one that is installed."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if paths[0] != str(ROOT):
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+    before = os.environ.get("PYTHONPATH")
+    paths = [path for path in (before or "").split(os.pathsep) if path not in ("", str(ROOT))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *paths])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _node_resources() -> list[dict[str, float]]:

@@ -19,7 +19,14 @@ from study.ledger.records import DATA_TAG
 from study.recording import events
 from study.recording.events import Event
 from trainables.redact import first_line
-from trainables.storage.bundles import Bundle, CodeNotLoaded, bundle_keys, delete_bundle, read_bundle
+from trainables.storage.bundles import (
+    Bundle,
+    CodeNotLoaded,
+    bundle_keys,
+    delete_bundle,
+    delete_half_written,
+    read_bundle,
+)
 from trainables.storage.checkpoints import checkpoint_keys, delete_checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.trial import PROTOCOL, TrialConfig
@@ -186,6 +193,7 @@ def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], N
 
     Only for the driver that holds the lock, before it plans. `say` gets a line for people for each bundle.
     """
+    delete_half_written(storage)
     waiting, saved = bundle_keys(storage), checkpoint_keys(storage)
     if not (waiting or saved):
         return
