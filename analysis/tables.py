@@ -17,6 +17,7 @@ from analysis.render.files import write_tables
 from analysis.render.table import to_terminal
 from analysis.sections.cells import cell_tables
 from analysis.sections.confusions import confusion_tables
+from analysis.sections.costs import costs_section
 from analysis.sections.generality import generality_tables, over_images
 from analysis.sections.overview import overview
 from analysis.sections.published import published_tables
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "analysis/tables.py") ->
     for cell, label in cell_labels(trials).items():
         tables += [*cell_tables(results, cell), *generality_tables(results, cell, label)]
         tables += confusion_tables(trials, cell, label, inputs.ledger)
-    tables += seeds_section(results).tables
+    tables += [*seeds_section(results).tables, *costs_section(trials).tables]
     tables += published_tables(match_published(results.summary, trials, published), trials, published)
     console = Console()
     for table in tables:

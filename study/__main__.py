@@ -23,6 +23,8 @@ COMMANDS = {
     "tables": ("analysis.tables", "its tables alone"),
     "embeddings": ("analysis.embeddings", "its PCA and t-SNE figures alone"),
     "measure": ("study.measure", "compute metrics that finished trials lack, without training"),
+    "export": ("study.export", "write a study, with all that its trials keep, as one file"),
+    "merge": ("study.merge", "take the trials of an export or another ledger into this one, each once"),
     "clean": ("study.clean", "say what a study no longer needs, and delete what is named"),
 }
 """The module of each command, whose `main` it calls, and what it does."""

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from study.cli import options
-from study.cluster.nodes import DEAD_AFTER, NOTES, drivers_at_work
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
+from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.recording.locks import LockHeld, driver_locks
-from trainables.redact import masked, plain
+from study.recording.storage_notes import DEAD_AFTER, drivers_at_work
+from trainables.node import NOTES
+from trainables.redact import masked
 from trainables.trial import nearest
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
     )
     parser.add_argument("kinds", metavar="KIND", nargs="*", help=f"to delete: {', '.join(KINDS)}")
     add_ledger_arguments(parser)
-    options.add_storage_argument(parser)
+    add_storage_argument(parser)
     args = parser.parse_args(argv)
     for kind in args.kinds:
         if kind not in KINDS:
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
     try:
         from trainables.storage.filesystem import Storage
 
-        where = options.storage_uri(args)
+        where = storage_uri(args)
         ledger, storage = ledger_from(args), Storage(where)
         tracking_uri.check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
                 delete()
                 print(f"deleted: {name}, {amount}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     return 0
 
 

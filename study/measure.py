@@ -10,8 +10,6 @@ Ctrl-C; 143 SIGTERM.
 import argparse
 import dataclasses
 import functools
-import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -23,13 +21,13 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from search_spaces import add_selection_arguments, search_from, selection_from
-from study.cluster.connection import Terminated
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
+from study.recording import stopping
 from study.recording.locks import LockHeld, driver_locks
 from trainables import data, tried
 from trainables.machine import device_name
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
     """Measure from the command line; returns the exit code."""
     parser = _parser(prog)
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.raise_on_sigterm()
     try:
         search_from(args) or selection_from(args)  # loads files of your own, or says what is wrong
         tried.check()
@@ -56,16 +54,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
             return 0
         wait = _say if args.wait else None
         output = args.output.absolute()
-        with driver_locks(ledger, output, str(output), wait=wait, on_lost=_end):
+        with driver_locks(ledger, output, str(output), wait=wait, on_lost=stopping.end):
             found = _measurement(args, ledger, names)
             measured = _measure(found, ledger, args.data_dir.absolute())
         _say(*describe(found, measured))
     except (LockHeld, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        _say(f"stopped by {number.name}: what is measured is logged; the same command measures the rest")
-        return 128 + number
+        name, code = stopping.stopped_by(stop)
+        _say(f"stopped by {name}: what is measured is logged; the same command measures the rest")
+        return code
     return 1 if found.lacking else 0
 
 
@@ -85,18 +83,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_ledger_arguments(parser)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     return parser
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
-
-
-def _end() -> None:
-    """Stop writing: another driver took this one for dead."""
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(*lines: str) -> None:

@@ -7,8 +7,6 @@ Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usa
 """
 
 import gc
-import os
-import signal
 import sys
 import threading
 import time
@@ -26,9 +24,9 @@ from rich.console import Console
 from study import search_session
 from study.cli import options
 from study.cli.invocation import Invocation, parse_invocation
+from study.cli.notify import restart_without_addresses, telling
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
-from study.cluster import connection
 from study.cluster.connection import ClusterError
 from study.ledger import tracking_uri
 from study.ledger.search_state import SearchState
@@ -44,12 +42,12 @@ from study.ledger.seed_plans import (
 from study.ledger.tracking_uri import LedgerError
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
+from study.recording import stopping
 from study.recording.locks import LockHeld, driver_locks
 from study.session import study_plan
 from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError
 from trainables.extensions.files import loaded
-from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
@@ -68,16 +66,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
         print(welcome(prog))
         return 0
     args = parser.parse_args(given)
+    restart_without_addresses(args.notify)
     # Imports, and plans of thousands of trials, create many objects and few cycles.
     gc.set_threshold(100_000, 20, 100)
     if args.list_spaces:
         print(listing())
         return 0
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.raise_on_sigterm()
     try:
         invocation = parse_invocation(args, Console(highlight=False))
     except (ValueError, DataError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     try:
         tracking_uri.check_reachable(invocation.ledger.uri)
         invocation.check_storage()
@@ -91,15 +90,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, connection.Terminated) else signal.SIGINT
-        invocation.say(f"\nstopped by {number.name}\nresume:   {rerun_command()}")
-        return 128 + number
-
-
-def _terminate(*_: object) -> None:
-    raise connection.Terminated
+        name, code = stopping.stopped_by(stop)
+        invocation.say(f"\nstopped by {name}\nresume:   {rerun_command()}")
+        return code
 
 
 def _locked_study(invocation: Invocation) -> int:
@@ -113,12 +108,13 @@ def _locked_study(invocation: Invocation) -> int:
                 "another driver took this one for dead and works on the experiment now: this one ends"
             )
         finally:  # even if nobody reads what we print
-            os.kill(os.getpid(), signal.SIGTERM)
+            stopping.end()
 
     wait = invocation.say if invocation.args.wait else None
-    with driver_locks(
+    locks = driver_locks(
         invocation.ledger, invocation.output, invocation.storage_uri, wait=wait, on_lost=end_without_lease
-    ):
+    )
+    with locks, telling(invocation.notifier):
         invocation.ledger.arrange_pages()
         driver = Driver.of(invocation, lease_lost)
         try:
@@ -228,6 +224,7 @@ def _plan_lines(invocation: Invocation) -> list[str]:
 
 def _report_silent_ledger(invocation: Invocation, error: LedgerError, stop: "GracefulStop | None") -> int:
     invocation.say(f"{error}\nresume:   {rerun_command()}")
+    invocation.notifier.ended("failed", str(error))
     return 128 + stop.received if stop and stop.received else 1
 
 
@@ -248,6 +245,7 @@ def _report(invocation: Invocation, lines: Sequence[str], state: Plan | SearchSt
                 rendered, hidden = _render_study(invocation, state)
             else:
                 rendered, hidden = render_search(state, invocation.ledger, invocation.report_folder), 0
+        invocation.notifier.answers = rendered.findings
         for table in rendered.tables:
             console.print()
             console.print(to_terminal(table))

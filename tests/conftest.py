@@ -5,6 +5,7 @@ import gc
 import linecache
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,19 +43,19 @@ TINY: dict[str, Any] = {
 
 SLOW = (
     "test_server.py",
-    "test_kills.py::test_killed_at_the_worst_moments",
     "test_search.py",
-    "test_report.py",
-    "test_faults.py::test_two_drivers",
-    "test_run.py::test_trials_on_data",
-    "test_nodes.py::test_a_job",
+    "test_run.py",
     "test_nodes.py",
+    "test_report.py",
+    "test_kills.py::test_killed_at_the_worst_moments",
     "test_kills.py::test_stopped_in_order",
+    "test_faults.py::test_a_server",
+    "test_nodes.py::test_a_job",
     "test_node.py::test_shares",
     "test_faults.py::test_a_full_disk",
-    "test_run.py",
-    "test_faults.py::test_out_of_gpu_memory",
     "test_run.py::test_a_budget",
+    "test_faults.py::test_out_of_gpu_memory",
+    "test_run.py::test_trials_on_data",
 )
 """What takes long, the longest first: beginnings of tests' names, each of which one process can run alone."""
 
@@ -133,6 +134,19 @@ def own_files() -> Iterator[None]:
         del sys.modules[name]
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a file in it, for the command line in this process; what it sets is set back."""
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    thresholds, on_terminate = gc.get_threshold(), signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    gc.set_threshold(*thresholds)
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills, once for all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
@@ -174,6 +188,22 @@ def blank_store(empty_store: Path, tmp_path: Path) -> None:
     """A database in `tmp_path`'s output folder, for studies that need not take seconds to make one."""
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
+
+
+@pytest.fixture
+def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn as PNG alone: their PDFs, with fonts, take as long as all else of a small report."""
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def savefig(self: Figure, path: Path, **options: Any) -> None:
+        if path.suffix == ".pdf":
+            path.write_bytes(b"%PDF-")
+        else:
+            draw(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -18,10 +18,13 @@ import pandas as pd
 from search_spaces import folder_name
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
+from trainables.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("epochs=3", "train_size=50", "batch_size=25", "feature_dim=32", "hidden_dim=32")
 TINY = ["--space", "quickstart", *(word for setting in SETTINGS for word in ("--set", setting))]
+JOINED = ["--space", "thesis,quickstart", "--only", "dataset=digits", *TINY[2:]]
+"""`TINY` as a part of two spaces, of which the first has no trial left."""
 ARMS = ["--only", "arm=ce,siamese-0.01"]
 REPORT = f"reports/{folder_name('quickstart', only=ARMS[1:], assign=SETTINGS)}"
 """Where the report of `TINY` with `ARMS` is."""
@@ -131,6 +134,10 @@ def _after_import(module: str, then: str) -> str:
     return AFTER_IMPORT.format(module=module, then=textwrap.indent(then, " " * 12))
 
 
+WITHOUT_TSNE = _after_import("analysis.plots.projections", "module._tsne = lambda values, start: start")
+"""Source for `at_start`: four layouts of t-SNE are half of a small report; here each is PCA's."""
+
+
 def stand_in_for_train(folder: Path, train: str) -> dict[str, str]:
     """As `at_start`; trials are trained by another function.
 
@@ -220,7 +227,7 @@ def outcome(of: Ledger, record: TrialRecord) -> dict[str, Any]:
         for content in [np.load(io.BytesIO(file))]
         for array in content.files
     }
-    metrics = {name: value for name, value in record.metrics.items() if "seconds" not in name}
+    metrics = {name: value for name, value in record.metrics.items() if METRICS[name].table != "cost"}
     return {"key": record.key, "status": record.status, "metrics": metrics, "points": points, **arrays}
 
 

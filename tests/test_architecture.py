@@ -1,6 +1,7 @@
 """The rooms and who may import whom, read from the source."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -30,14 +31,15 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
-        *("randomness", "machine", "fast", "storage", "datasets", "methods", "losses", "measures"),
+        *("command_line", "randomness", "machine", "allocation", "usage", "fast", "storage", "datasets"),
+        *("methods", "losses", "measures"),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
     ),
     "study": (
-        *("ledger", "recording", "cluster", "search", "planning", "cli", "session"),
-        *("search_session", "clean", "measure", "run", "__main__"),
+        *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),
+        *("search_session", "clean", "measure", "export", "merge", "run", "__main__"),
         40,
     ),
     "analysis": (
@@ -71,7 +73,7 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "ledger", "store")},
+    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store")},
     **{
         library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
         | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits
@@ -81,7 +83,8 @@ HEAVY = {
 """Who may import a heavy library."""
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names of all modules that a file imports, wherever it does."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -90,7 +93,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def within(name: str, packages: set[str]) -> bool:

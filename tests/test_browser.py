@@ -22,13 +22,13 @@ from studies import NO_JOBS
 from synthetic import Made, fill, results
 
 from analysis.render.text import spread_text
+from analysis.report import main
 from search_spaces import select
 from study.cli.summary import ui_hint
 from study.ledger.ledger import Ledger
 from study.ledger.pages import ARMS, view_page
 from trainables.redact import masked
 
-ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120
 """Seconds for pages that come from a server which has just been started."""
 
@@ -108,7 +108,7 @@ def page(ui: tuple[Path, str]) -> str:
     folder, address = ui
     command = [*("--space", "quickstart", "--experiment", "test", "--output", str(folder / "runs"))]
     command += ["--out", str(folder / "out"), "--ui", address]
-    subprocess.run([sys.executable, ROOT / "analysis/report.py", *command], check=True, capture_output=True)
+    assert main(command) == 0
     return (folder / "out/report.html").as_uri()
 
 

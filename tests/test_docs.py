@@ -232,7 +232,7 @@ def test_links_lead_somewhere(name: str) -> None:
             assert anchor in anchors(path.read_text()), target
 
 
-COMMANDS = {"study/run.py": "run", "study/measure.py": "measure", "study/clean.py": "clean"}
+COMMANDS = {f"study/{name}.py": name for name in ("run", "measure", "clean", "export", "merge")}
 COMMANDS |= {f"analysis/{name}.py": name for name in ("report", "tables", "embeddings")}
 
 

@@ -632,7 +632,10 @@ def kept_by(trial: TrialConfig) -> bytes:
     return buffer.getvalue()
 
 
-def test_files_of_cells_and_of_groups(empty_store: Path, tmp_path: Path) -> None:
+def test_files_of_cells_and_of_groups(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections, "_tsne", lambda values, start: start)  # other tests have it
     selection, run_ids = study(empty_store, tmp_path)
     ledger = Ledger(
         uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path / "mlartifacts"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from study.cluster import execute, lost_workers
-from study.cluster.connection import Terminated
 from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Budget, TrialQueue
-from study.recording.events import Interrupted
+from study.recording.events import Failed, Interrupted, Retrying
+from study.recording.stopping import Terminated
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
@@ -132,6 +132,36 @@ def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> No
     assert queue.suggest("c")["seed"] == 1
     queue.on_trial_complete("c")
     assert queue.suggest("d") == "FINISHED"
+
+
+class Running:
+    """A trial of Tune's, as its callbacks see it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+
+def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is_final() -> None:
+    queue, told = TrialQueue([(trial(0), {"key": trial(0).key, "request": {"gpu": 0.3}})]), []
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
+    shares = []
+    for name in "abc":
+        job = queue.suggest(name)
+        shares.append(job["request"]["gpu"])
+        events.on_trial_result(0, [], Running(job), {"out_of_memory": "it is full", "traceback": ""})
+        queue.on_trial_complete(name)
+    assert shares == [0.3, 0.6, 1.0]
+    failed = Failed(trial(0), "a whole GPU has not enough memory: it is full", "")
+    assert [type(event) for event in told] == [Retrying] * 2 + [Failed]
+    assert told[-1] == failed
+    assert queue.suggest("d") == "FINISHED"
+
+    queue, told = jobs(2), []
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
+    job = queue.suggest("a")
+    events.on_trial_result(0, [], Running(job), {"failure": "NonFiniteLoss: x", "traceback": "where"})
+    assert told == [Failed(trial(0), "NonFiniteLoss: x", "where")]
+    assert queue.suggest("b")["seed"] == 1  # not the first one again
 
 
 @pytest.mark.parametrize(

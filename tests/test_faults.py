@@ -19,11 +19,12 @@ import pytest
 from studies import (
     HALF_STUDY,
     HAS_A_GPU,
+    JOINED,
     NO_JOBS,
     ROOT,
-    TINY,
     check_equal,
     kill_tree,
+    ledger,
     records,
     run,
     slowed_down,
@@ -34,6 +35,7 @@ from studies import (
 
 from study.ledger.ledger import Ledger
 from study.recording.locks import read_leases
+from study.run import main
 from trainables.trial import TrialConfig
 
 AWAY = float(os.environ.get("AWAY", "12"))
@@ -53,25 +55,36 @@ def train(config, *arguments, **options):
 
 @pytest.mark.usefixtures("blank_store")
 def test_out_of_gpu_memory_doubles_the_share_and_then_fails(
-    tmp_path: Path, cluster: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    here: Path,
+    cluster: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """And what has failed is shown, and not run again unasked."""
     for name, value in stand_in_for_train(tmp_path, RUNS_OUT_OF_MEMORY).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SHARES", str(tmp_path / "shares"))
     gpus = cluster({"num_cpus": 2, "num_gpus": 1})
-    arguments = [*TINY, "--only", "arm=ce", "--seeds", "1", "--gpus-per-trial", "0.25", "--no-report"]
-    done = run(tmp_path, *arguments, "--address", gpus.address)
+    arguments = [*JOINED, "--only", "arm=ce", "--seeds", "1"]
+    done = run(tmp_path, *arguments, "--gpus-per-trial", "0.5", "--address", gpus.address)
     assert done.returncode == 1, done.stderr
     record = records(tmp_path)["ce/s0"]
     tried = [line.split() for line in (tmp_path / "shares").read_text().splitlines()]
-    assert tried == [[record.key, share, "25"] for share in ("0.25", "0.5", "1.0")]
+    assert tried == [[record.key, share, "25"] for share in ("0.5", "1.0")]
     assert record.status == "FAILED"
     reason = "OutOfMemoryError: CUDA out of memory. Tried 20 MiB."
     assert record.tags["failure"] == f"a whole GPU has not enough memory: {reason}"
-    assert (record.tags["attempts"], record.tags["gpus"]) == ("3", "1")
+    assert (record.tags["attempts"], record.tags["gpus"]) == ("2", "1")
     assert record.params["batch_size"] == "25"
-    assert "ce/s0: 0.25 GPU has not enough memory, retrying with 0.5" in done.stdout
-    assert "retry:    python " in done.stdout
+    assert "ce/s0: 0.5 GPU has not enough memory, retrying with 1" in done.stdout
+    assert re.search("retry:    python .* --retry-failed", done.stdout)
+    (page,) = tmp_path.glob("reports/thesis+quickstart-*/report.html")
+    assert "1 of 1 trials have no result" in page.read_text()
+    assert record.tags["space"] == "quickstart"  # the one that it is from
+    assert [*ledger(tmp_path).studies()] == ["thesis+quickstart"]
+    assert main(arguments) == 1
+    assert "1 failed, 0 new; to run: 0" in capsys.readouterr().out
 
 
 class Server:
@@ -129,7 +142,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
     server.kill()
 
 
-def test_artifacts_of_a_server_are_fetched_once_and_leave_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_server_gives_artifacts_once_and_they_leave_nothing(server: Server, tmp_path: Path) -> None:
     ledger = server.ledger("artifacts")
     ledger.open()
     run_id = ledger.client.create_run(ledger.experiment_id).info.run_id
@@ -159,7 +172,7 @@ print(len(list(Path(tempfile.gettempdir()).iterdir())))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_drivers_a_kill_and_a_server_that_goes_away(
+def test_a_server_goes_away_after_two_drivers_and_a_kill(
     tmp_path: Path, server: Server, undisturbed: Path
 ) -> None:
     """Started together on two folders, one works and the other says who does.
@@ -234,7 +247,7 @@ class Swallowing(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_run_whose_creation_was_answered_into_the_void_is_one_run(server: Server) -> None:
+def test_a_server_whose_answer_is_lost_has_one_run(server: Server) -> None:
     """MLflow's client asks again, which makes a second run; the ledger keeps one."""
     handler = type("Handler", (Swallowing,), {"port": server.port, "swallowed": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:

@@ -9,12 +9,12 @@ import pytest
 
 from search_spaces import select
 from study.cli.options import parse_duration
-from study.cluster.connection import Allocation
 from study.ledger.records import TrialRecord
 from study.planning import forecast
 from study.planning.forecast import Forecast, compare, count_fitting, describe, format_duration, wall_seconds
 from study.planning.probe import probe
 from trainables import data
+from trainables.allocation import Allocation
 from trainables.data import Sizes
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig

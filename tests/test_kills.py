@@ -15,6 +15,7 @@ import pytest
 from studies import (
     HALF_STUDY,
     STUDY,
+    WITHOUT_TSNE,
     at_start,
     check_equal,
     descendants,
@@ -60,12 +61,11 @@ def test_killed_at_the_worst_moments(tmp_path: Path, undisturbed: Path) -> None:
     assert list(bundles.glob("*.zip"))
     assert saved_states(tmp_path)
 
-    killed(held(note, renaming=["reports/"]), *with_report)
+    killed(held(note, renaming=["reports/"]) + WITHOUT_TSNE, *with_report)
     assert {r.status for r in records(tmp_path).values()} == {"FINISHED"}
     assert not list(tmp_path.glob("reports/*/report.html"))
 
-    at_start(tmp_path)
-    done = run(tmp_path, *with_report)
+    done = run(tmp_path, *with_report, environment=at_start(tmp_path, WITHOUT_TSNE))
     assert done.returncode == 0, done.stderr
     assert "2 done, 0 half-done, 0 failed, 0 new; to run: 0" in done.stdout
     assert list(tmp_path.glob("reports/*/report.html"))
@@ -103,6 +103,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
 def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path, undisturbed: Path) -> None:
     """Ctrl-C; the newest state cut in half; a worker killed; SIGTERM; and then left alone."""
     one_seed = [*STUDY, "--seeds", "1"]  # two trials at a time, as on two cores
+    alone = HALF_STUDY  # the same two, one after the other
     environment = slowed_down(tmp_path)
     process = start(tmp_path, *one_seed, environment=environment)
     assert wait_for_a_saved_state(process, tmp_path)
@@ -119,7 +120,7 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
 
     cut = max(saved_states(tmp_path), key=lambda path: path.stat().st_mtime_ns)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    process = start(tmp_path, *one_seed, environment=environment)
+    process = start(tmp_path, *alone, environment=environment)
     before = read_until(process, "resumes after epoch")
     os.kill(workers(process)[0], signal.SIGKILL)
     assert wait_for_a_saved_state(process, tmp_path)
@@ -129,7 +130,7 @@ def test_stopped_in_order_with_a_damaged_state_and_a_lost_worker(tmp_path: Path,
     assert re.search(r"stopped by SIGTERM: \d of 2 trials are missing\nresume:   python ", out)
     seen = cut.with_name(f"{cut.name}.damaged").exists()
 
-    done = run(tmp_path, *one_seed)
+    done = run(tmp_path, *alone)
     assert done.returncode == 0, done.stderr
     # By whichever attempt comes to it; the one that was killed may not have lived to say so.
     said = f"{cut.parent.name}/{cut.name} is quarantined: it is cut short or altered"

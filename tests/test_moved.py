@@ -19,6 +19,8 @@ from analysis.trials import load
 from search_spaces import Selection
 from study.ledger.ledger import Ledger
 
+pytestmark = pytest.mark.usefixtures("without_pdfs")
+
 CONFIGS = [config(arm, seed) for seed in range(2) for arm in ("ce", "0.01")]
 SELECTION = Selection(space="test", trials=tuple(CONFIGS), steps=("a test",))
 LATER = config("0.1", 0)

@@ -195,7 +195,7 @@ def train(config, data_dir, *, device, **options):
 def test_shares_of_gpus_are_packed(
     tmp_path: Path, cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two GPUs, which Ray counts and nobody has: six trials at a third each, three on either."""
+    """Two GPUs, which Ray counts and nobody has: four trials at half each, two on either."""
     (tmp_path / "begun").mkdir()
     seen = tmp_path / "seen"
     # Ray's processes train: they get these from the cluster.
@@ -203,19 +203,19 @@ def test_shares_of_gpus_are_packed(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
     monkeypatch.setenv("SEEN", str(seen))
-    gpus = cluster({"num_cpus": 6, "num_gpus": 2})
-    (tmp_path / "wanted").write_text("6")
-    arguments = [*TINY, "--only", "arm=ce", "--seeds", "6", "--no-report"]
-    done = run(tmp_path, *arguments, "--gpus-per-trial", "0.33", "--address", gpus.address)
+    gpus = cluster({"num_cpus": 4, "num_gpus": 2})
+    (tmp_path / "wanted").write_text("4")
+    arguments = [*TINY, "--only", "arm=ce", "--seeds", "4", "--no-report"]
+    done = run(tmp_path, *arguments, "--gpus-per-trial", "0.5", "--address", gpus.address)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in seen.read_text().splitlines()]
     # All that began together saw each other; at the end fewer are left.
-    assert max(int(count) for _, _, count in lines) == 6
-    assert sum(int(count) == 6 for _, _, count in lines) >= 3
+    assert max(int(count) for _, _, count in lines) == 4
+    assert sum(int(count) == 4 for _, _, count in lines) >= 2
     assert {device for device, _, _ in lines} == {"cuda"}
     found = records(tmp_path).values()
-    assert Counter(record.tags["gpus.visible"] for record in found) == {"0": 3, "1": 3}
-    cap = 0.33 * 80 - 600 / 1024
+    assert Counter(record.tags["gpus.visible"] for record in found) == {"0": 2, "1": 2}
+    cap = 0.5 * 80 - 600 / 1024
     assert {record.tags["gpus.memory_gib"] for record in found} == {f"{cap:.1f}"}
     assert {record.tags["device"] for record in found} == {"GPU that is none"}
 

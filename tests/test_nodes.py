@@ -1,6 +1,7 @@
 """A study on a cluster of several hosts: what they must share, what may go and come, who may come in."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -90,13 +91,15 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The head and two hosts with a CPU for a trial each."""
+def lab(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Lab]:
+    """The head, with an empty database, and two hosts with a CPU for a trial each."""
     if os.geteuid() != 0:
         assert "CI" not in os.environ, "these tests must be run as root"
         pytest.skip("only root may make network namespaces")
     with network(5) as addresses:
         made = Lab(tmp_path_factory.mktemp("lab"), addresses)
+        (made.own / "runs").mkdir()
+        shutil.copy(empty_store, made.own / "runs/mlflow.db")
         try:
             for number in range(3):
                 made.begin(number)
@@ -214,6 +217,7 @@ def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
     assert f"{lacking} 'trainables.tune'; no more trials there" in out
     assert "FAILED" not in out
     assert "resumes after epoch" in out
+    assert out.count(f"node {lab.hosts[1].address} was lost: its trials go on elsewhere") == 1
     found = records(lab.own)
     assert {record.tags["host"] for record in found.values()} >= {lab.hosts[2].name, lab.hosts[3].name}
     assert lab.hosts[LACKING].name not in {record.tags["host"] for record in found.values()}
@@ -249,7 +253,7 @@ def head(tmp_path: Path) -> Iterator[Lab]:
             host.kill()
 
 
-def test_a_job_is_taken_with_the_token_only(head: Lab) -> None:
+def test_a_job_is_taken_with_the_token_only(head: Lab, empty_store: Path) -> None:
     """The dashboard takes whatever code it is sent: it listens on loopback and asks for the token."""
     (host,) = head.hosts
 
@@ -273,6 +277,8 @@ def test_a_job_is_taken_with_the_token_only(head: Lab) -> None:
     assert without.returncode != 0
     assert not (head.own / "runs").exists()
 
+    (head.own / "runs").mkdir()
+    shutil.copy(empty_store, head.own / "runs/mlflow.db")
     done = submit(study)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "complete: 1 trials" in done.stdout

@@ -60,6 +60,12 @@ def trials() -> pd.DataFrame:
     return frame(powerset_study(model))
 
 
+@pytest.fixture(scope="module")
+def found(trials: pd.DataFrame) -> dict[str, Table]:
+    """The tables of `trials`, which take a second."""
+    return tables(trials)
+
+
 def test_effects_are_found(trials: pd.DataFrame) -> None:
     found = effects_of(trials)
     assert list(found) == [
@@ -80,9 +86,8 @@ def test_effects_are_found(trials: pd.DataFrame) -> None:
     assert len(ce) == 10
 
 
-def test_effects_for_people(trials: pd.DataFrame) -> None:
-    table = tables(trials)["effects-0"]
-    shown = column(table, "CE")
+def test_effects_for_people(found: dict[str, Table]) -> None:
+    shown = column(found["effects-0"], "CE")
     assert shown["rrc"] == "+7.6 (+7.5 to +7.6)*"
     assert not shown["solarize"].endswith("*")
     assert "rrc × hflip" in shown
@@ -104,8 +109,8 @@ def test_a_seed_that_a_subset_lacks_is_left_out_and_named() -> None:
     assert "Left out, as a trial of them is missing: seed 2." in tables(trials)["effects-0"].caption
 
 
-def test_subsets_by_arm(trials: pd.DataFrame) -> None:
-    table = tables(trials)["subsets-0"]
+def test_subsets_by_arm(trials: pd.DataFrame, found: dict[str, Table]) -> None:
+    table = found["subsets-0"]
     assert table.columns == ("CE", "γ = 0", "γ = 10⁻²")
     assert len(table.rows) == 16
     row = trials[(trials["subset"] == "rrc") & (trials["arm"] == "ce")]["test_acc"]
@@ -113,8 +118,10 @@ def test_subsets_by_arm(trials: pd.DataFrame) -> None:
     assert all(len(entry.runs) == 4 for _, entries in table.rows for entry in entries)
 
 
-def test_differences_by_subset_carry_adjusted_intervals(trials: pd.DataFrame) -> None:
-    table = tables(trials)["subset-differences-siamese-0-0"]
+def test_differences_by_subset_carry_adjusted_intervals(
+    trials: pd.DataFrame, found: dict[str, Table]
+) -> None:
+    table = found["subset-differences-siamese-0-0"]
     compared = comparisons(trials)
     row = compared[(compared["baseline"] == "siamese-0") & (compared["metric"] == "test_acc")].iloc[0]
     low, high = 100 * row["delta_low_holm"], 100 * row["delta_high_holm"]
@@ -123,8 +130,8 @@ def test_differences_by_subset_carry_adjusted_intervals(trials: pd.DataFrame) ->
     assert "of 16 without any true difference, 0.8 would carry a mark on average" in table.caption
 
 
-def test_pooled_over_subsets(trials: pd.DataFrame) -> None:
-    table = tables(trials)["pooled-0"]
+def test_pooled_over_subsets(found: dict[str, Table]) -> None:
+    table = found["pooled-0"]
     assert table.title == "digits · convnet: 16 subsets together"
     assert column(table, "Difference")["γ = 10⁻² − γ = 0"] == "−2.0"  # -1, and -2 in half of the cells
 

@@ -5,7 +5,6 @@ import html.parser
 import io
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, product
@@ -31,7 +30,8 @@ from study.ledger.ledger import Ledger
 from trainables.metrics import METRICS as METRICS_OF_TRIALS
 from trainables.trial import TrialConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("without_pdfs")  # `folder` has them
+
 SELECTORS = [
     *("--space", "ablations", "--only", "dataset=cifar10", "--seeds", "7"),
     *("--only", "arm=ce,siamese-0,siamese-0.001,siamese-0.01"),
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         "--out",
         str(folder / "out"),
     ]
-    subprocess.run([sys.executable, ROOT / "analysis/report.py", *command], check=True, capture_output=True)
+    assert main(command) == 0
     return folder
 
 
@@ -679,13 +679,15 @@ def test_what_goes_with_the_dataset_is_named_and_not_called_fixed(tmp_path: Path
 
 def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0.01")
-    tags = [{"device": "gpu one", "git.dirty": "true"}, {"attempts": "3"}, {"git.commit": "1" * 40}]
+    changed = {"git.dirty": "true", "source.kept": "code-0.patch"}
+    tags = [{"device": "gpu one", **changed}, {"attempts": "3"}, {"git.commit": "1" * 40}]
     made = [
         Made(config=c, metrics=results(c), tags=t) for c, t in zip(configs, [*tags, {}, {}, {}], strict=True)
     ]
     page = studied(tmp_path, empty_store, made, configs)()
     assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
-    assert "1 of 6 trials ran from a working tree with uncommitted changes." in page
+    kept = "they are kept by the run “code”: code-0.patch."
+    assert f"1 of 6 trials ran from a working tree with uncommitted changes; {kept}" in page
     assert "1 of 6 trials were started more than once: interrupted and resumed, or retried." in page
     assert "Trials ran with 2 commits: 000000000000, 111111111111." in page
 

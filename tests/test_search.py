@@ -23,6 +23,19 @@ SETTINGS = ("epochs=20", "train_size=50", "batch_size=25", "feature_dim=32", "hi
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
 SEARCH = ["--space", "search", *SET, "--trials", "5", "--finalists", "1", "--seeds", "2"]
 REPORT = f"reports/{folder_name('search', assign=SETTINGS)}"
+FEW = TrialConfig(
+    dataset="digits",
+    train_size=50,
+    val_fraction=0.1,
+    backbone="convnet",
+    feature_dim=16,
+    augmentations=("rrc",),
+    method="ce",
+    epochs=2,
+    batch_size=25,
+    seed=0,
+)
+"""A trial of a few images."""
 
 
 def records(folder: Path, stage: str) -> list[TrialRecord]:
@@ -144,7 +157,7 @@ def test_more_trials_go_on_from_what_is_there(search: Path) -> None:
 
 def test_more_seeds_a_configuration_train_the_missing_ones_only(search: Path) -> None:
     before = ledger(search).trials()
-    more = ["--only", "method=ce", "--seeds-per-configuration", "2", "--no-report"]
+    more = ["--only", "method=ce", "--seeds-per-configuration", "2", "--no-report", "--max-concurrent", "1"]
     done = run(search, *SEARCH, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "search search: 5 configurations of each of ce, 2 seeds each, by val_acc\n" in done.stdout
@@ -193,19 +206,7 @@ def test_no_result_that_tune_sees_holds_a_test_metric(
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(tune.tune, "report", reports.append)
     monkeypatch.setattr(tune, "_granted_device", lambda share: "cpu")
-    config = TrialConfig(
-        dataset="digits",
-        train_size=50,
-        val_fraction=0.1,
-        backbone="convnet",
-        feature_dim=16,
-        augmentations=("rrc",),
-        method="ce",
-        epochs=2,
-        batch_size=25,
-        seed=0,
-    )
-    request = {"cpu": 1, "gpu": 0}
+    config, request = FEW, {"cpu": 1, "gpu": 0}
     tune.run_job(tune.job(config, data_dir=tmp_path, storage=str(tmp_path), tags={}, request=request))
     bundle = read_bundle(Storage(str(tmp_path)), config.key)
     secret = {name: value for name, value in bundle.result.metrics.items() if name not in OBJECTIVES}
@@ -222,6 +223,18 @@ def test_no_result_that_tune_sees_holds_a_test_metric(
             assert value not in {
                 secret[name] for name in ("test_ce", "test_ece", "silhouette", "view_cosine")
             }
+
+
+def test_a_loss_that_is_no_number_is_a_failure_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.tune, "report", reports.append)
+    monkeypatch.setattr(tune, "_granted_device", lambda share: "cpu")
+    about = {"storage": str(tmp_path), "tags": {}, "request": {"cpu": 1, "gpu": 0}}
+    tune.run_job(tune.job(FEW.replace(lr=1e30), data_dir=tmp_path, **about))
+    assert re.fullmatch(r"NonFiniteLoss: train/\w+ is (nan|inf) in epoch \d of 2", reports[-1]["failure"])
+    assert "Traceback" in reports[-1]["traceback"]
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,8 @@ from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.tracking_uri import LedgerError
 from trainables.trial import TrialConfig
 
+pytestmark = pytest.mark.usefixtures("without_pdfs")
+
 FIXED = {
     "dataset": "digits",
     "train_size": 200,

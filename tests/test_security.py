@@ -23,6 +23,7 @@ from study.cli import options
 from study.cluster import ray_internals
 from study.ledger import tracking_uri
 from study.ledger.pages import TRIALS, view_page
+from study.ledger.storage_uri import storage_uri
 from study.recording.locks import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
@@ -248,7 +249,7 @@ def test_text_of_the_ledger_is_no_markdown() -> None:
 def test_storage_of_each_experiment_stays_in_its_folder() -> None:
     def uri(experiment: str, storage: str = "/shared") -> str:
         words = ["--space", "quickstart", "--storage", storage, "--experiment", experiment]
-        return options.storage_uri(options.parser().parse_args(words))
+        return storage_uri(options.parser().parse_args(words))
 
     for bad in ("../../etc", "nodes", "results"):
         with pytest.raises(ValueError, match="--experiment: got"):

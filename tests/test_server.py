@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import HALF_STUDY, NO_JOBS, STUDY, check_equal, kill_tree, read_until, start
+from studies import (
+    HALF_STUDY,
+    NO_JOBS,
+    STUDY,
+    WITHOUT_TSNE,
+    at_start,
+    check_equal,
+    kill_tree,
+    read_until,
+    start,
+)
 
 from study.cli import options
 from study.ledger.ledger import Ledger
+from study.ledger.storage_uri import storage_uri
 from trainables.storage.filesystem import Storage
 
 EXPERIMENT = "behind a server"
@@ -247,7 +258,8 @@ def test_the_same_ledger_behind_a_server(
     first = start(tmp_path, *arguments, environment=servers.environment)
     said = read_until(first, "[1/2]")
     kill_tree(first)
-    second = start(tmp_path, *arguments, environment=servers.environment)
+    quick = {**servers.environment, **at_start(tmp_path, WITHOUT_TSNE)}
+    second = start(tmp_path, *arguments, environment=quick)
     out, err = second.communicate(timeout=300)
     assert second.returncode == 0, out + err
     assert "complete: 2 trials" in out
@@ -257,7 +269,7 @@ def test_the_same_ledger_behind_a_server(
     for left in ("results", "checkpoints"):
         (tmp_path / "runs" / left).mkdir()  # where other studies have them
     check_equal(tmp_path, undisturbed, seeds=1, of=ledger)
-    storage = Storage(options.storage_uri(options.parser().parse_args(arguments)))
+    storage = Storage(storage_uri(options.parser().parse_args(arguments)))
     assert storage.names("results") == []
     assert storage.folders("checkpoints") == []
 

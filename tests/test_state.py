@@ -20,6 +20,7 @@ from trainables.storage.filesystem import Storage
 from trainables.storage.state import DamagedState, Saver, State, pack, unpack
 from trainables.train import train
 from trainables.trial import TrialConfig, TrialResult
+from trainables.usage import Meter
 
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]
@@ -106,15 +107,35 @@ def test_time_of_all_attempts_is_counted(tiny: Tiny, data_dir: Path, tmp_path: P
     net = build(config, 10)
     saved = unpack(content, net, SGD(net.parameters(), momentum=0.9, weight_decay=0))
     assert saved.seconds > 0
+    assert saved.usage == {}  # nobody measured it
     # As if those epochs had taken long: they count as training, not as evaluation.
-    long = dataclasses.replace(saved, epoch=2, seconds=1000.0)
+    took = {"cpu_seconds": 900.0, "core_seconds": 1000.0, "memory_peak": 1e12}
+    long = dataclasses.replace(saved, epoch=2, seconds=1000.0, usage=took)
     checkpoints.save(2, pack(long, net, SGD(net.parameters(), momentum=0.9, weight_decay=0)))
     for path in sorted((tmp_path / "checkpoints" / config.key).iterdir()):
         if not path.name.endswith(checkpoints._attempt):
             path.unlink()
-    metrics = train(config, data_dir, checkpoints=checkpoints).metrics
+    with Meter() as meter:
+        metrics = train(config, data_dir, checkpoints=checkpoints, meter=meter).metrics
     assert 1000 < metrics["train_seconds"] < 1100
     assert 0 < metrics["evaluate_seconds"] < 100
+    assert 900 < metrics["cpu_seconds"] < 1000
+    assert 0.8 < metrics["cpu_utilization"] < 1
+    assert metrics["memory_peak_mb"] == 1e6
+    assert "memory_mean_mb" not in metrics  # as the earlier epochs did not say theirs
+
+
+def test_a_state_of_before_usage_was_measured_is_read(tiny: Tiny) -> None:
+    config = tiny()
+    net = build(config, 10)
+    optimizer = SGD(net.parameters(), momentum=0.9, weight_decay=0)
+    state = State(epoch=0, history=(), seconds=1.0, usage={"cpu_seconds": 2.0}, **HERE)
+    content = pack(state, net, optimizer)
+    assert unpack(content, net, optimizer) == state
+    old = torch.load(io.BytesIO(content), weights_only=True)
+    del old["usage"]
+    torch.save(old, buffer := io.BytesIO())
+    assert unpack(buffer.getvalue(), net, optimizer) == dataclasses.replace(state, usage={})
 
 
 def test_a_damaged_state_costs_the_epochs_since_the_one_before(

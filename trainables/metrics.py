@@ -81,6 +81,20 @@ _metrics = {
     "evaluate_seconds": Metric(
         title="Evaluation time", unit="s", better="lower", table="cost", measured_from=()
     ),
+    **{
+        name: Metric(title=title, unit=unit, better="", table="cost", measured_from=())
+        for name, title, unit in (
+            ("cpu_seconds", "CPU time", "s"),
+            ("cpu_utilization", "Use of the granted CPUs", "%"),
+            ("memory_peak_mb", "Peak memory (MB)", ""),
+            ("memory_mean_mb", "Mean memory (MB)", ""),
+            ("cpu_energy_wh", "Energy of CPUs (Wh)", ""),
+            ("gpu_seconds", "GPU time", "s"),
+            ("gpu_utilization", "Use of the GPU", "%"),
+            ("gpu_memory_peak_mb", "Peak GPU memory (MB)", ""),
+            ("gpu_energy_wh", "Energy of the GPU (Wh)", ""),
+        )
+    },
 }
 METRICS: Mapping[str, Metric] = types.MappingProxyType(_metrics)
 """Every final metric by its name in the ledger (there with the prefix `final/`), in the order of tables."""

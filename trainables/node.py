@@ -12,6 +12,8 @@ from trainables.storage.filesystem import Storage
 
 ATTEMPTS, PAUSE = 3, 1.0
 """How often a node looks for the driver's note, and the seconds between: network folders may lag behind."""
+NOTES = "nodes"
+"""Folder of the storage with a file for each driver that works on a cluster."""
 _read_before: set[tuple[str, str]] = set()
 """Storages and notes that this process has read."""
 

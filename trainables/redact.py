@@ -10,16 +10,32 @@ WITH_SECRET = re.compile(
     r"[^=&;\s'\"]{0,60}=)[^&;\s]+",
     re.IGNORECASE,
 )
+WEBHOOK = re.compile(
+    r"\b(https?://(?:hooks\.slack(?:-gov)?\.com|discord(?:app)?\.com/api/webhooks|ntfy\.sh)/)[^\s'\"]+"
+)
+"""Addresses to which whoever has them can write."""
 NAMED_BY_TOKEN = ("http", "https", "s3")
 """Addresses whose user alone may be a secret: a token, or one of a pair of keys."""
+SHORTEST_HIDDEN = 12
+"""Letters; to mask shorter texts would make ordinary ones unreadable."""
+_hidden: set[str] = set()
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def hide(secret: str) -> None:
+    """Let `masked` hide this text, too, in this process: a whole address that is a secret by itself."""
+    if len(secret) >= SHORTEST_HIDDEN:
+        _hidden.add(secret)
+
+
 def masked(text: str) -> str:
-    """The text, with `***` for passwords and keys within the addresses that it holds.
+    """The text, with `***` for passwords and keys within the addresses that it holds, and what is hidden.
 
     Rather too much than too little: a password may hold `/` and `@`.
     """
+    for secret in _hidden:
+        text = text.replace(secret, "***")
+    text = WEBHOOK.sub(r"\1***", text)
     return WITH_SECRET.sub(r"\1***", WITH_USER.sub(_without_password, text))
 
 

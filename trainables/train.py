@@ -29,6 +29,7 @@ from trainables.storage.bundles import to_parquet
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.state import DamagedState, Saver, State, unpack
 from trainables.trial import TrialConfig, TrialResult
+from trainables.usage import Meter
 from trainables.weights import pack
 
 EpochRow = dict[str, float]
@@ -51,6 +52,7 @@ def train(
     on_epoch: Callable[[EpochRow], None] = lambda row: None,
     save_at: Container[int] = (),
     keep_weights: bool = False,
+    meter: Meter | None = None,
 ) -> TrialResult:
     """Train and evaluate one trial.
 
@@ -67,13 +69,14 @@ def train(
         on_epoch: called after each epoch with its row of the history. If it raises, the state is saved first.
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
         keep_weights: whether the final weights are an artifact.
+        meter: what measures the use of the machine, entered; None: nothing does.
 
     Raises:
         NonFiniteLoss: with epoch and term.
         ValueError: the config does not fit the data.
     """
     started = time.perf_counter()
-    device = torch.device(device)
+    device, meter = torch.device(device), meter or Meter()
     settle(threads)
     dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
     choice = training_indices(config, dataset.train.labels, dataset.folds)
@@ -81,7 +84,7 @@ def train(
     trained_on = np.concatenate([choice.train, choice.unlabelled])
     images, labels = _training_set(dataset, trained_on, device)
     where = f"{device.type}, {threads} threads"
-    net, optimizer, state = _resumed(config, dataset, device, where, checkpoints)
+    net, optimizer, state = _resumed(config, dataset, device, where, checkpoints=checkpoints, meter=meter)
     saver = Saver(checkpoints, net, optimizer)
     view_policies, term = policies(config), term_of(config)
     steps = len(trained_on) // config.batch_size
@@ -125,7 +128,7 @@ def train(
         if len(choice.validation) and config.method != "unsupervised":  # which has no classifier yet
             row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NO_FEATURES).accuracy
         history.append(row)
-        reached = _reached(state, history, started)
+        reached = _reached(state, history, started, meter)
         saver.save_if_due(reached, at_once=epoch in save_at)
         try:
             on_epoch(row)
@@ -133,11 +136,15 @@ def train(
             saver.save(reached)
             raise
 
-    saver.save(_reached(state, history, started))  # evaluating may take longer than many epochs
+    saver.save(_reached(state, history, started, meter))  # evaluating may take longer than many epochs
     result = _evaluated(evaluator, choice, history, state.seconds + time.perf_counter() - started)
     weights = {WEIGHTS: pack(config, net)} if keep_weights else {}
     sample = sample_of_views(config, images, labels, dataset.classes)
-    return dataclasses.replace(result, artifacts={**result.artifacts, VIEWS: sample, **weights})
+    return dataclasses.replace(
+        result,
+        metrics={**result.metrics, **meter.metrics()},
+        artifacts={**result.artifacts, VIEWS: sample, **weights},
+    )
 
 
 def _evaluated(
@@ -163,9 +170,14 @@ def _resumed(
     dataset: data.Dataset,
     device: torch.device,
     where: str,
+    *,
     checkpoints: Checkpoints | None,
+    meter: Meter,
 ) -> tuple[SiameseNet, SGD, State]:
-    """Network and optimiser at the newest checkpoint that was trained on these data, else at the start."""
+    """Network and optimiser at the newest checkpoint that was trained on these data, else at the start.
+
+    The meter gets what that checkpoint took.
+    """
 
     def start() -> tuple[SiameseNet, SGD]:
         net = build(config, len(dataset.classes)).to(device)
@@ -184,6 +196,7 @@ def _resumed(
                         checkpoints.notes.append(
                             f"{config.name} resumes on {where}, started on {state.where}: not bit for bit"
                         )
+                    meter.resume(state.usage)
                     return net, optimizer, state
                 checkpoints.quarantine(name, "it was trained on data that have changed since")
             net, optimizer = start()
@@ -194,10 +207,15 @@ def _resumed(
     )
 
 
-def _reached(start: State, history: Sequence[EpochRow], started: float) -> State:
+def _reached(start: State, history: Sequence[EpochRow], started: float, meter: Meter) -> State:
     """The state after the epochs in `history`, in an attempt that resumed at `start`."""
-    seconds = start.seconds + time.perf_counter() - started
-    return dataclasses.replace(start, epoch=len(history), history=tuple(history), seconds=seconds)
+    return dataclasses.replace(
+        start,
+        epoch=len(history),
+        history=tuple(history),
+        seconds=start.seconds + time.perf_counter() - started,
+        usage=meter.so_far(),
+    )
 
 
 def _training_set(

@@ -34,6 +34,7 @@ from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints, saved_epoch
 from trainables.storage.filesystem import Storage, StorageAway
 from trainables.trial import TrialConfig
+from trainables.usage import Meter
 
 ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full", "storage_away")
 """How a trial ends in a worker: its result is on storage under the key that is reported; it was not started,
@@ -184,17 +185,21 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     tags = {**job["tags"], **_tags(device, threads), **gpus, "data.sha256": digest}
     tune.report({"started": tags, "started_at": int(time.time() * 1000)})
     checkpoints = Checkpoints(storage, config.key)
-    result = train(
-        config,
-        Path(job["data_dir"]),
-        device=device,
-        threads=threads,
-        checkpoints=checkpoints,
-        on_resume=lambda rows: _report_resumed(rows, checkpoints.notes),
-        on_epoch=lambda row: tune.report({"row": row}),
-        save_at=job["save_at"],
-        keep_weights="weights" in job["keep"],
-    )
+    with Meter(gpu=share if device == "cuda" else 0.0, threads=threads) as meter:
+        result = train(
+            config,
+            Path(job["data_dir"]),
+            device=device,
+            threads=threads,
+            checkpoints=checkpoints,
+            on_resume=lambda rows: _report_resumed(rows, checkpoints.notes),
+            on_epoch=lambda row: tune.report(
+                {"row": {**row, **meter.series(last=row["epoch"] == config.epochs)}}
+            ),
+            save_at=job["save_at"],
+            keep_weights="weights" in job["keep"],
+            meter=meter,
+        )
     files = {file["name"]: file["source"].encode() for file in job["files"]}
     result = dataclasses.replace(result, artifacts={**result.artifacts, **files})
     write_bundle(storage, Bundle(config=config, result=result, tags=tags))

@@ -122,6 +122,9 @@ def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:
     return ""
 
 
+_SAME_CODE = "but what trains is the same in all (`source.sha256`)"
+
+
 def _caveats(done: pd.DataFrame) -> list[str]:
     """Circumstances that were not the same for all finished trials, or not reproducible."""
     notes = []
@@ -138,10 +141,15 @@ def _caveats(done: pd.DataFrame) -> list[str]:
         values = sorted(done[tag].dropna().unique())
         if len(values) > 1:
             listed = ", ".join(value[:12] for value in values)
-            notes.append(f"Trials ran with {len(values)} {what}: {listed}.")
-    dirty = int((done["git.dirty"] == "true").sum())
-    if dirty:
-        notes.append(f"{dirty} of {len(done)} trials ran from a working tree with uncommitted changes.")
+            codes = set(done["source.sha256"].fillna(""))
+            but = f", {_SAME_CODE}" if tag == "git.commit" and len(codes) == 1 and all(codes) else ""
+            notes.append(f"Trials ran with {len(values)} {what}: {listed}{but}.")
+    dirty = done[done["git.dirty"] == "true"]
+    if len(dirty):
+        note = f"{len(dirty)} of {len(done)} trials ran from a working tree with uncommitted changes"
+        kept = dirty["source.kept"].dropna()
+        where = f"; they are kept by the run “code”: {', '.join(sorted(kept.unique()))}" if len(kept) else ""
+        notes.append(f"{note}{where}.")
     repeated = int((pd.to_numeric(done["attempts"], errors="coerce") > 1).sum())
     if repeated:
         notes.append(

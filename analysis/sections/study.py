@@ -18,6 +18,7 @@ from analysis.sections.caveats import (
 from analysis.sections.cells import cell_sections
 from analysis.sections.chance import chance_findings
 from analysis.sections.confusions import confusion_section
+from analysis.sections.costs import costs_section
 from analysis.sections.figures import cell_figures, group_figures, omitted, study_figures
 from analysis.sections.findings import apart_note, findings
 from analysis.sections.front import front
@@ -61,6 +62,7 @@ def study_report(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
         seeds_section(results),
+        costs_section(trials),
         open_section(trials),
         replace(fixed_section(selection.trials, "Every trial"), folded=True),
         replace(provenance_section(selection, trials, ledger.experiment), folded=True),

@@ -15,7 +15,7 @@ from search_spaces.seeds import SeedPlan
 from trainables import metrics
 from trainables.arms import CE
 from trainables.metrics import ACCURACIES
-from trainables.trial import TrialConfig, format_value, two_views
+from trainables.trial import FIELDS, TrialConfig, format_value, two_views
 
 TESTED = metrics.TESTED
 """The only metric with p-values; the others are descriptive."""
@@ -52,9 +52,12 @@ class ComparedArms:
     @property
     def seeds(self) -> int:
         """After how many seeds it is looked at: those whose trials have all ended, some of them failed."""
-        ended = self.trials[self.trials["status"].isin(["FINISHED", "FAILED"])]
-        arms = [set(ended.loc[ended["arm_label"] == arm, "seed"]) for arm in self.configs]
-        return len(set.intersection(*arms))
+        ended: dict[str, set[int]] = {arm: set() for arm in self.configs}
+        columns = (self.trials[name].tolist() for name in ("arm_label", "seed", "status"))
+        for arm, seed, status in zip(*columns, strict=True):
+            if arm in ended and status in ("FINISHED", "FAILED"):
+                ended[arm].add(seed)
+        return len(set.intersection(*ended.values()))
 
     @property
     def rule(self) -> Rule:
@@ -85,8 +88,15 @@ def compared_arms(trials: pd.DataFrame) -> Iterator[ComparedArms]:
 
 def arm_configs(cell: pd.DataFrame) -> dict[str, TrialConfig]:
     """A trial of each arm of a cell, by label."""
-    rows = cell.drop_duplicates("arm_label").to_dict("records")
-    return {row["arm_label"]: config_of(row) for row in rows}
+    first: dict[str, int] = {}
+    for row, label in enumerate(cell["arm_label"].tolist()):
+        first.setdefault(label, row)
+    # Not by rows: those of a frame with all metrics take ten times longer, and a report needs thousands.
+    columns = {name: cell[name].tolist() for name in FIELDS}
+    return {
+        label: config_of({name: column[row] for name, column in columns.items()})
+        for label, row in first.items()
+    }
 
 
 def values_of(cell: pd.DataFrame, metric: str) -> pd.DataFrame:

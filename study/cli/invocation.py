@@ -2,19 +2,20 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from search_spaces import Search, Selection, folder_name, search_from, selection_from
-from study.cli import options
+from study.cli.notify import Notifier, webhooks
 from study.cluster import connection
 from study.cluster.ray_internals import JOB_FILES
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
+from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
 from trainables import backbones, data, tried
 from trainables.redact import first_line, masked, plain
@@ -48,6 +49,7 @@ class Invocation:
     allocation: connection.Allocation
     """What each trial will be granted, as far as it is known before Ray is asked."""
     console: Console
+    notifier: Notifier = field(default_factory=Notifier)
 
     @property
     def rerun(self) -> dict[str, bool]:
@@ -111,6 +113,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     """Check parsed options and resolve what they name; raises ValueError or DataError."""
     from trainables.storage.filesystem import Storage
 
+    hooks, args.notify = webhooks(args.notify), []  # arguments are handed on, addresses are not
     search = search_from(args)
     several = search is not None and len(search.objectives) > 1
     if several and args.scheduler == "asha":
@@ -135,8 +138,8 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     sizes = data.check(selection.trials, args.data_dir)
     backbones.check(selection.trials, args.data_dir)
     tried.check(selection.trials)
-    storage_uri = options.storage_uri(args)
-    return Invocation(
+    where = storage_uri(args)
+    invocation = Invocation(
         args=args,
         selection=selection,
         sizes=sizes,
@@ -145,10 +148,13 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         scheduler=args.scheduler or ("none" if several else "asha"),
         resources=resources,
         ledger=ledger_from(args),
-        storage=Storage(storage_uri),
-        storage_uri=storage_uri,
+        storage=Storage(where),
+        storage_uri=where,
         output=args.output.absolute(),
         data_dir=args.data_dir.absolute(),
         allocation=connection.expected_allocation(resources, args.address),
         console=console,
+        notifier=Notifier(hooks, selection.space, args.experiment),
     )
+    invocation.notifier.say = invocation.say
+    return invocation

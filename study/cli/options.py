@@ -4,17 +4,13 @@ import argparse
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote
 
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
-from study.ledger.ledger import DEFAULT_EXPERIMENT
-from study.ledger.options import CommandLine, add_ledger_arguments
-from study.ledger.tracking_uri import has_secret
-from trainables.redact import masked
+from study.cli.notify import VARIABLE, webhook
+from study.ledger.options import CommandLine, add_ledger_arguments, path
+from study.ledger.storage_uri import add_storage_argument
 
-RESERVED = (".", "checkpoints", "nodes", "results")
-"""Folders of the default experiment, beside the folders of other experiments."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -67,6 +63,15 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         help="keep the final weights of each trial with its run, to measure it again without training",
     )
     options.add_argument(
+        "--notify",
+        metavar="URL",
+        type=webhook,
+        action="append",
+        default=[],
+        help="post a message to this webhook (Slack, ntfy or any other) when the study ends or loses a node;"
+        f" the address is a secret: better in {VARIABLE}",
+    )
+    options.add_argument(
         "--wait",
         action="store_true",
         help="where another driver works on the same output or experiment, wait until it has ended",
@@ -74,7 +79,7 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     add_ledger_arguments(options)
     add_storage_argument(options)
     options.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     group = options.add_argument_group("where it runs")
     group.add_argument(
@@ -100,16 +105,6 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     return options
 
 
-def add_storage_argument(options: argparse.ArgumentParser) -> None:
-    """`--storage`, which `storage_uri` reads."""
-    options.add_argument(
-        "--storage",
-        metavar="URI",
-        help="saved states and results on their way to the ledger: a folder that all nodes see, or a URI"
-        " such as s3://bucket/folder (default: --output)",
-    )
-
-
 def parse_duration(text: str) -> float:
     """Seconds in `90s`, `30m`, `2h`, `1h30m` or `1d`; argparse.ArgumentTypeError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
@@ -127,25 +122,3 @@ def parse_report_every(text: str) -> float:
         return parse_duration(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, 0 or never") from None
-
-
-def storage_uri(args: argparse.Namespace) -> str:
-    """Absolute folder or URI of saved states and bundles.
-
-    Each experiment has its own: two can contain the same trial, but its result belongs to one. ValueError for
-    a reserved name of an experiment, and for a password: the address is copied into Ray's files on all nodes.
-    """
-    given = args.storage or str(args.output)
-    if "://" in given and has_secret(given):
-        raise ValueError(
-            f"--storage: got {masked(given)!r}, an address with a password or key; allowed: without, and"
-            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine"
-        )
-    if args.experiment in RESERVED or ".." in args.experiment.split("/"):
-        names = ", ".join(RESERVED)
-        raise ValueError(f"--experiment: got {args.experiment!r}; allowed: a name without '..', not {names}")
-    root, mark, settings = given.partition("?") if "://" in given else (str(Path(given).absolute()), "", "")
-    root = root.rstrip("/")
-    if args.experiment != DEFAULT_EXPERIMENT:
-        root = f"{root}/{quote(args.experiment, safe='' if '://' in root else ' ')}"
-    return f"{root}{mark}{settings}"

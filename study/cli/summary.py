@@ -3,7 +3,7 @@
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,13 @@ def print_search_summary(
     lines = [*report, *(ui_hint(invocation.ledger) if state.all else []), *_search_failures(state)]
     total = state.search.trials * len(state.members)
     if state.missing:
-        lines.append(_because(stop, f"{state.missing} of {total} configurations are missing"))
-        lines.append(f"resume:   {rerun_command()}")
+        said = _because(stop, f"{state.missing} of {total} configurations are missing")
+        lines += [said, f"resume:   {rerun_command()}"]
     else:
-        lines.append("no configuration was trained to its end: there are no finalists")
-        lines.append(f"more:     {rerun_command('--trials', str(2 * state.search.trials))}")
-    return _print(invocation, lines, stop, complete=False)
+        said = "no configuration was trained to its end: there are no finalists"
+        lines += [said, f"more:     {rerun_command('--trials', str(2 * state.search.trials))}"]
+    counts = {"configurations": total, "missing": state.missing, "failed": state.count("failed")}
+    return _print(invocation, lines, stop, complete=False, said=said, counts=counts)
 
 
 def print_summary(
@@ -91,7 +92,11 @@ def print_summary(
             f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
     complete = plan.complete and not (state and state.count("failed"))
-    return _print(invocation, lines, stop, complete=complete)
+    said = f"{done} of {total} trials finished" + (f", {outcome}" if outcome else "")
+    said += f", {len(plan.failed)} failed" if plan.failed else ""
+    said = _because(stop, said) if missing else said
+    counts = {"trials": total, "finished": done, "missing": missing, "failed": len(plan.failed)}
+    return _print(invocation, lines, stop, complete=complete, said=said, counts=counts)
 
 
 def _seeds_are_set(invocation: Invocation) -> bool:
@@ -107,10 +112,20 @@ def _because(stop: "GracefulStop | None", missing: str) -> str:
 
 
 def _print(
-    invocation: Invocation, lines: Sequence[str], stop: "GracefulStop | None", *, complete: bool
+    invocation: Invocation,
+    lines: Sequence[str],
+    stop: "GracefulStop | None",
+    *,
+    complete: bool,
+    said: str,
+    counts: Mapping[str, int],
 ) -> int:
+    """Print the lines, and send to those who do not see them what is `said`."""
     for line in lines:
         invocation.say(line)
+    event = "stopped" if stop and stop.received else "complete" if complete else "incomplete"
+    page = experiment_page(invocation.ledger)
+    invocation.notifier.ended(event, f"{said}.", *([page] if page else []), **counts)
     if stop and stop.received:
         return 128 + stop.received
     return 0 if complete else 1
@@ -128,12 +143,19 @@ def _search_failures(state: SearchState) -> list[str]:
 
 def ui_hint(ledger: Ledger) -> list[str]:
     """How to open the experiment in MLflow's UI."""
+    if page := experiment_page(ledger):
+        return [f"compare:  {page}"]
+    command = shlex.join(["mlflow", "ui", "--backend-store-uri", tracking_uri.redacted(ledger.uri)])
+    page = pages.view_page(ledger.experiment_id, pages.TRIALS)
+    return [f"compare:  {command}", f"          then http://127.0.0.1:5000/{page}"]
+
+
+def experiment_page(ledger: Ledger) -> str | None:
+    """The address of the experiment on a tracking server; None for a ledger that is a file or a database."""
     address = tracking_uri.redacted(ledger.uri)
-    page = f"/{pages.view_page(ledger.experiment_id, pages.TRIALS)}"
-    if address.startswith("http"):
-        return [f"compare:  {address.rstrip('/')}{page}"]
-    command = shlex.join(["mlflow", "ui", "--backend-store-uri", address])
-    return [f"compare:  {command}", f"          then http://127.0.0.1:5000{page}"]
+    if not address.startswith("http"):
+        return None
+    return f"{address.rstrip('/')}/{pages.view_page(ledger.experiment_id, pages.TRIALS)}"
 
 
 def rerun_command(*changes: str) -> str:

@@ -2,28 +2,25 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from study import ROOT
 from study.cluster import environment, ray_internals
 from trainables import machine
+from trainables.allocation import Allocation
 from trainables.redact import first_line
 
-ROOT = Path(__file__).resolve().parents[2]
 OBJECT_STORE = 2**28
 """Bytes of Ray's object store on this machine: jobs and reports are small."""
 TIMEOUT = 5
 """Seconds to wait for the head of a cluster."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, where it ends the driver at once instead of in order."""
 
 
 class ClusterError(ValueError):
@@ -43,34 +40,12 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Raise ClusterError for values that no machine can grant."""
-        if not self.cpus > 0:
-            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
+        if not 0 < self.cpus < math.inf:
+            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: a number > 0")
         if self.gpus is not None and not (0 <= self.gpus <= 1 or self.gpus in range(2, 1025)):
             raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ClusterError(f"--max-concurrent: got {self.max_concurrent}; allowed: an integer >= 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Allocation:
-    """What each trial is expected to be granted; None: not known before Ray is asked.
-
-    `device` is the run's tag, not known for GPUs and on clusters; `slots` is the number of trials at once.
-    """
-
-    device: str | None
-    threads: int
-    gpus: float | None
-    slots: int | None
-
-    def matches(self, tags: Mapping[str, str]) -> bool:
-        """Whether a run with these tags had this allocation, as far as it is known."""
-        device = tags.get("device", "")
-        if self.device is not None and device != self.device:
-            return False
-        if device.startswith("cpu "):
-            return not self.gpus and tags.get("threads") == str(self.threads)
-        return self.gpus is None or tags.get("gpus", "1") == f"{self.gpus:g}"
 
 
 def expected_allocation(resources: Resources, address: str | None) -> Allocation:

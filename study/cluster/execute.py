@@ -17,11 +17,11 @@ import ray
 from ray import tune
 
 from study.cluster import nodes, ray_internals
-from study.cluster.connection import Terminated
 from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
+from study.recording.stopping import Terminated
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 

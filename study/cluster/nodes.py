@@ -1,24 +1,15 @@
 """The nodes of a cluster: each must see the storage and have the same code before a trial runs there."""
 
 import contextlib
-import os
-import socket
-import threading
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from study.cluster.connection import ClusterError, is_local
+from study.recording.storage_notes import Unwritable, kept_note
 from trainables.node import check_node, source_digest
-from trainables.redact import first_line, masked, plain
+from trainables.redact import first_line, masked
 from trainables.storage.filesystem import Storage
 
-NOTES = "nodes"
-"""Folder of the storage with a file for each driver that works on a cluster."""
-BEAT = 30.0
-"""Seconds after which a driver writes its file again: whoever looks sees that it is at work."""
-DEAD_AFTER = 180.0
-"""Seconds after which a file that was not written again is of a driver that was killed."""
 PATIENCE = 60.0
 """Seconds for a node to answer; one that does not is checked again by the first trial that it gets."""
 
@@ -34,64 +25,17 @@ def checked_nodes(storage: str, address: str | None) -> Iterator[Mapping[str, st
     if is_local(address) and "://" not in storage:  # a folder, which has been checked already
         yield None
         return
-    remote, note = Storage(storage), f"{NOTES}/{uuid.uuid4().hex}"
-    expected = {"storage": storage, "note": note, "code": source_digest()}
     try:
-        with _kept(remote, note):
+        with kept_note(Storage(storage)) as note:
+            expected = {"storage": storage, "note": note, "code": source_digest()}
             if is_local(address):
                 yield None
             else:
                 _check_nodes(expected)
                 yield expected
-    except _Unwritable as error:
+    except Unwritable as error:
         line = f"--storage: {masked(storage)} cannot be written ({first_line(error)})"
         raise ClusterError(line) from None
-
-
-class _Unwritable(OSError):
-    """A storage that cannot be written."""
-
-
-@contextlib.contextmanager
-def _kept(storage: Storage, note: str) -> Iterator[None]:
-    """Write a driver's file again and again; delete it in the end."""
-    content = f"process {os.getpid()} on {socket.gethostname()}".encode()
-    try:
-        storage.write(note, content)
-    except OSError as error:
-        raise _Unwritable(str(error)) from None
-    ended = threading.Event()
-
-    def write() -> None:
-        while not ended.wait(BEAT):
-            with contextlib.suppress(OSError):  # it is away: the workers say so
-                storage.write(note, content)
-
-    thread = threading.Thread(target=write, name="note", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(PATIENCE)  # otherwise it could write once more what is deleted here
-        with contextlib.suppress(OSError):
-            storage.delete(note)
-
-
-def drivers_at_work(storage: Storage) -> list[str]:
-    """Who works on a storage now, in words for people: a URI cannot be locked.
-
-    Times are those of the storage: clocks differ.
-    """
-    mine = f"{uuid.uuid4().hex}"
-    storage.write(f"{NOTES}/{mine}", b"")
-    try:
-        written = storage.times(NOTES)
-        now = written.pop(mine)
-        alive = [name for name, then in written.items() if now - then < DEAD_AFTER]
-        return [plain(storage.read(f"{NOTES}/{name}").decode(errors="replace")) for name in alive]
-    finally:
-        storage.delete(f"{NOTES}/{mine}")
 
 
 def _check_nodes(expected: Mapping[str, str]) -> None:

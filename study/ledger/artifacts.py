@@ -55,6 +55,19 @@ class Artifacts:
             self.unread[run_id, name] = str(path)
             raise
 
+    def local_folder(self, run_id: str) -> Path | None:
+        """The folder of a run's artifacts, which need not exist; None where a server has them."""
+        folder = local_folder(self._address(run_id))
+        return None if folder is None else self._here(run_id, folder)
+
+    def names(self, run_id: str) -> list[str]:
+        """Names of the files that a run keeps; folders are left out."""
+        local = self.local_folder(run_id)
+        if local is not None:
+            return sorted(path.name for path in local.iterdir() if path.is_file()) if local.is_dir() else []
+        with _by_the_client(run_id):
+            return sorted(file.path for file in self.store.client.list_artifacts(run_id) if not file.is_dir)
+
     def forget_addresses(self) -> None:
         """Look addresses up again: they have changed."""
         self._addresses.clear()

@@ -271,28 +271,28 @@ class Ledger:
 
     def studies(self) -> dict[str, dict[str, str]]:
         """The tags of the run of `kind=study` of each space, by space, the oldest first."""
+        return {space: tags for space, (_, tags) in self.study_runs().items()}
+
+    def study_runs(self) -> dict[str, tuple[str, dict[str, str]]]:
+        """Id and tags of the run of `kind=study` of each space, by space, the oldest first."""
         if self.store.sqlite_file is not None:
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
                 return sqlite_reader.read_studies(self.store.sqlite_file, self.experiment_id)
         with self.store.asking():
             runs = sorted(self.store.search("tags.kind = 'study'"), key=_age)
-        studies: dict[str, dict[str, str]] = {}
+        studies: dict[str, tuple[str, dict[str, str]]] = {}
         for run in runs:
-            studies.setdefault(run.data.tags["space"], dict(run.data.tags))
+            studies.setdefault(run.data.tags["space"], (str(run.info.run_id), dict(run.data.tags)))
         return studies
 
     def study_tags(self, space: str) -> dict[str, str]:
         """The tags of a space's run of `kind=study`; empty where there is none."""
         return self.studies().get(space, {})
 
-    def _study_runs(self, space: str) -> list["Run"]:
-        runs = self.store.search(f"tags.kind = 'study' and tags.space = '{space}'")
-        return sorted(runs, key=_age)
-
     def _study_run(self, space: str) -> str:
         """Id of the space's run, which is created where missing."""
-        if runs := self._study_runs(space):
-            return str(runs[0].info.run_id)
+        if known := self.study_runs().get(space):
+            return known[0]
         tags = {"kind": "study", "space": space}
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"study {space}")
         return str(run.info.run_id)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FINAL_PREFIX = "final/"
 """Prefix of final metrics; those of each epoch have none."""
@@ -13,8 +14,15 @@ KEPT_TAG = "artifacts"
 """Tag of a finished trial with the names of its artifacts."""
 MEASURED_TAG = "measured."
 """Beginning of the tag of a metric that was measured after the trial had finished; it says how."""
+LARGEST = 1e100
+"""A metric beyond it is no result. MLflow stores infinity as the largest float; squares of such overflow."""
 FIRST_ARTIFACTS = "config.json embeddings.npz history.parquet predictions.npz"
 """What every trial kept before runs had that tag."""
+
+
+def is_result(value: Any) -> Any:
+    """Whether a metric is a number that can be computed with; for an array or a frame, of each."""
+    return abs(value) < LARGEST  # NaN is not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +35,8 @@ class TrialRecord:
         tags: without MLflow's own.
         metrics: final ones, without their prefix.
         changed: when the run last changed state, ms since 1970.
+        name: of the run, on MLflow's pages.
+        started: when the run began, ms since 1970; 0: not known.
     """
 
     key: str
@@ -36,6 +46,8 @@ class TrialRecord:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     changed: int
+    name: str = ""
+    started: int = 0
 
     @property
     def kept(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ for writing, the client is used.
 """
 
 import contextlib
+import math
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ BUSY_TIMEOUT = 10.0
 """Seconds to wait for a database that is being written."""
 WORKSPACE = "default"
 RUNS = """
-    select run.run_uuid, run.status, run.start_time, run.end_time from runs run
+    select run.run_uuid, run.name, run.status, run.start_time, run.end_time from runs run
     join tags kind on kind.run_uuid = run.run_uuid and kind.key = 'kind' and kind.value = 'trial'
     where run.experiment_id = ? and run.lifecycle_stage = 'active'
     order by run.start_time desc, run.run_uuid
@@ -86,19 +87,21 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
             tags=without_mlflow_tags(tags[run_id]),
             metrics=metrics[run_id],
             changed=int(ended or started or 0),
+            name=name or "",
+            started=int(started or 0),
         )
-        for run_id, status, started, ended in runs
+        for run_id, name, status, started, ended in runs
     ]
 
 
-def read_studies(file: Path, experiment_id: str) -> dict[str, dict[str, str]]:
-    """The tags of the oldest run of `kind=study` of each space, by space; raises UnsupportedSchema."""
-    studies: dict[str, dict[str, str]] = {}
+def read_studies(file: Path, experiment_id: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Id and tags of the oldest run of `kind=study` of each space, by space; raises UnsupportedSchema."""
+    studies: dict[str, tuple[str, dict[str, str]]] = {}
     with _reading(file) as database:
         for run_id, space in database.execute(STUDY_RUNS, (experiment_id,)).fetchall():
             if space not in studies:
                 tags = database.execute("select key, value from tags where run_uuid = ?", (run_id,))
-                studies[space] = dict(tags.fetchall())
+                studies[space] = (run_id, dict(tags.fetchall()))
     return studies
 
 
@@ -107,6 +110,15 @@ def read_artifact_addresses(file: Path, experiment_id: str) -> dict[str, str]:
     query = "select run_uuid, artifact_uri from runs where experiment_id = ?"
     with _reading(file) as database:
         return dict(database.execute(query, (experiment_id,)).fetchall())
+
+
+def read_points(file: Path, run_id: str) -> list[tuple[str, float, int, int]]:
+    """Name, value, timestamp (ms since 1970) and step of all points of a run; raises UnsupportedSchema."""
+    value = "case when is_nan then null else value end"
+    query = f"select key, {value}, timestamp, step from metrics where run_uuid = ?"  # noqa: S608
+    with _reading(file) as database:
+        rows = database.execute(query, (run_id,)).fetchall()
+    return [(name, math.nan if value is None else value, *when) for name, value, *when in rows]
 
 
 def has_known_schema(database: sqlite3.Connection) -> bool:

@@ -179,6 +179,8 @@ def record_of(run: "Run") -> TrialRecord:
             if name.startswith(FINAL_PREFIX)
         },
         changed=int(info.end_time or info.start_time or 0),
+        name=info.run_name or "",
+        started=int(info.start_time or 0),
     )
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.cluster.connection import Allocation
 from study.ledger.records import TrialRecord
 from trainables import data
+from trainables.allocation import Allocation
 from trainables.catalogue import TERMS
 from trainables.data import Sizes
 from trainables.datasets.sources import DataError

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from study.cluster.connection import ROOT, Allocation
+from study import ROOT
 from study.planning.forecast import Forecast, Group, evaluated_images, group_of, kind_of
 from trainables import data
+from trainables.allocation import Allocation
 from trainables.extensions.files import loaded
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from study.cluster.connection import ROOT
+from study import ROOT
 from study.ledger.records import TrialRecord
 from trainables import data
 from trainables.extensions.files import loaded

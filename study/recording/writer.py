@@ -43,6 +43,7 @@ class LedgerWriter:
     remaining events are dropped; `lost` counts those dropped because the store did not answer until the end.
 
     Attributes:
+        on_opened: called when the ledger is open, before anything is written; what it raises is the store's.
         on_finished: called when the ledger has all of a trial.
         on_lost: called with a trial whose bundle cannot be read, and the reason.
         on_trouble: called with a line for people each time the store stops answering.
@@ -51,6 +52,7 @@ class LedgerWriter:
 
     ledger: Ledger
     storage: Storage
+    on_opened: Callable[[], None] = lambda: None
     on_finished: Callable[[Bundle], None] = lambda bundle: None
     on_lost: Callable[[TrialConfig, str], None] = lambda config, reason: None
     on_trouble: Callable[[str], None] = lambda line: None
@@ -98,6 +100,7 @@ class LedgerWriter:
                 if not self._opened:
                     self.ledger.open()
                     self.ledger.kill_orphans()
+                    self.on_opened()
                     self._opened = True
                 self._write(batch)
             except Exception as error:  # whatever the store raises, training continues

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from study import ROOT
 from study.cli.invocation import Invocation
-from study.cluster.connection import ROOT
 from study.ledger.look import Look
 from trainables.extensions.files import loaded
 from trainables.redact import first_line, masked, plain

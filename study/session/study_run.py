@@ -1,22 +1,23 @@
 """Trains what is missing: one session with its queue, its progress and its writer."""
 
+import contextlib
 import importlib
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces import tags
 from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger import tracking_uri
+from study.ledger.kept_code import keep_code
 from study.ledger.search_state import FINAL_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
+from study.session.code_version import code_version
 from study.session.live import LiveReport, live_report
 from study.session.study_plan import StudyPlan
 from trainables import data
@@ -94,6 +95,7 @@ class StudyRun:
             on_finished=self._on_finished,
             on_lost=self._progress.failed,
             on_trouble=self._progress.note,
+            on_opened=lambda: keep_code(invocation.ledger, code_version().files),
             on_written=self._consider_a_look,
             may_write=lambda: not driver.lease_lost.is_set(),
         )
@@ -107,6 +109,10 @@ class StudyRun:
         """Have the report rendered, if it is time to and there is something to show."""
         if self._something_finished and not self._lease_lost.is_set():
             self._live.consider(self._progress.left)
+
+    def _on_node_lost(self, node: str) -> None:
+        self._progress.note(f"node {node} was lost: its trials go on elsewhere, from their last checkpoint")
+        self.invocation.notifier.node_lost(node)
 
     def on_event(self, event: "Event") -> None:
         """Show and write an event."""
@@ -159,6 +165,7 @@ class StudyRun:
     ) -> "tuple[GracefulStop, Queue]":
         """Connect to Ray, check its nodes, and run the queue."""
         from study.cluster.nodes import checked_nodes
+        from study.cluster.watch import watched_nodes
 
         invocation, address = self.invocation, self.invocation.args.address
         with connection.ray_connection(address, background):
@@ -168,8 +175,15 @@ class StudyRun:
             request, hint = connection.fall_back_to_cpus(request, invocation.resources, address)
             for line in filter(None, (hint, connection.why_waiting(request))):
                 self._progress.note(line)
-            with checked_nodes(invocation.storage_uri, address) as node:
-                queue = make_queue(partial(self.job, request=request, node=node, code=_code_tags()), request)
+            watching = (
+                contextlib.nullcontext()
+                if connection.is_local(address)
+                else watched_nodes(self._on_node_lost)
+            )
+            with checked_nodes(invocation.storage_uri, address) as node, watching:
+                queue = make_queue(
+                    partial(self.job, request=request, node=node, code=code_version().tags), request
+                )
                 tune_dir, failures = invocation.output / "ray", invocation.args.max_failures
                 stop = execute(queue, tune_dir, self.on_event, max_failures=failures)
         return stop, queue
@@ -248,20 +262,6 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
             data.prepare(name, invocation.data_dir, folds=folds, progress=True)
     return [
         partial(importlib.import_module, "study.cluster.execute"),
+        code_version,
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
     ]
-
-
-def _code_tags() -> dict[str, str]:
-    """Tags with the versions of this project and of Ray, and the commit where this is a git checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(connection.ROOT), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    tags = {"version.study": version("siamese-barlow-twins"), "version.ray": version("ray")}
-    try:
-        dirty = str(bool(git("status", "--porcelain"))).lower()
-        return {**tags, "git.commit": git("rev-parse", "HEAD").strip(), "git.dirty": dirty}
-    except (OSError, subprocess.CalledProcessError):
-        return tags  # an installed package: its version identifies it

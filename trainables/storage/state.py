@@ -6,7 +6,7 @@ Random numbers are no part of it: each comes from (seed, purpose, epoch, step).
 import io
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class State:
     Attributes:
         data: SHA-256 of the dataset.
         where: kind of device and number of threads: with others results may be rounded differently.
+        usage: what that took of the machines (`trainables.usage`); empty where nobody measured it, as in
+            states of earlier versions.
     """
 
     epoch: int
@@ -39,6 +41,7 @@ class State:
     seconds: float
     data: str
     where: str
+    usage: Mapping[str, float] = field(default_factory=dict)
 
 
 def pack(state: State, net: nn.Module, optimizer: SGD) -> bytes:
@@ -47,6 +50,7 @@ def pack(state: State, net: nn.Module, optimizer: SGD) -> bytes:
     content = {
         **{name: getattr(state, name) for name in ("epoch", "seconds", "data", "where")},
         "history": [dict(row) for row in state.history],
+        "usage": dict(state.usage),
         "net": net.state_dict(),
         "momentum": optimizer.momentum_buffers,
     }
@@ -66,7 +70,7 @@ def unpack(content: bytes, net: nn.Module, optimizer: SGD) -> State:
         net.load_state_dict(read["net"])
         optimizer.load(read["momentum"])
         about = {name: read[name] for name in ("epoch", "seconds", "data", "where")}
-        state = State(**about, history=tuple(read["history"]))
+        state = State(**about, history=tuple(read["history"]), usage=read.get("usage", {}))
     except Exception as error:  # what torch.load raises is not documented
         raise DamagedState((str(error).splitlines() or [type(error).__name__])[0]) from error
     if len(state.history) != state.epoch:
