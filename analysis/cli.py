@@ -17,6 +17,7 @@ from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
+from study.ledger.usable import check_reachable
 
 TRAINED = "; study/run.py trains them"
 
@@ -78,7 +79,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
     search, state, trials = search_from(args), None, pd.DataFrame()
     selection = Selection(space=args.space, trials=(), steps=()) if search else selection_from(args)
     ledger = ledger_from(args)
-    tracking_uri.check_reachable(ledger.uri)
+    check_reachable(ledger.uri)
     if not ledger.exists():
         raise ValueError(ledger.store.unknown_experiment)
     report = args.out or Path("reports", folder_name(selection.space, args.only, args.assign))

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.tracking_uri import LedgerError
-from study.recording.locks import LockHeld, driver_locks
-from study.recording.storage_notes import DEAD_AFTER, drivers_at_work
+from study.ledger.usable import check_reachable
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
+from study.recording.notes import DEAD_AFTER, drivers_at_work
 from trainables.node import NOTES
 from trainables.redact import masked
 from trainables.trial import nearest
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
 
         where = storage_uri(args)
         ledger, storage = ledger_from(args), Storage(where)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if not args.kinds:
             for name, (amount, _) in find(ledger, storage, output, shared="://" in where).items():

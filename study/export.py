@@ -22,6 +22,7 @@ from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.search_state import load_search_state
 from study.ledger.storage_uri import add_storage_argument, storage_uri
+from study.ledger.usable import check_reachable
 from study.transfer.exporting import export
 from trainables.redact import masked, plain
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/export.py") -> in
         from trainables.storage.filesystem import Storage
 
         ledger = ledger_from(args)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         origin = LedgerOrigin(ledger, Storage(storage_uri(args)))
         keys = None if args.space is None else _keys(args, ledger)

@@ -3,7 +3,8 @@
 `python study/run.py --space NAME` trains with Ray Tune exactly the trials of the space that the ledger does
 not have, and closes with the verdict, the report and what to type next. `--plan` only says what would run.
 
-Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM;
+138 SIGUSR1.
 """
 
 import gc
@@ -28,7 +29,6 @@ from study.cli.notify import restart_without_addresses, telling
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
 from study.cluster.connection import ClusterError
-from study.ledger import tracking_uri
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.seed_plans import (
@@ -40,10 +40,12 @@ from study.ledger.seed_plans import (
     read_seed_plans,
 )
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_reachable
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
 from study.recording import stopping
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from study.session import study_plan
 from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     except (ValueError, DataError) as error:
         parser.error(str(error))
     try:
-        tracking_uri.check_reachable(invocation.ledger.uri)
+        check_reachable(invocation.ledger.uri, invocation.say)
         invocation.check_storage()
         if args.plan:
             if invocation.search is None:

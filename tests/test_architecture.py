@@ -73,7 +73,9 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store")},
+    "mlflow": {
+        ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store", "trial_runs")
+    },
     **{
         library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
         | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits

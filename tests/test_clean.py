@@ -10,8 +10,7 @@ import pytest
 
 from study.clean import main
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
-from study.recording import storage_notes
-from study.recording.storage_notes import drivers_at_work, kept_note
+from study.recording import notes
 from study.recording.writer import log_waiting_bundles
 from trainables.storage.bundles import Bundle, delete_half_written, to_parquet, write_bundle
 from trainables.storage.checkpoints import Checkpoints
@@ -40,7 +39,7 @@ def output(empty_store: Path, tmp_path: Path) -> Path:
     ledger.open()
     ledger.finish(ledger.begin(trial(0), {}), {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
     ledger.kill(ledger.begin(trial(1), {}))
-    ledger.retire(ledger.begin(trial(3), {}))
+    ledger.tag(ledger.begin(trial(3), {}), {"kind": "stale"})
     storage = Storage(output)
     for seed in (0, 1):
         Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
@@ -127,13 +126,13 @@ def test_what_another_ledger_has_on_a_shared_storage_stays(
     storage = Storage(shared)
     for seed in (0, 1, 9):  # the last one is not in this ledger
         Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
-    monkeypatch.setattr(storage_notes, "BEAT", 0.01)
+    monkeypatch.setattr(notes, "BEAT", 0.01)
     here = [*("unfinished", "leftovers"), "--output", str(output), "--storage", f"file://{shared}"]
-    with kept_note(storage) as note:
-        assert drivers_at_work(storage) == [f"process {os.getpid()} on {socket.gethostname()}"]
+    with notes.kept_note(storage) as note:
+        assert notes.drivers_at_work(storage) == [f"process {os.getpid()} on {socket.gethostname()}"]
         os.utime(shared / note, (1, 1))
         deadline = time.monotonic() + 10
-        while not drivers_at_work(storage):  # until it is written again
+        while not notes.drivers_at_work(storage):  # until it is written again
             assert time.monotonic() < deadline
         with pytest.raises(SystemExit, match="2"):
             main(here)

@@ -35,7 +35,7 @@ PREPARE = "python -m trainables.data"
 BASE = {
     "run": ["--space", "quickstart", "--plan"],
     "measure": ["--space", "quickstart", "--metric", "test_ece", "--plan"],
-    **dict.fromkeys(("report", "tables", "embeddings"), ["--space", "quickstart"]),
+    **{name: ["--space", "quickstart"] for name in ("report", "tables", "embeddings")},
     PREPARE: ["digits"],
 }
 """What makes a call a valid one: mostly an option or two are wrong, not all."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from study.cluster.connection import ClusterError, is_local
-from study.recording.storage_notes import Unwritable, kept_note
+from study.recording.notes import NoteNotWritten, kept_note
 from trainables.node import check_node, source_digest
 from trainables.redact import first_line, masked
 from trainables.storage.filesystem import Storage
@@ -33,7 +33,7 @@ def checked_nodes(storage: str, address: str | None) -> Iterator[Mapping[str, st
             else:
                 _check_nodes(expected)
                 yield expected
-    except Unwritable as error:
+    except NoteNotWritten as error:
         line = f"--storage: {masked(storage)} cannot be written ({first_line(error)})"
         raise ClusterError(line) from None
 

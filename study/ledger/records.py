@@ -1,6 +1,6 @@
 """The ledger's records, and the names of its tags and metrics that carry a meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,12 @@ MEASURED_TAG = "measured."
 """Beginning of the tag of a metric that was measured after the trial had finished; it says how."""
 LARGEST = 1e100
 """A metric beyond it is no result. MLflow stores infinity as the largest float; squares of such overflow."""
+DRIVER_TAG = "driver"
+"""Tag of a trial's run on a server: the lease under which its driver writes, as the id of the lease's run."""
+BEGUN_TAG = "attempt.begun"
+"""Tag of a trial's run: when its last attempt began, ms since 1970. An attempt is counted once."""
+LEASE_TAG, RELEASED = "lock.state", "released"
+"""Tag of a lease's run: asking, held, or released by a driver that ended in order."""
 FIRST_ARTIFACTS = "config.json embeddings.npz history.parquet predictions.npz"
 """What every trial kept before runs had that tag."""
 
@@ -30,6 +36,7 @@ class TrialRecord:
     """One trial in the ledger.
 
     Attributes:
+        key: of the trial; empty for a run of somebody else's that calls itself a trial.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: the config's fields, as text.
         tags: without MLflow's own.
@@ -53,6 +60,16 @@ class TrialRecord:
     def kept(self) -> frozenset[str]:
         """Names of the artifacts that a finished trial's run has."""
         return frozenset(self.tags.get(KEPT_TAG, FIRST_ARTIFACTS).split())
+
+
+def by_key(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """The records by key, from those of all runs, newest first; a finished one counts, or the oldest."""
+    found: dict[str, TrialRecord] = {}
+    for record in records:
+        known = found.get(record.key)
+        if known is None or record.status == "FINISHED" or known.status != "FINISHED":
+            found[record.key] = record
+    return found
 
 
 def without_mlflow_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -8,11 +8,12 @@ from urllib.parse import quote
 from study.ledger.ledger import DEFAULT_EXPERIMENT
 from study.ledger.options import path
 from study.ledger.tracking_uri import has_secret
-from trainables.command_line import LONGEST_NAME
 from trainables.redact import masked
 
 RESERVED = (".", "checkpoints", "nodes", "results")
 """Folders of the default experiment, beside the folders of other experiments."""
+LONGEST_FOLDER = 255
+"""Characters of a folder's name, as file systems allow."""
 
 
 def add_storage_argument(options: argparse.ArgumentParser) -> None:
@@ -49,11 +50,14 @@ def folder_of(given: str, experiment: str) -> str:
     if experiment in RESERVED or ".." in experiment.split("/"):
         names = ", ".join(RESERVED)
         raise ValueError(f"--experiment: got {experiment!r}; allowed: a name without '..', not {names}")
+    folder = quote(experiment, safe="" if "://" in given else " ")
+    if "://" not in given and len(folder) > LONGEST_FOLDER:
+        raise ValueError(
+            f"--experiment: got a name of {len(folder)} characters as that of a folder on --storage (others"
+            f" than letters and digits count threefold); allowed: {LONGEST_FOLDER}"
+        )
     root, mark, settings = given.partition("?") if "://" in given else (str(Path(given).absolute()), "", "")
     root = root.rstrip("/")
     if experiment != DEFAULT_EXPERIMENT:
-        name = quote(experiment, safe="" if "://" in root else " ")
-        if len(name) > LONGEST_NAME:
-            raise ValueError(f"--experiment: got {experiment!r}; allowed: at most {LONGEST_NAME} bytes")
-        root = f"{root}/{name}"
+        root = f"{root}/{folder}"
     return f"{root}{mark}{settings}"

@@ -104,7 +104,7 @@ class LedgerWriter:
                     self._opened = True
                 self._write(batch)
             except Exception as error:  # whatever the store raises, training continues
-                if pause == FIRST_PAUSE:
+                if pause == FIRST_PAUSE and self.may_write():
                     line = f"the ledger does not take results, trying again: {first_line(error)}"
                     _notify(self.on_trouble, line)
                 if time.monotonic() + FIRST_PAUSE > self._deadline:

@@ -1,4 +1,4 @@
-"""A driver's note on a storage: its workers must see it, and it says that the driver is at work."""
+"""Which drivers work on a storage, as they say there themselves: a URI cannot be locked."""
 
 import contextlib
 import os
@@ -12,25 +12,24 @@ from trainables.redact import plain
 from trainables.storage.filesystem import Storage
 
 BEAT = 30.0
-"""Seconds after which a driver writes its note again."""
+"""Seconds after which a driver writes its file again: whoever looks sees that it is at work."""
 DEAD_AFTER = 180.0
-"""Seconds after which a note that was not written again is of a driver that was killed."""
-PATIENCE = 60.0
-"""Seconds to wait for a note that is being written."""
+"""Seconds after which a file that was not written again is of a driver that was killed."""
 
 
-class Unwritable(OSError):
+class NoteNotWritten(OSError):
     """A storage that cannot be written."""
 
 
 @contextlib.contextmanager
 def kept_note(storage: Storage) -> Iterator[str]:
-    """Within this context there is a note, whose name this yields; Unwritable where it cannot be written."""
-    note, content = f"{NOTES}/{uuid.uuid4().hex}", f"process {os.getpid()} on {socket.gethostname()}".encode()
+    """Write a driver's file again and again, and delete it in the end; yields its name."""
+    note = f"{NOTES}/{uuid.uuid4().hex}"
+    content = f"process {os.getpid()} on {socket.gethostname()}".encode()
     try:
         storage.write(note, content)
     except OSError as error:
-        raise Unwritable(str(error)) from None
+        raise NoteNotWritten(str(error)) from None
     ended = threading.Event()
 
     def write() -> None:
@@ -44,7 +43,7 @@ def kept_note(storage: Storage) -> Iterator[str]:
         yield note
     finally:
         ended.set()
-        thread.join(PATIENCE)  # otherwise it could write once more what is deleted here
+        thread.join(BEAT)  # otherwise it could write once more what is deleted here
         with contextlib.suppress(OSError):
             storage.delete(note)
 
@@ -54,7 +53,7 @@ def drivers_at_work(storage: Storage) -> list[str]:
 
     Times are those of the storage: clocks differ.
     """
-    mine = uuid.uuid4().hex
+    mine = f"{uuid.uuid4().hex}"
     storage.write(f"{NOTES}/{mine}", b"")
     try:
         written = storage.times(NOTES)
