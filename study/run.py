@@ -3,7 +3,8 @@
 `python study/run.py --space NAME` trains with Ray Tune exactly the trials of the space that the ledger does
 not have, and closes with the verdict, the report and what to type next. `--plan` only says what would run.
 
-Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 the space is complete; 1 trials failed or are missing; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM;
+138 SIGUSR1.
 """
 
 import gc

@@ -19,6 +19,7 @@ from studies import STUDY, run
 
 from search_spaces import own, searches, spaces
 from study.ledger.ledger import Ledger
+from study.recording.stopping import ASKED
 from trainables import catalogue, data, extensions, metrics
 from trainables.extensions import files
 from trainables.trial import TrialConfig, TrialResult
@@ -141,10 +142,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    thresholds, on_terminate = gc.get_threshold(), signal.getsignal(signal.SIGTERM)
+    thresholds, handlers = gc.get_threshold(), {number: signal.getsignal(number) for number in ASKED}
     yield tmp_path
     gc.set_threshold(*thresholds)
-    signal.signal(signal.SIGTERM, on_terminate)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -13,7 +13,7 @@ from study.cluster.execute import GracefulStop, TuneCallback
 from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Failed, Interrupted, Retrying
-from study.recording.stopping import Terminated
+from study.recording.stopping import Terminated, stopped_by
 from trainables.trial import TrialConfig
 
 LONG = 1000.0
@@ -165,17 +165,38 @@ def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGUSR1, Terminated)],
 )
 def test_a_signal_that_cannot_stop_in_order_says_which_it_was(
     number: signal.Signals, raised: type[BaseException]
 ) -> None:
-    """Before Tune has set its handler, or the second time: the exit code tells Ctrl-C from SIGTERM."""
+    """Before Tune has set its handler: the exit code tells one from the other."""
     stop = GracefulStop()
     with stop, pytest.raises(KeyboardInterrupt) as caught:
         signal.raise_signal(number)
     assert caught.type is raised
     assert stop.received is number
+    assert stopped_by(caught.value) == (number.name, 128 + number)
+
+
+def test_sigusr1_stops_in_order_however_often_and_the_second_sigterm_at_once() -> None:
+    """Batch systems send SIGUSR1 beside SIGTERM, in any order."""
+    asked: list[int] = []
+    stop = GracefulStop()
+    callback = TuneCallback(jobs(1), print, stop, attempts=1, kills=KernelKills())
+    with stop:
+        signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))  # as Tune does
+        callback.setup()
+        for number in (signal.SIGUSR1, signal.SIGUSR1):
+            signal.raise_signal(number)
+            assert (stop.received, asked) == (signal.SIGUSR1, [signal.SIGUSR1])
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.received is signal.SIGTERM
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 DIED = """Failure # 1 (occurred at 2026-11-25_22-16-14)

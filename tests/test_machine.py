@@ -1,9 +1,35 @@
 """What the project does to the process that trains."""
 
+import os
 import platform
 
+import pytest
+
+from trainables import machine
 from trainables.machine import keep_freed_memory
 
 
 def test_glibc_keeps_freed_memory() -> None:
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 4), ("0,1", 2), ("GPU-8f1c,", 1), ("", 0), ("NoDevFiles", 0)]
+)
+def test_gpus_are_those_that_the_process_is_given(
+    visible: str | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.glob, "glob", lambda _: [f"/dev/nvidia{number}" for number in range(4)])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpus() == count
+
+
+@pytest.mark.parametrize(("granted", "count"), [("", 6), ("4", 4), ("64", 6), ("0", 6), ("2(x3)", 6)])
+def test_cores_are_those_that_the_process_is_given(
+    granted: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", granted)
+    assert machine.cores() == count

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import glob
+import os
 import platform
 from pathlib import Path
 
@@ -57,10 +58,25 @@ def gpu_trouble() -> str | None:
 
 
 def gpus() -> int:
-    """How many GPUs there seem to be, by their device files; 0 where there are none."""
-    return len(glob.glob("/dev/nvidia[0-9]*")) or sum(
+    """How many GPUs this process may use, as it seems: by their device files, and by CUDA_VISIBLE_DEVICES."""
+    files = len(glob.glob("/dev/nvidia[0-9]*")) or sum(
         bool(glob.glob(pattern)) for pattern in ("/dev/kfd", "/dev/dxg")
     )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return files
+    named = [] if visible == "NoDevFiles" else [name for name in visible.split(",") if name.strip()]
+    return min(files, len(named))  # NoDevFiles is what Slurm says to a job without GPUs
+
+
+def cores() -> int:
+    """How many cores this process may use: what it is bound to, and what Slurm has given to its job.
+
+    Slurm binds jobs to their cores only where its administrators have set it up.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(bound, int(granted)) if granted.isdigit() and int(granted) else bound
 
 
 def settle(threads: int) -> None:

@@ -55,7 +55,7 @@ def expected_allocation(resources: Resources, address: str | None) -> Allocation
         return Allocation(device=None, threads=threads, gpus=resources.gpus, slots=resources.max_concurrent)
     gpus_here = machine.gpus()
     gpus = resources.gpus if resources.gpus is not None else float(min(1, gpus_here))
-    slots = int((os.cpu_count() or 1) / resources.cpus)
+    slots = int(machine.cores() / resources.cpus)
     if gpus:
         slots = min(slots, int(gpus_here / gpus))
     slots = max(1, min(slots, resources.max_concurrent or slots))
@@ -83,7 +83,7 @@ def check_address(address: str | None, resources: Resources) -> None:
     if trouble := environment.trouble(os.environ, local=is_local(address)):
         raise ClusterError(trouble)
     if is_local(address):
-        cores = os.cpu_count() or 1
+        cores = machine.cores()
         if resources.cpus > cores:
             raise ClusterError(
                 f"--cpus-per-trial: got {resources.cpus:g}; allowed: at most the {cores} cores here"
@@ -121,6 +121,8 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     if is_local(address):
         # Without "local", Ray may join another user's cluster on this host.
         settings |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        if machine.cores() < (os.cpu_count() or 1):  # Ray counts all, bound to them or not
+            settings["num_cpus"] = machine.cores()
         starting = ray_internals.without_unused_processes()
     else:
         settings |= {"address": resolve_address(address)}

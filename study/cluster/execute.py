@@ -21,7 +21,7 @@ from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
-from study.recording.stopping import Terminated
+from study.recording.stopping import ASKED, Terminated
 from trainables.trial import TrialConfig
 from trainables.tune import resources, run_job
 
@@ -31,8 +31,8 @@ def execute(
 ) -> "GracefulStop":
     """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C or SIGTERM, a full disk, or the end of the queue's
-    budget; the result says why. Trials that have begun and not ended by then are Interrupted.
+    Ends when all have ended, or after the first Ctrl-C, SIGTERM or SIGUSR1, a full disk, or the end of the
+    queue's budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
     `tune_dir` is an absolute folder for Tune's own files. `on_event` is called in this thread and must return
     at once. A trial whose process is lost is restarted from its last saved state; at most `max_failures`
@@ -77,18 +77,25 @@ def execute(
 class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
-    Afterwards it says why a study stopped before all its trials ended: the signal, or a reason in words for
-    people. Enter it after Ray has started, which sets its own handler for SIGTERM.
+    SIGUSR1 lets it end in order, too, and never at once: batch systems send it beside SIGTERM. Afterwards it
+    says why a study stopped before all its trials ended: the signal, or a reason in words for people. Enter it
+    after Ray has started, which sets its own handler for SIGTERM.
     """
 
     received: signal.Signals | None = None
     reason: str | None = None
     _previous: dict[signal.Signals, Any] = field(default_factory=dict)
+    _end_tune_loop: Callable[[], None] | None = None
 
     def __enter__(self) -> None:
         """Set the handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *ASKED):
             self._previous[number] = signal.signal(number, self._handle)
+
+    def tune_has_begun(self) -> None:
+        """Take over the handler of SIGUSR1 that Tune has set, which is how its loop is ended."""
+        self._end_tune_loop = ray_internals.tune_loop_ender()
+        signal.signal(signal.SIGUSR1, self._handle)
 
     def __exit__(self, *error: object) -> None:
         """Restore the handlers."""
@@ -104,13 +111,18 @@ class GracefulStop:
         """Stop in order, for this reason unless there is one already."""
         if not self.requested:
             self.reason = reason
-            ray_internals.end_tune_loop()
+            if self._end_tune_loop:
+                self._end_tune_loop()
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        first = self.received is None
+        if number == signal.SIGUSR1 and self.received:
+            return
+        first = self.received in (None, signal.SIGUSR1)
         self.received = signal.Signals(number)
-        if not (first and ray_internals.end_tune_loop()):
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if first and self._end_tune_loop:
+            self._end_tune_loop()
+        else:
+            raise Terminated(number) if number in ASKED else KeyboardInterrupt
 
 
 class TuneCallback(tune.Callback):
@@ -138,6 +150,10 @@ class TuneCallback(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that never happens; ours hold threads."""
         return {}
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Tune has set its handlers, and is about to start its loop."""
+        self._stop.tune_has_begun()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Stop at the end of the budget; find trials that Tune has given up without calling anybody."""

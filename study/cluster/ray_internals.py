@@ -13,7 +13,7 @@ import signal
 import stat
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -86,12 +86,10 @@ def forgive_failures(trial: Any) -> None:
     trial.run_metadata.num_failures = 0
 
 
-def end_tune_loop() -> bool:
-    """Let Tune end its loop, as it does on SIGUSR1; False where it has not set its handler yet."""
-    ready = callable(signal.getsignal(signal.SIGUSR1))
-    if ready:
-        signal.raise_signal(signal.SIGUSR1)
-    return ready
+def tune_loop_ender() -> Callable[[], None]:
+    """What lets Tune end its loop in order: the handler of SIGUSR1 that it has just set."""
+    handler: Any = signal.getsignal(signal.SIGUSR1)
+    return lambda: handler(signal.SIGUSR1, None)
 
 
 def shut_down() -> None:
