@@ -29,8 +29,8 @@ def execute(
 ) -> "GracefulStop":
     """Run all trials of the queue with Ray Tune, within a `ray_connection`, in the main thread.
 
-    Ends when all have ended, or after the first Ctrl-C, SIGTERM or SIGUSR1, a full disk, or the end of the queue's
-    budget; the result says why. Trials that have begun and not ended by then are Interrupted.
+    Ends when all have ended, or after the first Ctrl-C, SIGTERM or SIGUSR1, a full disk, or the end of the
+    queue's budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
     `tune_dir` is an absolute folder for Tune's own files. `on_event` is called in this thread and must return
     at once. A trial whose process is lost is restarted `max_failures` times, from its last saved state.
@@ -73,8 +73,9 @@ def execute(
 class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
-    SIGUSR1 lets it end in order, too, and never at once: batch systems send it beside SIGTERM. Afterwards it says why a study stopped before all its trials ended: the signal, or a reason in words for
-    people. Enter it after Ray has started, which sets its own handler for SIGTERM.
+    SIGUSR1 lets it end in order, too, and never at once: batch systems send it beside SIGTERM. Afterwards it
+    says why a study stopped before all its trials ended: the signal, or a reason in words for people. Enter it
+    after Ray has started, which sets its own handler for SIGTERM.
     """
 
     received: signal.Signals | None = None

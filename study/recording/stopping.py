@@ -5,8 +5,8 @@ import signal
 from typing import NoReturn
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1)
-"""How another process asks a command to stop. Batch systems announce a time limit or a preemption with SIGUSR1,
-which would otherwise end Python on the spot."""
+"""How another process asks a command to stop. Batch systems announce a time limit or a preemption with
+SIGUSR1, which would otherwise end Python on the spot."""
 
 
 class Terminated(KeyboardInterrupt):
