@@ -19,7 +19,7 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 from search_spaces import add_selection_arguments, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.usable import check_reachable
@@ -68,7 +68,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         usage="%(prog)s FILE [options]",
         description="Export an experiment, or the trials of a space, as one file.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the archive, such as study.zip")
+    parser.add_argument("file", metavar="FILE", type=path, help="the archive, such as study.zip")
     group = parser.add_argument_group("what the archive says of itself")
     group.add_argument("--title", metavar="TEXT", default="", help="title (default: the experiment's name)")
     group.add_argument(

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.storage_uri import add_storage_argument, folder_of, storage_uri
 from study.ledger.usable import check_reachable
 from study.recording import stopping
@@ -88,7 +88,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        type=Path,
+        type=path,
         default=Path("data"),
         help="datasets, for --verify (default: data)",
     )

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -199,11 +199,11 @@ def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     draw = Figure.savefig
 
-    def savefig(self: Figure, file: BinaryIO, *, format: str, **options: Any) -> None:  # noqa: A002
-        if format == "pdf":
+    def savefig(self: Figure, file: IO[bytes], **options: Any) -> None:
+        if options["format"] == "pdf":
             file.write(b"%PDF-")
         else:
-            draw(self, file, format=format, **options)
+            draw(self, file, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 

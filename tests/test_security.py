@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from studies import ROOT, start
 
 from analysis.plots.cache import FigureCache
-from analysis.render.files import _write_single
+from analysis.plots.style import save
+from analysis.render.files import _write_single, read_stamp, refuse_links, write_atomic
 from analysis.render.markdown import escape_markdown
 from study.cli import options
 from study.cluster import ray_internals
@@ -263,7 +265,36 @@ def test_a_lists_names_delete_nothing_elsewhere(tmp_path: Path) -> None:
     assert (tmp_path / "mine.png").exists()
 
 
+def test_links_in_a_folder_of_reports_lead_nowhere(tmp_path: Path) -> None:
+    """A report writes into folders of its own, and replaces a link by a file."""
+    mine, report = tmp_path / "mine", tmp_path / "report"
+    mine.mkdir()
+    for name in ("tables.md", "figure.png", "report.md"):
+        (mine / name).write_text("mine")
+    for name in ("figures", "tables", "tables/latex"):
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        (report / name).symlink_to(mine)
+        with pytest.raises(
+            ValueError, match=f"--out: {report / name} is a link to {mine}, and a report over"
+        ):
+            refuse_links(report)
+        (report / name).unlink()
+    refuse_links(report)
+    (report / "report.md").symlink_to(mine / "report.md")
+    (report / f".report.md.{os.getpid()}").symlink_to(mine / "report.md")
+    write_atomic(report / "report.md", "ours")
+    assert (report / "report.md").read_text() == "ours"
+    (report / "figures").mkdir()
+    (report / "figures/figure.png").symlink_to(mine / "figure.png")
+    save(Figure(figsize=(1, 1)), report / "figures", "figure")
+    assert (report / "figures/figure.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.read_text() for path in mine.iterdir()} == {"mine"}
+    os.mkfifo(report / ".rendered")  # reading it would wait for ever
+    assert read_stamp(report) == {}
+
+
 def test_text_of_the_ledger_is_no_markdown() -> None:
+    assert escape_markdown("*a* _b_ c_d &lt; a|b ~e~") == r"\*a\* \_b\_ c_d \&lt; a\|b \~e\~"
     assert (
         escape_markdown("<img src=x> ![b](http://e) [c](javascript:1)\n# `d`")
         == r"\<img src=x\> \!\[b\](http://e) \[c\](javascript:1) # \`d\`"

@@ -85,7 +85,7 @@ def brief(message: str) -> list[str]:
 
 def _field_hint(message: str) -> str:
     """How to set a field of a trial that was given as an option; empty where it is none."""
-    name, *value = message.removeprefix("unrecognized arguments: --").replace("=", " ").split()[:2]
+    name, *value = message.removeprefix("unrecognized arguments: --").replace("=", " ").split(" ")[:2]
     field = name.replace("-", "_")
     return (
         f"; a field of trials is set by --set {field}={value[0] if value else 'VALUE'}"

@@ -288,6 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in DATASETS and not FOLDER.fullmatch(name):
             parser.error(f"NAME: got {name!r}{nearest(name, DATASETS)}; allowed: {allowed}")
     try:
+        for name in filter(FOLDER.fullmatch, args.names):
+            _known_labels(name, args.data_dir)  # DataError, before any is prepared
         for name in args.names:
             digest = prepare(name, args.data_dir, look_at_source=True, progress=True)
             dataset = load(name, args.data_dir)
