@@ -122,7 +122,7 @@ def test_an_error_is_one_line_after_where_help_is(
     assert second.startswith(message)
 
 
-@pytest.mark.parametrize("option", ["--output", "--data-dir", "--storage", "--experiment"])
+@pytest.mark.parametrize("option", ["--output", "--data-dir", "--storage"])
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,13 +144,12 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is(
         (f"got '{'a' * 5000}z'; allowed: b", [f"got '{'a' * 99}…{'a' * 58}z'; allowed: b"]),
         ("one\n  two\x1b", ["one two\ufffd"]),
         ("ab " * 99 + "cd " * 99, ["ab " * 99 + "cd", ("cd " * 98).strip()]),
-        ("ab " * 2000, [("ab " * 100).strip(), "ab " * 50 + "…" + " ab" * 50]),
+        ("ab " * 2000, [("ab " * 100).strip(), "ab " * 50 + "…" + ("ab " * 50).strip()]),
     ],
 )
 def test_an_error_is_short(message: str, lines: list[str]) -> None:
     shown = brief(message)
-    assert shown[:1] == lines[:1]
-    assert shown[1:] == [line[:150] + "…" + line[-149:] if "…" in line else line for line in lines[1:]]
+    assert shown == lines
     assert max(map(len, shown)) <= 300
 
 
