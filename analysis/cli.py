@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.render.files import refuse_links
 from analysis.stats.published import THESIS
 from analysis.stats.verdicts import decided_selection
 from analysis.trials import FRAME, load, write
 from search_spaces import Selection, add_selection_arguments, folder_name, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import SearchState, load_search_state
 from study.ledger.seed_plans import check_margin, plans_at_look, read_seed_plans
-from trainables.redact import masked, plain
+from study.ledger.usable import check_reachable
 
 TRAINED = "; study/run.py trains them"
 
@@ -60,7 +61,7 @@ def parse_command_line(
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=path,
         help=f"folder for results (default: {default}; with --only and --set one of its own)",
     )
     if extend:
@@ -71,19 +72,20 @@ def parse_command_line(
             check(args)
         return _read_inputs(args, subfolder, searches)
     except ValueError as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
 
 
 def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> Inputs:
     search, state, trials = search_from(args), None, pd.DataFrame()
     selection = Selection(space=args.space, trials=(), steps=()) if search else selection_from(args)
     ledger = ledger_from(args)
-    tracking_uri.check_reachable(ledger.uri)
+    check_reachable(ledger.uri)
     if not ledger.exists():
         raise ValueError(ledger.store.unknown_experiment)
     report = args.out or Path("reports", folder_name(selection.space, args.only, args.assign))
     folder = args.out or report / subfolder
     tracking_uri.check_writable("--out", folder)
+    refuse_links(report)
     records = ledger.trials()
     if search is None:
         if not any(trial.key in records for trial in selection.trials):
@@ -95,7 +97,7 @@ def _read_inputs(args: argparse.Namespace, subfolder: str, searches: bool) -> In
         write(trials, report / FRAME)
     else:
         state = load_search_state(search, records, {})
-        if not state.all:
+        if not any(member.trials for member in state.all):  # those of other seeds were not searched
             raise ValueError(f"--space {search.name}: the ledger has no configuration of it yet{TRAINED}")
         selection = state.final_selection()
         if selection.trials:
@@ -110,7 +112,7 @@ def add_published_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published",
         metavar="FILE",
-        type=Path,
+        type=path,
         default=THESIS,
         help="CSV with published numbers to compare with (default: those of the thesis,"
         " analysis/published/thesis.csv, which shows the format)",

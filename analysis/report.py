@@ -135,6 +135,7 @@ def _publish(
     state = f"{state} {address}"
     if not (force or live) and page.exists() and stamp.get("state") == state:
         return files.Rendered(path=page, findings=tuple(stamp.get("answers", ())))
+    files.refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
     cache = FigureCache(folder / "figures", known=known, measured=measured, quick=live is not None)

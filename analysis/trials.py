@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from search_spaces import Selection
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
 from search_spaces.seeds import SeedPlan, cell_digest
-from study.ledger.records import DATA_TAG, TrialRecord
+from study.ledger.records import DATA_TAG, TrialRecord, is_result
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
 TAGS = (
@@ -52,7 +51,7 @@ def load(
         `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
         tag), `arm_label` (unique within its cell), `seed_plan` (JSON of the `SeedPlan`, if any), every
         field of `TrialConfig` (augmentations as text),
-        every tag of `TAGS`, and every final metric: finite values of finished trials, NaN otherwise.
+        every tag of `TAGS`, and every final metric: results of finished trials, NaN otherwise.
 
     Raises:
         MixedData: trials of one cell were trained on different data.
@@ -95,10 +94,9 @@ def load(
         if record and record.status == "FINISHED":
             row |= record.metrics
         rows.append(row)
-    trials = pd.DataFrame(rows)
+    trials = pd.DataFrame(rows, columns=None if rows else pd.Index(DESCRIPTION))
     metrics = metric_names(trials)
-    # MLflow has no infinity: it stores the largest number instead.
-    trials[metrics] = trials[metrics].where(trials[metrics].abs() < np.finfo(float).max)
+    trials[metrics] = trials[metrics].where(is_result(trials[metrics]))
     _refuse_mixed(trials)
     return trials
 
@@ -110,10 +108,11 @@ def write(trials: pd.DataFrame, path: Path) -> None:
         ValueError: the file exists, and another program made it.
     """
     with contextlib.suppress(OSError, pa.ArrowInvalid):  # a damaged file is replaced
-        if not {"key", "cell_label"} <= {*pq.read_schema(path).names}:
+        if path.is_file() and not {"key", "cell_label"} <= {*pq.read_schema(path).names}:
             raise ValueError(f"--out: {path} exists and was not made by this project; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # not through a link
     trials.to_parquet(draft, index=False)
     os.replace(draft, path)
 

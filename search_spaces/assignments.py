@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
-from search_spaces.design import Trials
+from search_spaces.design import Trials, check_count
 from search_spaces.names import arm_labels
 from trainables.trial import FieldValue, TrialConfig, parse_value
 
@@ -38,6 +39,8 @@ def assign_all(
         ValueError: a field or a value is not allowed, or makes a trial that is not.
     """
     values = parse_assignments(assignments)
+    combined = math.prod(map(len, values.values())) * len(trials)
+    check_count("--set", f"{combined // len(trials):,} combinations" if trials else "", combined)
     # All at once: method and gamma, for example, are only valid together.
     combinations = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     with naming("--set"):

@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 from trainables.trial import FIELDS, TrialConfig, nearest
 
 Row = dict[str, Any]
+MOST_TRIALS = 20_000
+"""Most that options of a command line make of a space: all are compared with the ledger before one runs."""
 T = TypeVar("T")
+
+
+def check_count(option: str, given: object, count: int) -> None:
+    """Raise ValueError for more trials than `MOST_TRIALS`, before they are made."""
+    if count > MOST_TRIALS:
+        raise ValueError(
+            f"{option}: got {given}, which makes {count:,} trials; allowed: at most {MOST_TRIALS:,}"
+        )
 
 
 class Trials(list[TrialConfig]):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from search_spaces.design import Row
+from search_spaces.design import Row, check_count
 from search_spaces.ranges import Range
 from trainables.arms import CE
 from trainables.catalogue import FIRST_TERM, METHODS, TERMS
@@ -88,6 +88,15 @@ class Search:
         for name in ("trials", "finalists", "seeds", "seeds_per_configuration"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}; allowed: an integer >= 1")
+        methods = len(self.methods)
+        check_count("--trials", self.trials, methods * self.trials)
+        check_count(
+            "--seeds-per-configuration",
+            self.seeds_per_configuration,
+            methods * self.trials * self.seeds_per_configuration,
+        )
+        check_count("--finalists", self.finalists, methods * self.finalists)
+        check_count("--seeds", self.seeds, methods * self.finalists * self.seeds)
         for name in self.objectives:
             if name not in OBJECTIVES:
                 hint = nearest(name, OBJECTIVES)

@@ -10,6 +10,8 @@ from trainables.trial import CELL_FIELDS, DEFAULTS, TrialConfig
 
 FEWEST = 3
 """Fewest seeds for a claim: two differences that happen to be close make t arbitrarily large."""
+MOST = 1000
+"""Most seeds that `--seeds` takes."""
 UNTIL = ("decided",)
 """Values of `--until`."""
 
@@ -69,11 +71,16 @@ class SeedPlan:
 
 def parse_seeds(text: str) -> SeedPlan:
     """The plan in `5` or `3..12`; raises ValueError."""
-    found = re.fullmatch(r"(\d{1,6})(?:\.\.(\d{1,6}))?", text)
+    found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
     if not found:
         raise ValueError(f"--seeds: got {text!r}; allowed: an integer >= 1, or a range such as 3..12")
-    low = int(found[1])
-    return SeedPlan(low=low, high=int(found[2] or low))
+    # Python makes no number of more than 4,300 digits.
+    low, high = (
+        MOST + 1 if len(digits) > 4000 else int(digits) for digits in (found[1], found[2] or found[1])
+    )
+    if max(low, high) > MOST:
+        raise ValueError(f"--seeds: got {text!r}; allowed: at most {MOST}")
+    return SeedPlan(low=low, high=high)
 
 
 def cell_digest(trial: TrialConfig) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search_spaces.assignments import FORM, assign_all, naming, parse_assignments, split_option
-from search_spaces.design import Trials
+from search_spaces.design import Trials, check_count
 from search_spaces.own import described, resolved
 from search_spaces.search_design import Search
 from search_spaces.searches import SEARCHES
@@ -66,6 +66,7 @@ def select(
     plan = SeedPlan(low=seeds, high=seeds) if isinstance(seeds, int) else seeds
     if plan is not None:
         once = _first((trial.replace(seed=0), name) for trial, name in origins.items())
+        check_count("--seeds", plan, plan.high * len(once))
         origins = {t.replace(seed=seed): name for seed in range(plan.high) for t, name in once.items()}
         steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(origins)}")
     trials = Trials(origins)

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # import this project's packages, not this folder's modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.ledger.storage_uri import add_storage_argument, storage_uri
 from study.ledger.tracking_uri import LedgerError
-from study.recording.locks import LockHeld, driver_locks
+from study.ledger.usable import check_reachable
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
+from study.recording.notes import DEAD_AFTER, drivers_at_work
 from trainables.node import NOTES
-from trainables.redact import masked, plain
+from trainables.redact import masked
 from trainables.trial import nearest
 
 if TYPE_CHECKING:
@@ -41,15 +43,21 @@ Waste = tuple[str, Callable[[], None]]
 """What could be deleted of one kind, as `3 files, 1.2 MB`; and what deletes it."""
 
 
-def find(ledger: Ledger, storage: "Storage", output: Path) -> dict[str, Waste]:
-    """What could be deleted of each of `KINDS`; `output` is the absolute folder with Tune's files."""
+def find(ledger: Ledger, storage: "Storage", output: Path, *, shared: bool = False) -> dict[str, Waste]:
+    """What could be deleted of each of `KINDS`; `output` is the absolute folder with Tune's files.
+
+    What a storage has of trials that the ledger does not know is another ledger's where it may be `shared`.
+    """
     from trainables.storage.bundles import bundle_keys
     from trainables.storage.checkpoints import DAMAGED, checkpoint_keys
 
-    records = {key: record for key, record in ledger.trials().items() if record.status == "FINISHED"}
+    known = ledger.trials()
+    records = {key: record for key, record in known.items() if record.status == "FINISHED"}
     leftovers: dict[str, int] = {}
     unfinished: dict[str, int] = {}
     for key in checkpoint_keys(storage):
+        if shared and key not in known:
+            continue
         for name, size in storage.sizes(f"checkpoints/{key}").items():
             useless = key in records or name.startswith(".") or name.endswith(DAMAGED)
             (leftovers if useless else unfinished)[f"checkpoints/{key}/{name}"] = size
@@ -120,23 +128,29 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/clean.py") -> int
     try:
         from trainables.storage.filesystem import Storage
 
-        ledger, storage = ledger_from(args), Storage(storage_uri(args))
-        tracking_uri.check_reachable(ledger.uri)
+        where = storage_uri(args)
+        ledger, storage = ledger_from(args), Storage(where)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if not args.kinds:
-            for name, (amount, _) in find(ledger, storage, output).items():
+            for name, (amount, _) in find(ledger, storage, output, shared="://" in where).items():
                 print(f"{name:10}  {amount:>20}  {KINDS[name]}")
             command = f"python {prog}" if prog.endswith(".py") else prog
             print(f"\nnothing is deleted; {command} KIND … deletes what is named")
             return 0
-        with driver_locks(ledger, output, storage_uri(args)):
-            waste = find(ledger, storage, output)
+        with driver_locks(ledger, output, where):
+            if "://" in where and (others := drivers_at_work(storage)):
+                raise LockHeld(
+                    f"--storage: {masked(where)} is in use by {', '.join(others)}, maybe with another ledger;"
+                    f" after its end, or {DEAD_AFTER / 60:g} min after it was killed, the same command works"
+                )
+            waste = find(ledger, storage, output, shared="://" in where)
             for name in dict.fromkeys(args.kinds):
                 amount, delete = waste[name]
                 delete()
                 print(f"deleted: {name}, {amount}")
     except (LedgerError, LockHeld, OSError, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     return 0
 
 

@@ -19,9 +19,10 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 from search_spaces import add_selection_arguments, search_from, selection_from
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.storage_uri import add_storage_argument, storage_uri
+from study.ledger.usable import check_reachable
 from study.transfer.exporting import export
 from trainables.redact import masked, plain
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/export.py") -> in
         from trainables.storage.filesystem import Storage
 
         ledger = ledger_from(args)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         origin = LedgerOrigin(ledger, Storage(storage_uri(args)))
         keys = None if args.space is None else _keys(args, ledger)
@@ -67,7 +68,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         usage="%(prog)s FILE [options]",
         description="Export an experiment, or the trials of a space, as one file.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the archive, such as study.zip")
+    parser.add_argument("file", metavar="FILE", type=path, help="the archive, such as study.zip")
     group = parser.add_argument_group("what the archive says of itself")
     group.add_argument("--title", metavar="TEXT", default="", help="title (default: the experiment's name)")
     group.add_argument(

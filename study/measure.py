@@ -21,14 +21,15 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from search_spaces import add_selection_arguments, search_from, selection_from
-from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.search_state import load_search_state
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_reachable
 from study.planning.measurement import Measurement, Task, describe, make_measurement, parse_metrics
 from study.recording import stopping
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from trainables import data, tried
 from trainables.machine import device_name
 from trainables.metrics import METRICS
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
         tried.check()
         names = parse_metrics(args.metric)
         ledger = ledger_from(args)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         _ = ledger.experiment_id  # LedgerError where there is none
         if args.plan:
             found = _measurement(args, ledger, names)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/measure.py") -> i
             measured = _measure(found, ledger, args.data_dir.absolute())
         _say(*describe(found, measured))
     except (LockHeld, ValueError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
         name, code = stopping.stopped_by(stop)
         _say(f"stopped by {name}: what is measured is logged; the same command measures the rest")
@@ -83,7 +84,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_ledger_arguments(parser)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     return parser
 

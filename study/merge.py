@@ -20,8 +20,9 @@ if __name__ == "__main__":  # import this project's packages, not this folder's 
 
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
-from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from
+from study.ledger.options import CommandLine, add_ledger_arguments, ledger_from, path
 from study.ledger.storage_uri import add_storage_argument, folder_of, storage_uri
+from study.ledger.usable import check_reachable
 from study.recording import stopping
 from study.recording.locks import driver_locks
 from trainables.redact import masked, plain
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/merge.py") -> int
         if args.verify is not None:
             return max(_verify(origin, args) for origin in origins)
         ledger = ledger_from(args)
-        tracking_uri.check_reachable(ledger.uri)
+        check_reachable(ledger.uri)
         return max(_merge(origin, ledger, args) for origin in origins)
     except (ValueError, OSError) as error:
         parser.error(plain(masked(str(error))))
@@ -87,7 +88,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        type=Path,
+        type=path,
         default=Path("data"),
         help="datasets, for --verify (default: data)",
     )
@@ -107,18 +108,19 @@ def _open(source: str, args: argparse.Namespace) -> "Origin":
     experiment, path = args.from_experiment or args.experiment, Path(source)
     if "://" in source or source.startswith("sqlite:"):
         tracking_uri.check_secrets(source)
-        tracking_uri.check_reachable(source)
+        check_reachable(source)
         ledger = Ledger(uri=source, experiment=experiment, artifact_root=Path("mlartifacts").absolute())
         origin = LedgerOrigin(ledger)
     elif path.is_dir():
         output = path.absolute()
         ledger = Ledger(
-            uri=f"sqlite:///{output / 'mlflow.db'}",
+            uri=tracking_uri.sqlite_address(output / "mlflow.db"),
             experiment=experiment,
             artifact_root=output / "mlartifacts",
         )
         if not (output / "mlflow.db").is_file():
             raise ValueError(f"SOURCE: {source} has no mlflow.db; allowed: the --output of a study")
+        check_reachable(ledger.uri)
         origin = LedgerOrigin(ledger, Storage(folder_of(str(output), experiment)), title=source)
     elif path.is_file():
         return Archive(path)

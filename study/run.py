@@ -29,7 +29,6 @@ from study.cli.notify import restart_without_addresses, telling
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
 from study.cluster.connection import ClusterError
-from study.ledger import tracking_uri
 from study.ledger.search_state import SearchState
 from study.ledger.search_state import describe as describe_search
 from study.ledger.seed_plans import (
@@ -41,15 +40,16 @@ from study.ledger.seed_plans import (
     read_seed_plans,
 )
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_reachable
 from study.planning.forecast import compare, describe_time
 from study.planning.plan import Plan, describe, folded, make_plan, seeds_lines
 from study.recording import stopping
-from study.recording.locks import LockHeld, driver_locks
+from study.recording.holders import LockHeld
+from study.recording.locks import driver_locks
 from study.session import study_plan
 from study.session.study_run import Driver, StudyRun
 from trainables.datasets.sources import DataError
 from trainables.extensions.files import loaded
-from trainables.redact import masked, plain
 
 if TYPE_CHECKING:
     from analysis.render.files import Rendered
@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
     try:
         invocation = parse_invocation(args, Console(highlight=False))
     except (ValueError, DataError) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     try:
-        tracking_uri.check_reachable(invocation.ledger.uri)
+        check_reachable(invocation.ledger.uri, invocation.say)
         invocation.check_storage()
         if args.plan:
             if invocation.search is None:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
         invocation.check_before_anything_is_created()
         return _locked_study(invocation)
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
-        parser.error(plain(masked(str(error))))
+        parser.error(str(error))
     except KeyboardInterrupt as stop:
         name, code = stopping.stopped_by(stop)
         invocation.say(f"\nstopped by {name}\nresume:   {rerun_command()}")

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -199,11 +199,11 @@ def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     draw = Figure.savefig
 
-    def savefig(self: Figure, path: Path, **options: Any) -> None:
-        if path.suffix == ".pdf":
-            path.write_bytes(b"%PDF-")
+    def savefig(self: Figure, file: IO[bytes], **options: Any) -> None:
+        if options["format"] == "pdf":
+            file.write(b"%PDF-")
         else:
-            draw(self, path, **options)
+            draw(self, file, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 

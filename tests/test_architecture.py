@@ -31,8 +31,8 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
-        *("randomness", "machine", "allocation", "usage", "fast", "storage", "datasets", "methods", "losses"),
-        "measures",
+        *("command_line", "randomness", "machine", "allocation", "usage", "fast", "storage", "datasets"),
+        *("methods", "losses", "measures"),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
         140,
@@ -73,7 +73,9 @@ HEAVY = {
         *(ROOT / f"study/{name}.py" for name in ("search/optuna_queue", "ledger/optuna_study")),
         ROOT / "analysis/stats/importances.py",
     },
-    "mlflow": {ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store")},
+    "mlflow": {
+        ROOT / f"study/ledger/{name}.py" for name in ("artifacts", "copies", "ledger", "store", "trial_runs")
+    },
     **{
         library: {path for path in SOURCES if ROOT / "analysis" in path.parents}
         | {ROOT / "trainables/datasets/sources.py"}  # where scikit-learn has the digits

@@ -1,13 +1,18 @@
 """Clean-up on a real ledger: what is named goes, finished work never."""
 
+import os
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from study.clean import main
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
-from trainables.storage.bundles import Bundle, to_parquet, write_bundle
+from study.recording import notes
+from study.recording.writer import log_waiting_bundles
+from trainables.storage.bundles import Bundle, delete_half_written, to_parquet, write_bundle
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig, TrialResult
@@ -34,7 +39,7 @@ def output(empty_store: Path, tmp_path: Path) -> Path:
     ledger.open()
     ledger.finish(ledger.begin(trial(0), {}), {"test_acc": 0.5}, {"config.json": b"{}"}, 1)
     ledger.kill(ledger.begin(trial(1), {}))
-    ledger.retire(ledger.begin(trial(3), {}))
+    ledger.tag(ledger.begin(trial(3), {}), {"kind": "stale"})
     storage = Storage(output)
     for seed in (0, 1):
         Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
@@ -111,6 +116,47 @@ def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[s
         call(output / "none", "leftovers")
     assert "none does not exist" in capsys.readouterr().err
     assert files(output) == before
+
+
+def test_what_another_ledger_has_on_a_shared_storage_stays(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URI cannot be locked: who is at work there writes a file again and again."""
+    shared = tmp_path / "shared"
+    storage = Storage(shared)
+    for seed in (0, 1, 9):  # the last one is not in this ledger
+        Checkpoints(storage, trial(seed).key).save(5, bytes(1000))
+    monkeypatch.setattr(notes, "BEAT", 0.01)
+    here = [*("unfinished", "leftovers"), "--output", str(output), "--storage", f"file://{shared}"]
+    with notes.kept_note(storage) as note:
+        assert notes.drivers_at_work(storage) == [f"process {os.getpid()} on {socket.gethostname()}"]
+        os.utime(shared / note, (1, 1))
+        deadline = time.monotonic() + 10
+        while not notes.drivers_at_work(storage):  # until it is written again
+            assert time.monotonic() < deadline
+        with pytest.raises(SystemExit, match="2"):
+            main(here)
+        said = capsys.readouterr().err
+        assert f"--storage: file://{shared} is in use by process {os.getpid()} on" in said
+        assert "or 3 min after it was killed, the same command works" in said
+        assert len(list(shared.glob("checkpoints/*/*"))) == 3
+    assert not (shared / note).exists()
+    storage.write(note, b"of a driver that was killed")
+    os.utime(shared / note, (1, 1))
+    assert main(here) == 0
+    assert [path.parent.name for path in shared.glob("checkpoints/*/*")] == [trial(9).key]
+    assert list(shared.glob("nodes/*")) == []
+
+
+def test_what_killed_workers_wrote_is_swept_after_a_while(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    now = time.time_ns()
+    old, young = (f".{'0' * 16}.zip-77-{when}" for when in (now - 3600 * 10**9, now))
+    for name in (old, young, "key.zip", ".other"):
+        storage.write(f"results/{name}", b"half")
+    log_waiting_bundles(ledger_in(tmp_path), Storage(tmp_path / "none"), say=pytest.fail)
+    delete_half_written(storage)
+    assert storage.names("results") == sorted([young, "key.zip", ".other"])
 
 
 def test_it_creates_nothing_where_there_is_no_ledger(

@@ -21,6 +21,7 @@ from study.cli.invocation import parse_invocation
 from study.planning.plan import make_plan
 from study.recording.events import EpochDone, Resumed, Started
 from study.run import main
+from trainables.command_line import brief
 from trainables.setting import nearest
 from trainables.trial import FIELDS
 
@@ -79,6 +80,31 @@ def test_version_and_help_of_every_command(command: list[str], capsys: pytest.Ca
             " train_size=80",
         ),
         (
+            "run --space quickstart --seeds=-- --plan",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: --seeds: got '--'; allowed: a value, or ./-- for a file of this name",
+        ),
+        (
+            "clean --output=--",
+            "study clean [KIND …] [options]  (see study clean --help)",
+            "study clean: error: --output: got '--'; allowed: a value, or ./-- ",
+        ),
+        (
+            "run --space quickstart --plan --cpus-per-trial 1e400",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: --cpus-per-trial: got inf; allowed: a number > 0",
+        ),
+        (
+            "run --space quickstart --plan --storage s3://",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: --storage: got 's3://'; allowed: a folder, or an address as s3://bucket/folder",
+        ),
+        (
+            "run --space \udcff --plan",
+            "study run --space NAME [options]  (see study run --help)",
+            "study run: error: got b'\\xff', which is not UTF-8; allowed: text",
+        ),
+        (
             "clean all",
             "study clean [KIND …] [options]  (see study clean --help)",
             "study clean: error: KIND: got 'all'; allowed: leftovers, ",
@@ -94,6 +120,38 @@ def test_an_error_is_one_line_after_where_help_is(
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"usage: {usage}"
     assert second.startswith(message)
+
+
+@pytest.mark.parametrize("option", ["--output", "--data-dir", "--storage", "--experiment"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        study(["run", "--space", "quickstart", option, "beginning" + 300 * "x" + "end"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.splitlines()[1]
+    assert f"{option}: got 'beginningxxx" in error
+    assert "xend'; allowed: " in error
+    assert "255" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "lines"),
+    [
+        ("short", ["short"]),
+        (f"got '{'a' * 5000}z'; allowed: b", [f"got '{'a' * 99}…{'a' * 58}z'; allowed: b"]),
+        ("one\n  two\x1b", ["one two\ufffd"]),
+        ("ab " * 99 + "cd " * 99, ["ab " * 99 + "cd", ("cd " * 98).strip()]),
+        ("ab " * 2000, [("ab " * 100).strip(), "ab " * 50 + "…" + " ab" * 50]),
+    ],
+)
+def test_an_error_is_short(message: str, lines: list[str]) -> None:
+    shown = brief(message)
+    assert shown[:1] == lines[:1]
+    assert shown[1:] == [line[: 150] + "…" + line[-149:] if "…" in line else line for line in lines[1:]]
+    assert max(map(len, shown)) <= 300
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_digits_test_split_is_stratified(digits: data.Dataset) -> None:
     test = np.bincount(digits.test.labels)
     every = test + np.bincount(digits.train.labels)
     assert np.abs(test - 500 * every / 1797).max() <= 1
+
+
+@pytest.mark.parametrize("name", [*arrays.ARRAYS, "meta.json"])
+def test_what_is_damaged_is_prepared_again(name: str, data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir / "prepared", tmp_path / "prepared")
+    file = tmp_path / "prepared/digits" / name
+    whole = file.read_bytes()
+    assert arrays.damaged_file(file.parent) is None
+    file.write_bytes(bytes(20) + whole[20:])
+    assert arrays.damaged_file(file.parent) == file
+    assert not data.is_prepared("digits", tmp_path)
+    digest = data.load("digits", tmp_path).sha256
+    assert digest == data.fingerprint("digits", data_dir)
+    assert file.read_bytes() == whole
 
 
 def test_statistics_are_over_all_pixels(digits: data.Dataset) -> None:

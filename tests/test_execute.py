@@ -2,11 +2,15 @@
 
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from study.cluster import execute, lost_workers
 from study.cluster.execute import GracefulStop, TuneCallback
+from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Budget, TrialQueue
 from study.recording.events import Failed, Interrupted, Retrying
 from study.recording.stopping import Terminated, stopped_by
@@ -118,7 +122,7 @@ class Aborted:
 
 def test_what_tune_gives_up_without_a_word_is_begun_again_and_then_fails() -> None:
     queue, told = jobs(2), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
     first = queue.suggest("a")
     events.on_step_end(0, [Aborted("a")])
     assert queue.suggest("b") == first
@@ -139,7 +143,7 @@ class Running:
 
 def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is_final() -> None:
     queue, told = TrialQueue([(trial(0), {"key": trial(0).key, "request": {"gpu": 0.3}})]), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
     shares = []
     for name in "abc":
         job = queue.suggest(name)
@@ -153,7 +157,7 @@ def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is
     assert queue.suggest("d") == "FINISHED"
 
     queue, told = jobs(2), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
     job = queue.suggest("a")
     events.on_trial_result(0, [], Running(job), {"failure": "NonFiniteLoss: x", "traceback": "where"})
     assert told == [Failed(trial(0), "NonFiniteLoss: x", "where")]
@@ -180,7 +184,7 @@ def test_sigusr1_stops_in_order_however_often_and_the_second_sigterm_at_once() -
     """Batch systems send SIGUSR1 beside SIGTERM, in any order."""
     asked: list[int] = []
     stop = GracefulStop()
-    callback = TuneCallback(jobs(1), print, stop, attempts=1)
+    callback = TuneCallback(jobs(1), print, stop, attempts=1, kills=KernelKills())
     with stop:
         signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))  # as Tune does
         callback.setup()
@@ -193,3 +197,180 @@ def test_sigusr1_stops_in_order_however_often_and_the_second_sigterm_at_once() -
         with pytest.raises(Terminated):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+DIED = """Failure # 1 (occurred at 2026-11-25_22-16-14)
+The actor died unexpectedly before finishing this task.
+	class_name: wrap_function.<locals>.ImplicitFunc
+	actor_id: d2a94315b4bb7fb4ac482d3f01000000
+	pid: 23678
+	ip: 192.0.2.2
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit \
+detail: Worker unexpectedly exits with a connection error code 2. End of file. Some causes include: (1) \
+the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called.
+"""
+MONITOR = """Failure # 1 (occurred at 2026-11-25_22-08-11)
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, \
+ID: 899773f2950c7) was 5.65GB used / 23.54GB limit (0.240124)
+OOM kill reason: Memory usage 5983592448B exceeded threshold of 505530208B (2.0% of 25276510208B limit)
+Refer to the documentation on how to address the out of memory issue.
+"""
+NODE = """Failure # 2 (occurred at 2026-11-25_22-08-11)
+The actor died unexpectedly before finishing this task.
+	ip: 192.0.2.3
+The actor is dead because its node has died. Node Id: 899773, the actor's node was terminated unexpectedly.
+"""
+LACKING = """Failure # 1 (occurred at 2026-11-25_22-25-49)
+The actor died unexpectedly before finishing this task.
+	pid: 2306
+	ip: 192.0.2.3
+The actor is dead because its worker process has died. Traceback (most recent
+RuntimeError: The actor with name ImplicitFunc failed to import on the worker.
+ModuleNotFoundError: No module named 'torch'
+
+During handling of the above exception, another exception occurred:
+"""
+"""What Tune wrote of workers that were lost, shortened."""
+KERNEL = """6,1,1,-;oom-kill:constraint=CONSTRAINT_MEMCG,task=ray::ImplicitFu,pid=23678,uid=0
+3,1,2,-;Memory cgroup out of memory: Killed process 23678 (ray::ImplicitFu) total-vm:6014604kB, \
+anon-rss:421696kB, file-rss:334324kB
+"""
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """What the kernel says, and what it counts: five kills."""
+    messages, counts = tmp_path / "kmsg", tmp_path / "vmstat"
+    monkeypatch.setattr(lost_workers, "KERNEL_LOG", messages)
+    monkeypatch.setattr(lost_workers, "KERNEL_COUNTS", counts)
+    counts.write_text("pgfault 7\noom_kill 5\n")
+    return messages, counts
+
+
+@pytest.mark.parametrize(
+    ("text", "log", "kills", "said"),
+    [
+        (
+            MONITOR,
+            "",
+            0,
+            "its process was ended for lack of memory: 5.65GB of 23.54GB were in use; fewer",
+        ),
+        (
+            DIED,
+            KERNEL,
+            1,
+            "the kernel killed its process for lack of memory, of which it had 0.4 GB; fewer",
+        ),
+        (DIED, "", 1, "while the kernel of this machine killed one for lack of memory (there are "),
+        (
+            DIED,
+            "",
+            0,
+            "its process died; if `dmesg` on its node says `Out of memory`, fewer trials at once",
+        ),
+        (DIED.replace("192.0.2.2", "192.0.2.3"), KERNEL, 1, "its process died; if `dmesg` on its node"),
+        (MONITOR + NODE, KERNEL, 1, "its node was lost"),
+        ("Failure # 1 (occurred)\nValueError: no", "", 0, "ValueError: no"),
+        ("", "", 0, "its process was lost"),
+    ],
+)
+def test_a_worker_that_was_lost_for_lack_of_memory_says_so(
+    text: str, log: str, kills: int, said: str, kernel: tuple[Path, Path]
+) -> None:
+    messages, counts = kernel
+    messages.write_text(log)
+    before = KernelKills("192.0.2.2")
+    counts.write_text(f"pgfault 9\noom_kill {5 + kills}\n")
+    found = why_lost(text, before)
+    assert said in found
+    assert "\n" not in found
+    counts.unlink()
+    assert KernelKills().since() == 0  # another kernel
+
+
+def test_what_a_node_lacks_is_found_with_the_node() -> None:
+    assert missing_module(LACKING) == ("ModuleNotFoundError: No module named 'torch'", "192.0.2.3")
+    assert missing_module(LACKING + NODE) is None
+    assert missing_module(DIED) is None
+
+
+class Tried:
+    """A trial as Tune hands it to callbacks."""
+
+    def __init__(self, job: dict[str, Any], folder: Path, text: str = "") -> None:
+        self.config = job
+        self.run_metadata = SimpleNamespace(num_failures=2)
+        self.error_file = str(folder / "error.txt")
+        Path(self.error_file).write_text(text)
+        self.moved: list[Any] = []
+
+    def update_resources(self, factory: Any) -> None:
+        self.moved.append(factory)
+
+
+def queue_of_one() -> tuple[TrialQueue, dict[str, Any]]:
+    queue = TrialQueue([(trial(0), {"key": trial(0).key, "request": {"cpu": 1.0, "gpu": 0.0}})])
+    return queue, queue.suggest("a")
+
+
+def test_losses_before_an_epoch_that_is_new_do_not_count(tmp_path: Path) -> None:
+    queue, job = queue_of_one()
+    told: list[Any] = []
+    callback = TuneCallback(queue, told.append, GracefulStop(), attempts=3, kills=KernelKills())
+    lost = Tried(job, tmp_path, NODE)
+
+    def failures(result: dict[str, Any]) -> int:
+        lost.run_metadata.num_failures = 2
+        callback.on_trial_result(0, [], lost, result)
+        return lost.run_metadata.num_failures
+
+    rows = [{"epoch": epoch} for epoch in range(1, 6)]
+    assert failures({"row": rows[0]}) == 0
+    assert failures({"resumed": rows[:1], "notes": []}) == 2
+    assert failures({"row": rows[0]}) == 2  # trained again
+    assert failures({"row": rows[1]}) == 0
+    assert failures({"resumed": rows, "notes": []}) == 0  # saved, but its report was lost
+    assert failures({"resumed": [], "notes": ["damaged"]}) == 2
+    callback.on_trial_recover(0, [], lost)
+    assert told[-1].reason == "its node was lost; starting again"
+    callback.on_trial_error(0, [], lost)
+    assert told[-1].reason == "after 3 attempts: its node was lost"
+
+
+def test_a_node_that_cannot_run_trials_gets_no_more_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial goes on elsewhere, and nothing counts as a failure; without another node the study stops."""
+    here = {"NodeID": "good", "Alive": True, "NodeManagerAddress": "192.0.2.2", "Resources": {"CPU": 1.0}}
+    bad = {**here, "NodeID": "bad", "NodeManagerAddress": "192.0.2.3"}
+    dead = {**here, "NodeID": "dead", "Alive": False}
+    monkeypatch.setattr(execute.ray, "nodes", lambda: [here, bad, dead])
+    queue, job = queue_of_one()
+    told: list[Any] = []
+    stop = GracefulStop()
+    callback = TuneCallback(queue, told.append, stop, attempts=3, kills=KernelKills())
+    lost = Tried(job, tmp_path, LACKING)
+    callback.on_trial_recover(0, [], lost)
+    line = "node 192.0.2.3 cannot run a trial: ModuleNotFoundError: No module named 'torch'; no more trials"
+    assert told[-1].reason.startswith(line)
+    assert lost.run_metadata.num_failures == 0
+    assert queue.avoided == ["bad"]
+    assert lost.moved[0]._kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(bad)"}]}
+
+    for give_back in (
+        lambda: callback.on_trial_result(0, [], lost, {"unfit": "other code", "node": "bad"}),
+        lambda: callback.on_trial_error(0, [], lost),
+    ):
+        give_back()
+        queue.on_trial_complete("a")
+        assert queue.suggest("a") == {**job, "avoided": ["bad"]}
+    assert len(told) == 1  # once for each node
+
+    stops: list[str] = []
+    monkeypatch.setattr(stop, "request", stops.append)
+    callback.on_trial_result(0, [], lost, {"unfit": "no GPU", "node": "good"})
+    assert stops == ["no GPU"]
+    callback.on_trial_result(0, [], lost, {"storage_away": "the storage was away for 300 s: no answer"})
+    assert stops[1:] == ["the storage was away for 300 s: no answer"]
+    assert len(told) == 1

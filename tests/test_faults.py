@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from chaos import chaos
 from studies import (
     HALF_STUDY,
     HAS_A_GPU,
@@ -25,6 +28,7 @@ from studies import (
     check_equal,
     kill_tree,
     ledger,
+    read_until,
     records,
     run,
     slowed_down,
@@ -34,9 +38,15 @@ from studies import (
 )
 
 from study.ledger.ledger import Ledger
-from study.recording.locks import read_leases
+from study.ledger.tracking_uri import LedgerError
+from study.recording import leases, writer
+from study.recording.events import EpochDone, Started, Succeeded
+from study.recording.leases import read_leases
+from study.recording.writer import LedgerWriter, log_waiting_bundles
 from study.run import main
-from trainables.trial import TrialConfig
+from trainables.storage.bundles import Bundle, bundle_keys, to_parquet, write_bundle
+from trainables.storage.filesystem import Storage
+from trainables.trial import TrialConfig, TrialResult
 
 AWAY = float(os.environ.get("AWAY", "12"))
 """Seconds without a tracking server: more than its client tries for by itself."""
@@ -264,6 +274,158 @@ def test_a_server_whose_answer_is_lost_has_one_run(server: Server) -> None:
     found = straight.client.search_runs([straight.experiment_id])
     assert [run.info.run_id for run in found] == [run_id]
     assert found[0].data.params["epochs"] == "3"
+
+
+STOPPED = """
+import sys, threading, time
+from pathlib import Path
+from study.ledger.ledger import Ledger
+from study.recording import fence, leases
+from study.recording.events import EpochDone, Started
+from study.recording.writer import LedgerWriter
+from trainables.storage.filesystem import Storage
+from trainables.trial import TrialConfig, TrialResult
+
+uri, experiment, folder, blind = sys.argv[1:]
+leases.HEARTBEAT, leases.SETTLE, fence.TRUSTED = 0.2, 0.1, 1.0
+if blind == "blind":
+    fence.Fence.check = lambda self: None
+config = TrialConfig(dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=20, seed=0)
+ledger = Ledger(uri=uri, experiment=experiment, artifact_root=Path(folder))
+lost = threading.Event()
+with leases.lease(ledger, on_lost=lost.set):
+    may_write = lambda: blind == "blind" or not lost.is_set()
+    writer = LedgerWriter(ledger=ledger, storage=Storage(folder), may_write=may_write, on_trouble=print)
+    writer.put(Started(config, {}, 1))
+    for epoch in range(1, 10**6):
+        writer.put(EpochDone(config, {"epoch": epoch, "timestamp": epoch, "train/loss": 1.0}))
+        if epoch == 10:
+            print("training", flush=True)
+        if lost.is_set():
+            break
+        time.sleep(0.02)
+    writer.close(patience=1)
+print("lost", writer.lost)
+"""
+"""A driver that trains without end; `blind`: one that never asks whether it still has the lease."""
+
+
+def test_a_driver_that_was_stopped_writes_nothing_once_another_has_taken_over(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what it had sent already arrive, if it did not look at the clock at the right moment."""
+    for name, seconds in (("HEARTBEAT", 0.2), ("SETTLE", 0.1), ("DEAD_AFTER", 2.0)):
+        monkeypatch.setattr(leases, name, seconds)
+    config = TrialConfig(
+        dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=20, seed=0
+    )
+    rows = [{"epoch": epoch, "timestamp": 1000 + epoch, "train/loss": 2.0} for epoch in range(1, 21)]
+    kinds = ("careful", "blind")
+    stopped = {
+        kind: subprocess.Popen(
+            [sys.executable, "-c", STOPPED, server.uri, f"stopped {kind}", tmp_path, kind],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for kind in kinds
+    }
+    for kind, process in stopped.items():
+        read_until(process, "training")
+        process.send_signal(signal.SIGSTOP)
+        ledger = server.ledger(f"stopped {kind}")
+        with leases.lease(ledger):
+            run_id = ledger.begin(config, {})
+            ledger.log_epochs(run_id, rows[:10])
+            process.send_signal(signal.SIGCONT)
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            ledger.log_epochs(run_id, rows[10:])
+            ledger.finish(run_id, {"test_acc": 0.5}, {}, timestamp=1020)
+        assert "lost" in out
+        assert ("must be in the 'active' state" in out) == (kind == "blind")
+        (run,) = ledger.client.search_runs([ledger.experiment_id])
+        assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+        history = ledger.client.get_metric_history(run_id, "train/loss")
+        assert [(point.step, point.value) for point in history] == [(row["epoch"], 2.0) for row in rows]
+
+
+def session(ledger: Ledger, storage: Storage, configs: list[TrialConfig], epochs: int) -> None:
+    """What a driver's session writes for trials that train in turns, without training."""
+    lost: list[str] = []
+    with leases.lease(ledger):
+        log_waiting_bundles(ledger, storage, lost.append)
+        records = ledger.trials()
+        missing = [c for c in configs if c.key not in records or records[c.key].status != "FINISHED"]
+        log = LedgerWriter(ledger=ledger, storage=storage, on_lost=lambda *what: lost.append(str(what)))
+        began = time.time_ns() // 10**6
+        for config in missing:
+            log.put(Started(config, {"host": "a"}, began))
+        histories: dict[str, list[dict[str, float]]] = {config.key: [] for config in missing}
+        for epoch in range(1, epochs + 1):
+            for config in missing:
+                now = time.time_ns() // 10**6  # each attempt has times of its own, which would be new points
+                row = {"epoch": epoch, "timestamp": now, "train/loss": 1 / epoch, "seconds": now % 1000}
+                histories[config.key].append(row)
+                log.put(EpochDone(config, row))
+            time.sleep(0.01)
+        for config in missing:
+            history = tuple(histories[config.key])
+            files = {"history.parquet": to_parquet(history)}
+            result = TrialResult(metrics={"test_acc": 0.5}, history=history, artifacts=files)
+            write_bundle(storage, Bundle(config=config, result=result, tags={"host": "a"}))
+            log.put(Succeeded(config))
+        log.close(patience=60)
+    assert lost == []
+
+
+def check_whole(ledger: Ledger, configs: list[TrialConfig], epochs: int) -> None:
+    """Each trial has one run that is FINISHED, each epoch one point, and every file is there."""
+    found = ledger.client.search_runs([ledger.experiment_id], "tags.kind = 'trial'")
+    assert sorted(each.data.tags["trial.key"] for each in found) == sorted(config.key for config in configs)
+    for each in found:
+        assert each.info.status == "FINISHED"
+        curve = pd.read_parquet(ledger.artifact(each.info.run_id, "history.parquet"))
+        for name in ("train/loss", "seconds", "final/test_acc"):
+            points = ledger.client.get_metric_history(each.info.run_id, name)
+            assert [point.step for point in points] == ([0] if "/test" in name else [*range(1, epochs + 1)])
+            if name in curve:
+                assert [point.value for point in points] == list(curve[name])
+
+
+CHAOS_SEEDS = range(int(os.environ.get("CHAOS", "1")))
+
+
+@pytest.mark.parametrize("seed", CHAOS_SEEDS)
+def test_chaos_before_a_server(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A fifth of all requests go wrong, each in one of ten ways; some outlive the client's patience."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    for module, name, seconds in (
+        *((leases, name, seconds) for name, seconds in (("HEARTBEAT", 0.5), ("SETTLE", 0.1))),
+        *((writer, name, 0.1) for name in ("FIRST_PAUSE", "LONGEST_PAUSE")),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    configs = [
+        TrialConfig(
+            dataset="digits", backbone="convnet", augmentations=(), method="ce", epochs=5, seed=number
+        )
+        for number in range(4)
+    ]
+    experiment, storage = f"chaos {seed}", Storage(tmp_path)
+    with chaos(server.port, seed=seed, share=0.2, delay=1.5) as proxy:
+        for _ in range(20):
+            with contextlib.suppress(LedgerError):
+                session(server.ledger(experiment, uri=proxy.uri), storage, configs, epochs=5)
+                break
+        else:
+            pytest.fail("it never ends")
+        time.sleep(proxy.delay)
+    assert sum(proxy.counts.values()) - proxy.counts[None] > 10, "too few faults: this test tests little"
+    check_whole(server.ledger(experiment), configs, epochs=5)
+    assert bundle_keys(storage) == []
 
 
 @pytest.fixture

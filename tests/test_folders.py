@@ -1,5 +1,6 @@
 """Folders of images as datasets."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from trainables import data
 from trainables.datasets import sources
@@ -111,6 +112,35 @@ def test_it_is_prepared_again_when_the_images_change(pets: Path) -> None:
     assert again() == second
     path.unlink()
     assert again() not in (first, second)
+
+
+def test_arrays_from_before_images_were_turned_are_prepared_again_once(pets: Path) -> None:
+    """Their digest stays, and with it trials, where no image is turned by its EXIF."""
+    first = data.prepare("folder:pets", pets)
+    meta = pets / "prepared/folder-pets/meta.json"
+
+    def as_before() -> None:
+        known = json.loads(meta.read_text())
+        meta.write_text(json.dumps({**known, "state": "of an earlier version"}))
+
+    as_before()
+    assert data.prepare("folder:pets", pets) == first  # workers trust the driver
+    assert data.prepare("folder:pets", pets, look_at_source=True) == first
+    assert json.loads(meta.read_text())["state"] == data.source("folder:pets", pets).state
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    Image.fromarray(noise(0)[::-1, ::-1]).save(pets / "pets/train/cat/0.png", exif=exif)
+    assert data.prepare("folder:pets", pets, look_at_source=True) == first
+
+
+def test_damaged_arrays_without_their_images_are_named(pets: Path) -> None:
+    data.prepare("folder:pets", pets)
+    (pets / "pets").rename(pets / "elsewhere")
+    file = pets / "prepared/folder-pets/test_images.npy"
+    file.write_bytes(bytes(20) + file.read_bytes()[20:])
+    message = f"{file} is damaged; allowed: {pets / 'pets'}, from which folder:pets can be prepared again"
+    with pytest.raises(DataError, match=re.escape(message)):
+        load(pets)
 
 
 def test_without_its_images_the_arrays_serve(pets: Path) -> None:

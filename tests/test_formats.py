@@ -55,6 +55,7 @@ def test_latex() -> None:
         ("a\\b{c}", r"a\textbackslash{}b\{c\}"),
         ("x^2 ~ $5 #1", r"x\textasciicircum{}2 \textasciitilde{} \$5 \#1"),
         ("é ± …", r"é $\pm$ \dots{}"),
+        ("a\x1bb", "ab"),
         ("a☃b", "ab"),  # which LaTeX would stop at
     ],
 )

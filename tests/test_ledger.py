@@ -11,9 +11,10 @@ import pytest
 
 from study.ledger.ledger import Ledger
 from study.ledger.records import TrialRecord
-from study.ledger.store import Store
-from study.ledger.tracking_uri import LedgerError, check_reachable, check_writable, redacted, sqlite_file
-from study.recording.locks import create_lease
+from study.ledger.store import Store, record_of
+from study.ledger.tracking_uri import LedgerError, check_writable, redacted, sqlite_file
+from study.ledger.usable import check_reachable
+from study.recording.leases import create_lease
 from trainables.trial import TrialConfig
 
 
@@ -146,6 +147,78 @@ def test_a_run_of_which_nothing_is_known_is_deleted(
     assert ledger.trials() == {}
     again = ledger.begin(config, {"a": "b"})
     assert [(r.run_id, r.params) for r in ledger.trials().values()] == [(again, config.to_params())]
+
+
+def test_a_run_that_only_looks_like_a_trial_is_told_and_left_alone(
+    ledger: Ledger, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a shared server anybody may use the same tag."""
+    ours = ledger.begin(config, {})
+    run = ledger.client.create_run(ledger.experiment_id, tags={"kind": "trial"})
+    ledger.client.create_run(ledger.experiment_id, tags={"kind": "study"})
+    for _ in range(2):
+        assert [record.run_id for record in ledger.trials().values()] == [ours]
+    said = capsys.readouterr().err
+    assert said.splitlines() == [
+        "runs with kind=trial and without trial.key are left out: 1, such as"
+        f" {ledger.uri}/#/experiments/1/runs/{run.info.run_id}?workflowType=machine_learning"
+    ]
+    by_the_client = [record_of(run) for run in ledger.store.search("tags.kind = 'trial'")]
+    assert sorted(record.key for record in by_the_client) == ["", config.key]
+    ledger.kill_orphans()
+    assert ledger.client.get_run(run.info.run_id).info.status == "RUNNING"
+    assert ledger.studies() == {}
+
+
+def test_an_attempt_that_is_asked_for_again_is_counted_once(ledger: Ledger, config: TrialConfig) -> None:
+    """The writer asks again when the answer to its last question was lost."""
+    for started, attempts in ((5, "1"), (5, "1"), (7, "2"), (7, "2")):
+        run_id = ledger.begin(config, {}, started)
+        assert ledger.trials()[config.key].tags["attempts"] == attempts
+    assert len(ledger.client.search_runs([ledger.experiment_id])) == 1
+    ledger.kill(run_id)
+    ledger.begin(config, {}, 7)
+    assert ledger.trials()[config.key].status == "RUNNING"
+
+
+def test_a_clock_that_was_set_back_an_hour(ledger: Ledger, config: TrialConfig) -> None:
+    """The last epoch and the last measurement count, not those with the latest time."""
+    hour = 3_600_000
+    run_id = ledger.begin(config, {}, started=2 * hour)
+    times = {1: 2 * hour, 2: 2 * hour + 1, 3: hour, 4: hour + 1}
+    for epoch, moment in times.items():
+        ledger.log_epochs(run_id, [{"epoch": epoch, "timestamp": moment, "train/loss": 1 / epoch}])
+        assert ledger.logged_epochs(run_id) == epoch
+    assert ledger.history(run_id, "train/loss") == {epoch: 1 / epoch for epoch in times}
+    assert ledger.client.get_run(run_id).data.metrics["train/loss"] == 1 / 4
+    ledger.finish(run_id, {"test_acc": 0.5}, {}, timestamp=2 * hour)
+    ledger.add_measured(run_id, {"test_acc": 0.75, "knn_acc": 0.25}, "from weights", timestamp=hour)
+    metrics = ledger.trials()[config.key].metrics
+    assert (metrics["test_acc"], metrics["knn_acc"]) == (0.75, 0.25)
+
+
+def test_a_database_with_a_journal_that_another_process_writes(ledger: Ledger, config: TrialConfig) -> None:
+    """SQLite's write-ahead log (`-wal`), which somebody may have turned on: all that is committed is read."""
+    run_id = ledger.begin(config, {})
+    file = ledger.store.sqlite_file
+    assert file is not None
+    other = sqlite3.connect(file, isolation_level=None)
+    assert other.execute("pragma journal_mode = wal").fetchone() == ("wal",)
+    other.execute("pragma wal_autocheckpoint = 0")
+    ledger.tag(run_id, {"a": "b"})
+    other.execute("begin immediate")
+    other.execute("update tags set value = 'half' where key = 'a'")
+    assert Path(f"{file}-wal").stat().st_size > 0
+    check_reachable(ledger.uri)
+    assert ledger.trials()[config.key].tags["a"] == "b"
+    other.execute("commit")
+    assert ledger.trials()[config.key].tags["a"] == "half"
+    copy = file.with_name("copy.db")  # of a killed driver: its log was not brought into the file yet
+    for end in ("", "-wal"):
+        shutil.copy(f"{file}{end}", f"{copy}{end}")
+    moved = Ledger(uri=f"sqlite:///{copy}", experiment="test", artifact_root=ledger.artifact_root)
+    assert moved.trials()[config.key].tags["a"] == "half"
+    other.close()
 
 
 def test_one_study_run_a_space(ledger: Ledger) -> None:

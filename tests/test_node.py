@@ -1,6 +1,7 @@
 """What a node must have before a trial runs there, and what a trial gets of its GPUs."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from study.cluster.connection import Resources, fall_back_to_cpus
 from trainables import tune
 from trainables.machine import cap_gpu_memory
 from trainables.node import check_node, source_digest
+from trainables.storage.filesystem import StorageAway
 
 
 def test_a_node_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +54,11 @@ def test_a_trial_on_a_node_that_joined_without_the_storage_is_not_begun(
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(tune.tune, "report", told.append)
     monkeypatch.setattr(trainables.node, "PAUSE", 0.0)
+    monkeypatch.setattr(tune, "_node", lambda: "its id")
     node = {"storage": str(tmp_path), "note": "nodes/driver", "code": source_digest()}
     tune.run_job({"key": "key", "storage": str(tmp_path), "node": node})
-    assert [*told[0]] == ["unfit"]
+    assert [*told[0]] == ["unfit", "node"]
+    assert told[0]["node"] == "its id"
     assert "does not see what the driver writes there" in told[0]["unfit"]
     assert list(tmp_path.iterdir()) == []
 
@@ -95,6 +99,53 @@ def test_a_trial_that_was_granted_no_gpu_can_touch_none(monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert tune._granted_device(0.0) == "cpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (ModuleNotFoundError("No module named 'torch'"), "unfit", r"node .*: ModuleNotFoundError: No module"),
+        (
+            MemoryError(),
+            "failure",
+            r"^MemoryError; .* memory is full: fewer trials at once",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9000 bytes."),
+            "failure",
+            r"allocate 9000 bytes\.; the machine's memory is full: fewer trials at once",
+        ),
+        (
+            StorageAway("the storage was away for 300 s: no"),
+            "storage_away",
+            r"^the storage was away for 300",
+        ),
+        (ValueError("no"), "failure", r"^ValueError: no$"),
+    ],
+)
+def test_how_a_trial_ends_and_what_it_leaves(
+    error: Exception, kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next trial in this process may be granted a GPU."""
+
+    def fails(job: object) -> None:
+        tune._granted_device(0.0)
+        raise error
+
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(tune.tune, "report", told.append)
+    monkeypatch.setattr(tune, "_node", lambda: "its id")
+    monkeypatch.setattr(tune, "_trained", fails)
+    for before in ("0,1", None):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if before:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+        tune.run_job({"key": "key", "files": []})
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+        ending = told.pop()
+        assert re.search(said, ending[kind]), ending[kind]
+        assert ending["node"] == "its id"
 
 
 @pytest.mark.parametrize(

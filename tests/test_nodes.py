@@ -20,12 +20,27 @@ from studies import (
     slowed_down,
 )
 
+LACKING = 4
+"""Number of the host that lacks a module."""
+LACKS_A_MODULE = """
+import os
+
+
+class Lacking:
+    def find_spec(self, name, path, target=None):
+        if name == os.environ.get("LACKS_A_MODULE"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+sys.meta_path.insert(0, Lacking())
+"""
+
 
 class Lab:
-    """Four hosts; on the first is the head of a Ray cluster, where drivers run and trials do not.
+    """Five hosts; on the first is the head of a Ray cluster, where drivers run and trials do not.
 
     Attributes:
-        hosts: all four.
+        hosts: all five; on the last, Python cannot import what trains.
         shared: a folder that all hosts see.
         own: a folder with the same path on all hosts, and on each with other files.
     """
@@ -39,11 +54,15 @@ class Lab:
         self.token.write_text("0123456789abcdef" * 4)
         environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
         environment |= slowed_down(folder)
+        with (folder / "sitecustomize.py").open("a") as code:
+            code.write(LACKS_A_MODULE)
         # The driver's files of its own are where this test can read them.
         self.hosts = [
             Host(name, address, private=[self.own] if number else [], environment=environment)
             for number, (name, address) in enumerate(addresses)
         ]
+        if len(self.hosts) > LACKING:
+            self.hosts[LACKING].environment["LACKS_A_MODULE"] = "trainables.tune"
         self.address = f"{self.hosts[0].address}:6379"
 
     def begin(self, number: int) -> None:
@@ -77,7 +96,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator
     if os.geteuid() != 0:
         assert "CI" not in os.environ, "these tests must be run as root"
         pytest.skip("only root may make network namespaces")
-    with network(4) as addresses:
+    with network(5) as addresses:
         made = Lab(tmp_path_factory.mktemp("lab"), addresses)
         (made.own / "runs").mkdir()
         shutil.copy(empty_store, made.own / "runs/mlflow.db")
@@ -176,7 +195,12 @@ def test_a_file_of_your_own_trains_on_hosts_that_do_not_have_it(lab: Lab) -> Non
 
 
 def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
-    """Trials of the lost one go on elsewhere; in the end nobody can tell from the ledger."""
+    """Trials of the lost one go on elsewhere; in the end nobody can tell from the ledger.
+
+    One that was there lacks a module: it gets no more trials.
+    """
+    lab.begin(LACKING)
+    lab.hosts[LACKING].wait_for_ray()
     process = lab.start(*STUDY, "--storage", lab.shared)
     deadline = time.monotonic() + 120
     states: set[Path] = set()
@@ -189,10 +213,14 @@ def test_a_host_goes_and_another_comes(lab: Lab, undisturbed: Path) -> None:
     lab.begin(3)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
+    lacking = f"node {lab.hosts[LACKING].address} cannot run a trial: ModuleNotFoundError: No module named"
+    assert f"{lacking} 'trainables.tune'; no more trials there" in out
+    assert "FAILED" not in out
     assert "resumes after epoch" in out
     assert out.count(f"node {lab.hosts[1].address} was lost: its trials go on elsewhere") == 1
     found = records(lab.own)
     assert {record.tags["host"] for record in found.values()} >= {lab.hosts[2].name, lab.hosts[3].name}
+    assert lab.hosts[LACKING].name not in {record.tags["host"] for record in found.values()}
     assert sum(int(record.tags["attempts"]) for record in found.values()) == len(found) + 1
     for folder in ("results", "checkpoints"):
         assert list((lab.shared / folder).iterdir()) == []

@@ -18,6 +18,7 @@ from ray.tune import tune as tune_run
 from ray.tune.schedulers import ASHAScheduler
 
 from study.cluster import ray_internals
+from trainables.tune import resources
 
 
 def test_tune_knows_the_variables_that_are_set() -> None:
@@ -40,10 +41,11 @@ def test_nothing_is_set_or_imported_at_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_noisy_logger_is_one_of_ray() -> None:
-    from ray.tune.execution import experiment_state
+def test_the_noisy_loggers_are_those_of_ray() -> None:
+    from ray.tune.execution import experiment_state, tune_controller
 
-    assert experiment_state.logger is logging.getLogger(ray_internals.NOISY_LOGGER)
+    loggers = [experiment_state.logger, tune_controller.logger, tune_run.logger]
+    assert loggers == [logging.getLogger(name) for name in ray_internals.NOISY_LOGGERS]
 
 
 def test_processes_that_are_not_started_are_those_of_ray() -> None:
@@ -75,6 +77,20 @@ def test_workers_get_no_variables_of_the_driver(monkeypatch: pytest.MonkeyPatch)
     assert "secret" in str(environments[0])
     assert "secret" not in str(environments[1])
     assert "PL_DISABLE_FORK" not in str(environments[1])
+
+
+def test_tune_forgets_failures_and_takes_other_resources() -> None:
+    from ray.tune.experiment import Trial
+
+    trial = Trial("none", stub=True, max_failures=1)
+    trial.run_metadata.num_failures = 2
+    assert not trial.should_recover()
+    ray_internals.forgive_failures(trial)
+    assert (trial.num_failures, trial.should_recover()) == (0, True)
+    elsewhere = resources({"request": {"cpu": 2, "gpu": 0}, "avoided": ["a", "b"]})
+    trial.update_resources(elsewhere)
+    assert trial.placement_group_factory == elsewhere
+    assert len({elsewhere, resources({"request": {"cpu": 2, "gpu": 0}})}) == 2
 
 
 def test_tune_ends_its_loop_on_sigusr1() -> None:

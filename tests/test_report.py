@@ -565,10 +565,20 @@ def test_an_arm_without_any_result(tmp_path: Path, empty_store: Path) -> None:
 def test_an_arm_whose_results_are_no_numbers(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0", "0.01")
     made = [
-        Made(config=c, metrics={**results(c), **({"test_acc": float("nan")} if c.gamma else {})})
+        Made(
+            config=c,
+            # Squares of the largest numbers overflow; MLflow stores infinity as one of them.
+            metrics={
+                **results(c),
+                **({"test_acc": [float("nan"), 1e308, -1e200][c.seed]} if c.gamma else {}),
+            },
+            tags={"host": "\x1b[31m<b>"},
+        )
         for c in configs
     ]
     page = studied(tmp_path, empty_store, made, configs)()
+    assert "\ufffd[31m&lt;b&gt;" in page
+    assert "\x1b" not in page
     assert "3 finished trials without a finite test accuracy." in page
     assert "incomplete" not in page
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page).lower())

@@ -55,7 +55,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, hook = tmp_path_factory.mktemp("study"), Hook()
     one_by_one = ["--max-concurrent", "1"]  # a process that trains takes four seconds to begin
     options = ("--seeds", "2", "--keep", "weights", "--report-every", "1s", "--notify", hook.address)
-    done = run(folder, *TINY, *ARMS, *options, *one_by_one)
+    done = run(folder, *TINY, *ARMS, *one_by_one, *options)
     hook.close()
     assert done.returncode == 0, done.stderr
     ((_, _, message),) = hook.got

@@ -141,6 +141,13 @@ def test_options_of_a_search() -> None:
     [
         (["--trials", "0"], "--trials: got 0; allowed: an integer >= 1"),
         (["--seeds", "0"], "--seeds: got 0"),
+        (["--trials", "9" * 30], r"--trials: got 9{30}, which makes .* trials; allowed: at most 20,000"),
+        (
+            ["--trials", "5000", "--seeds-per-configuration", "3"],
+            "-configuration: got 3, which makes 30,000 ",
+        ),
+        (["--finalists", "9" * 30], "--finalists: got 9{30}, which makes "),
+        (["--seeds", "9" * 30], "--seeds: got '9{30}'; allowed: at most 1000"),
         (["--finalists", "-1"], "--finalists: got -1"),
         (
             ["--objective", "test_acc"],

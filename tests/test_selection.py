@@ -447,6 +447,18 @@ def test_order_is_seed_by_seed_whatever_the_space(monkeypatch: pytest.MonkeyPatc
             {"space": "quikstart"},
             "unknown space 'quikstart' (did you mean 'quickstart'?); allowed: quickstart, thesis, controls, ",
         ),
+        (
+            {"space": "ablations", "seeds": 1000},
+            "--seeds: got 1000, which makes 320,000 trials; allowed: at most 20,000",
+        ),
+        (
+            {"assign": [f"seed={','.join(map(str, range(100)))}", f"lr={','.join(map(str, range(1, 99)))}"]},
+            "--set: got 9,800 combinations, which makes 117,600 trials; allowed: at most 20,000",
+        ),
+        (
+            {"assign": [f"epochs={9**30}"]},
+            "--set: epochs: got 42391158275216203514294433201; allowed: an integer of at most 922",
+        ),
         ({"seeds": 0}, "--seeds: got 0; allowed: an integer >= 1, or"),
         ({"only": ["arm"]}, "--only: got 'arm'; allowed: KEY=V[,V]"),
         ({"only": ["arm="]}, "--only: got 'arm='; allowed: KEY=V[,V]"),

@@ -62,7 +62,7 @@ def test_one_row_a_planned_trial(ledger: Ledger) -> None:
 def test_trials_that_are_deleted_or_stale_leave_and_restored_ones_come_back(ledger: Ledger) -> None:
     run_ids = all_of_them(ledger)
     ledger.delete_runs(run_ids[:1])
-    ledger.retire(run_ids[1])
+    ledger.tag(run_ids[1], {"kind": "stale"})
     assert statuses(ledger) == ["MISSING", "MISSING", "FINISHED", "FINISHED"]
     ledger.client.restore_run(run_ids[0])
     assert statuses(ledger) == ["FINISHED", "MISSING", "FINISHED", "FINISHED"]

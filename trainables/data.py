@@ -10,7 +10,6 @@ To prepare ahead, with a progress bar: `python -m trainables.data NAME --data-di
 Imports neither Ray nor, unless a dataset is downloaded, PyTorch.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,10 +20,12 @@ import numpy as np
 from filelock import FileLock
 
 from trainables.catalogue import DATASETS, FOLDER, has_folds
+from trainables.command_line import CommandLine, path
 from trainables.datasets import sources
 from trainables.datasets.arrays import (
     FOLDS,
     Split,
+    damaged_file,
     digest_of,
     read_folds,
     read_meta,
@@ -148,6 +149,8 @@ def prepare(
 
 def _write(folder: Path, scratch: Path, origin: Source, title: str | None) -> str:
     """Write the arrays of a dataset into `folder`, in place of any that are there; returns the SHA-256."""
+    if title and (damaged := damaged_file(folder)):
+        title = f"{title} again: {damaged.name} is damaged"
     arrays = scratch / "arrays"
     arrays.mkdir()
     digest = write_arrays(arrays, origin.read(scratch), origin.state, title)
@@ -237,9 +240,11 @@ def source(name: str, data_dir: Path) -> Source:
     if images is None:
         made: Source = getattr(sources, name)(data_dir)  # a function for each of `DATASETS`
         return made
-    size = images["size"]
+    size, root = images["size"], data_dir / images["name"]
     try:
-        return folder_of_images(name, data_dir / images["name"], size=int(size) if size else None)
+        if not root.exists() and (damaged := damaged_file(_folder(name, data_dir))):
+            raise DataError(f"{damaged} is damaged; allowed: {root}, from which {name} can be prepared again")
+        return folder_of_images(name, root, size=int(size) if size else None)
     except OSError as error:
         raise DataError(f"{name}: {error}") from None
 
@@ -268,19 +273,23 @@ def _known_labels(name: str, data_dir: Path) -> tuple[Labels, int, Folds | None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare datasets ahead; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data", description="Prepare datasets ahead.", allow_abbrev=False
+    parser = CommandLine(
+        prog="python -m trainables.data",
+        usage="%(prog)s NAME … [options]",
+        description="Prepare datasets ahead.",
     )
     allowed = f"{', '.join(DATASETS)}, folder:NAME or folder:NAME@SIZE"
     parser.add_argument("names", metavar="NAME", nargs="+", help=allowed)
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     args = parser.parse_args(argv)
     for name in args.names:
         if name not in DATASETS and not FOLDER.fullmatch(name):
             parser.error(f"NAME: got {name!r}{nearest(name, DATASETS)}; allowed: {allowed}")
     try:
+        for name in filter(FOLDER.fullmatch, args.names):
+            _known_labels(name, args.data_dir)  # DataError, before any is prepared
         for name in args.names:
             digest = prepare(name, args.data_dir, look_at_source=True, progress=True)
             dataset = load(name, args.data_dir)

@@ -5,6 +5,7 @@ of epochs trained by an earlier attempt) and `notes` (lines for people) if there
 finally one of `ENDINGS`, each but the first three with a `traceback`.
 """
 
+import contextlib
 import dataclasses
 import errno
 import gc
@@ -13,9 +14,10 @@ import os
 import platform
 import re
 import socket
+import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,17 +32,24 @@ from trainables.node import check_node
 from trainables.redact import masked
 from trainables.storage.bundles import Bundle, write_bundle
 from trainables.storage.checkpoints import Checkpoints, saved_epoch
-from trainables.storage.filesystem import Storage
+from trainables.storage.filesystem import Storage, StorageAway
 from trainables.trial import TrialConfig
 from trainables.usage import Meter
 
-ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full")
+ENDINGS = ("bundle", "late", "unfit", "failure", "out_of_memory", "disk_full", "storage_away")
 """How a trial ends in a worker: its result is on storage under the key that is reported; it was not started,
-because there was no time left, or because this node may not run trials; it can never succeed; its share of a
-GPU was too small; the disk is full. The last four come with a line that says what happened."""
+because there was no time left, or because this node may not run trials (with the `node`'s id); it can never
+succeed; its share of a GPU was too small; the disk is full; the storage does not answer. The last five come
+with a line that says what happened."""
+
+LESS_MEMORY = "the machine's memory is full: fewer trials at once (--max-concurrent), or a smaller batch_size"
 
 GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
 """What libraries other than PyTorch's own allocator say when a GPU's memory is full."""
+
+
+HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory")
+"""What PyTorch and the operating system say when the machine's memory is full."""
 
 
 class UnfitError(RuntimeError):
@@ -89,8 +98,12 @@ def job(
 
 
 def resources(job: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """The resources that a job asks Ray for."""
-    return tune.PlacementGroupFactory([{kind.upper(): amount for kind, amount in job["request"].items()}])
+    """The resources that a job asks Ray for, on any node but those whose ids are its `avoided`."""
+    bundles = [{kind.upper(): amount for kind, amount in job["request"].items()}]
+    if not job.get("avoided"):
+        return tune.PlacementGroupFactory(bundles)
+    elsewhere = {"ray.io/node-id": f"!in({','.join(job['avoided'])})"}
+    return tune.PlacementGroupFactory(bundles, bundle_label_selector=[elsewhere])
 
 
 def run_job(job: dict[str, Any]) -> None:
@@ -102,30 +115,57 @@ def run_job(job: dict[str, Any]) -> None:
     """
     unfit = check_node(job["node"]) if job.get("node") else None
     if unfit:
-        tune.report({"unfit": unfit})
+        tune.report({"unfit": unfit, "node": _node()})
         return
     try:
         load_shipped(job["files"])
     except ExtensionError as error:  # a package that it imports is missing here
-        tune.report({"unfit": masked(f"node {socket.gethostname()}: {error}")})
-        return
-    half_done = saved_epoch(Storage(job["storage"]), job["key"])
-    if not half_done and time.time() > job.get("latest_start", math.inf):
-        tune.report({"late": job["key"]})
+        tune.report({"unfit": masked(f"node {socket.gethostname()}: {error}"), "node": _node()})
         return
     try:
-        ending = _trained(job)
+        with _same_environment("CUDA_VISIBLE_DEVICES"):
+            ending = _trained(job)
     except Exception as error:
         # Reported as a result: Tune would retry an exception, even one that will never succeed.
-        name = "" if isinstance(error, UnfitError) else f"{type(error).__name__}: "
-        line = masked(f"{name}{error}".splitlines()[0])
-        ending = {_kind(error): line, "traceback": masked(traceback.format_exc())}
+        said = {"traceback": masked(traceback.format_exc()), "node": _node()}
+        ending = {_kind(error): masked(_line(error)), **said}
     _free_gpu_memory()
     tune.report(ending)
 
 
+def _node() -> str:
+    """Ray's id of this node."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+@contextlib.contextmanager
+def _same_environment(name: str) -> Iterator[None]:
+    """Restore a variable afterwards, for the next trial in this process."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, UnfitError | StorageAway):
+        return first
+    line = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    if isinstance(error, ImportError):
+        return f"node {socket.gethostname()}: {line}"
+    return f"{line}; {LESS_MEMORY}" if isinstance(error, MemoryError) or HOST_MEMORY.search(first) else line
+
+
 def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a trial and put its result on storage; returns its last report."""
+    """Train a trial and put its result on storage, unless it is too late; returns its last report."""
+    storage = Storage(job["storage"], patient=True)
+    if not saved_epoch(storage, job["key"]) and time.time() > job.get("latest_start", math.inf):
+        return {"late": job["key"]}
     from trainables import data
     from trainables.train import train
 
@@ -144,7 +184,6 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         gpus |= {"gpus.memory_gib": f"{cap:.1f}"} if cap else {}
     tags = {**job["tags"], **_tags(device, threads), **gpus, "data.sha256": digest}
     tune.report({"started": tags, "started_at": int(time.time() * 1000)})
-    storage = Storage(job["storage"])
     checkpoints = Checkpoints(storage, config.key)
     with Meter(gpu=share if device == "cuda" else 0.0, threads=threads) as meter:
         result = train(
@@ -171,10 +210,10 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kind(error: BaseException) -> str:
     """Which of `ENDINGS` an exception means."""
+    if isinstance(error, UnfitError | ImportError):  # something is not installed here, or not as elsewhere
+        return "unfit"
     import torch
 
-    if isinstance(error, UnfitError):
-        return "unfit"
     cause: BaseException | None = error
     while cause is not None:
         # The GPU's memory; MemoryError is the machine's.
@@ -184,15 +223,16 @@ def _kind(error: BaseException) -> str:
             return "out_of_memory"
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return "disk_full"
+        if isinstance(cause, StorageAway):
+            return "storage_away"
         cause = cause.__cause__
     return "failure"
 
 
 def _free_gpu_memory() -> None:
     """Release what an ended trial holds: its neighbours on the same GPU can use it."""
-    import torch
-
-    if torch.cuda.is_initialized():
+    torch: Any = sys.modules.get("torch")  # which may be what is missing here
+    if torch and torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
 

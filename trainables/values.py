@@ -8,6 +8,8 @@ from typing import Any
 from trainables.catalogue import AUGMENTATIONS
 from trainables.setting import are_texts, ordered_subset
 
+LARGEST = 2**63 - 1
+"""Integer that tables of trials hold."""
 FieldValue = str | int | float | bool | tuple[str, ...] | None
 
 
@@ -29,7 +31,8 @@ def parse(name: str, text: str, kind: type, optional: bool) -> Any:
     if kind is bool and text in ("true", "false"):
         return text == "true"
     if kind is int and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
+        with contextlib.suppress(ValueError):  # Python makes no number of more than 4,300 digits
+            return int(text)
     if kind is float:
         with contextlib.suppress(ValueError):  # reported below, in the same words as for the other types
             return float(text)
@@ -50,6 +53,8 @@ def in_type(name: str, value: object, kind: type, optional: bool) -> FieldValue:
             if math.isfinite(number):
                 return number
     elif kind in (int, bool, str) and type(value) is kind:
+        if type(value) is int and abs(value) > LARGEST:
+            raise ValueError(f"{name}: got {value}; allowed: an integer of at most {LARGEST}")
         return value
     raise _type_error(name, value, kind, optional)
 

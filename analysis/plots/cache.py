@@ -65,7 +65,7 @@ class FigureCache:
                 return []
             save(figure, self.folder, name)
             self.known[name] = f"{digest} {_content(png, pdf)}"
-        with Image.open(png) as image:
+        with Image.open(png, formats=["PNG"]) as image:
             width = round(image.width * 100 / DENSITY)
         self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, width=width))
         return self.drawn[-1:]
@@ -102,7 +102,7 @@ class FigureCache:
 
 def _content(*paths: Path) -> str:
     """Digest of files: another program, or an interrupted report, may have written them since."""
-    if not all(path.exists() for path in paths):
+    if not all(path.is_file() and not path.is_symlink() for path in paths):
         return "missing"
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 

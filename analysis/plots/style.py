@@ -1,5 +1,6 @@
 """What figures have in common: colours of arms, panels, legends, and how they are written."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
 from analysis.plots.panels import panel_boxes
+from analysis.render.files import write_atomic
 from analysis.render.page import PANELS
 from analysis.render.text import MINUS, arm_title
 from trainables.arms import CE
@@ -108,7 +110,10 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     metadata = {**METADATA["png"], PANELS: json.dumps(panel_boxes(figure, DENSITY))}
-    figure.savefig(png, dpi=DENSITY, metadata=metadata)
-    with mpl.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(pdf, dpi=DENSITY, metadata=METADATA["pdf"])
+    with io.BytesIO() as drawn:
+        figure.savefig(drawn, format="png", dpi=DENSITY, metadata=metadata)
+        write_atomic(png, drawn.getvalue())
+    with io.BytesIO() as drawn, mpl.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(drawn, format="pdf", dpi=DENSITY, metadata=METADATA["pdf"])
+        write_atomic(pdf, drawn.getvalue())
     return png, pdf

@@ -17,6 +17,8 @@ from analysis.render.text import is_plain, slug
 REPORT = "report.html"
 MARKDOWN = "report.md"
 STAMP = ".rendered"
+FOLDERS = ("figures", "tables", "tables/latex", "latex")
+"""Folders of a report, of which tables and figures alone have theirs in `--out`."""
 ADDRESS = re.compile(r"https?://[^\s\"'<>]+")
 """What may be the address of MLflow's pages."""
 NO_UI = "none"
@@ -38,18 +40,37 @@ class Rendered:
     findings: tuple[str, ...] = ()
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | bytes) -> None:
     """Write a file whole or not at all: a truncated report looks like one that says less."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
+    draft.unlink(missing_ok=True)  # not through a link
+    draft.write_bytes(text if isinstance(text, bytes) else text.encode())
     os.replace(draft, path)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise ValueError where a folder of a report is a link: what lies there may be anybody's.
+
+    Of files, the link is replaced.
+    """
+    for name in FOLDERS:
+        if (path := folder / name).is_symlink():
+            raise ValueError(
+                f"--out: {path} is a link to {os.readlink(path)}, and a report overwrites what is in its"
+                " folders; allowed: a folder, or none"
+            )
+
+
+def read_own(path: Path) -> str:
+    """A file of a report; empty where there is none, or a link or pipe in its place."""
+    return path.read_text(errors="replace") if path.is_file() and not path.is_symlink() else ""
 
 
 def settle(folder: Path) -> None:
     """Let the report of a study that was stopped say so, and load itself no more; others stay as they are."""
     for name, mark in ((REPORT, '<p class="live">'), (MARKDOWN, "*")):
         path = folder / name
-        text = path.read_text() if path.exists() else ""
+        text = read_own(path)
         running = re.compile(rf"({re.escape(mark)}){RUNNING} ([^·\n]*?)(, about [^·\n]* left)? ·")
         if running.search(text):
             settled = running.sub(rf"\1{STOPPED} \2 ·", text, count=1)
@@ -59,7 +80,7 @@ def settle(folder: Path) -> None:
 def read_stamp(folder: Path) -> dict[str, Any]:
     """What the last rendering recorded; empty if it cannot be read."""
     try:
-        stamp = json.loads((folder / STAMP).read_text())
+        stamp = json.loads(read_own(folder / STAMP))
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
@@ -101,7 +122,7 @@ def _write_single(latex: Mapping[str, str], folder: Path) -> list[Path]:
     """One file per table; those of an earlier selection are removed, but nobody else's."""
     folder.mkdir(exist_ok=True)
     ours = folder / ".tables"
-    for name in ours.read_text().split() if ours.exists() else ():
+    for name in read_own(ours).split():
         if name not in latex and is_plain(name):
             (folder / f"{name}.tex").unlink(missing_ok=True)
     write_atomic(ours, "\n".join(latex))

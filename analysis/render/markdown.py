@@ -8,7 +8,7 @@ from analysis.render.section import Report, Section
 from analysis.render.table import to_markdown
 from trainables.redact import plain
 
-MARKS = re.compile(r"([\\`<>\[\]!])")
+MARKS = re.compile(r"([\\`<>\[\]!*&|~]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def to_text(report: Report, folder: Path) -> str:
@@ -21,7 +21,7 @@ def to_text(report: Report, folder: Path) -> str:
     blocks += [*_blocks(report.front, folder, level=2), report.note, _list(report.findings)]
     for section in report.sections:
         blocks += _blocks(section, folder, level=2)
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return plain("\n\n".join(block for block in blocks if block) + "\n")
 
 
 def _blocks(section: Section, folder: Path, level: int) -> Iterator[str]:

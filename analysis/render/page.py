@@ -14,6 +14,7 @@ from PIL import Image
 
 from analysis.render.section import RenderedFigure, Report
 from analysis.render.table import Ui
+from trainables.redact import plain
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANELS = "Panels"
@@ -41,7 +42,7 @@ def to_page(report: Report, ui: Ui | None) -> str:
     environment.globals["ui"] = ui
     environment.globals["panels"] = _panels
     environment.filters["code"] = _with_code
-    return environment.get_template("page.html.j2").render(report=report)
+    return plain(environment.get_template("page.html.j2").render(report=report))
 
 
 def _unbroken(value: Any) -> Any:
@@ -56,7 +57,7 @@ def _with_code(text: str) -> Markup:
 
 def _panels(figure: RenderedFigure) -> list[list[Panel]]:
     """The figure in rows of panels; whole where it says nothing of them."""
-    with Image.open(figure.png) as image:
+    with Image.open(figure.png, formats=["PNG"]) as image:
         scale = figure.width / image.width
         rows = json.loads(image.info.get(PANELS, "[]"))
         if sum(map(len, rows)) < 2:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from trainables.arms import Arm
+from trainables.redact import plain
 
 CLAIMED = "*"
 """Beside a difference whose adjusted interval excludes zero."""
@@ -145,7 +146,7 @@ def latex(text: str) -> str:
     """Text as plain LaTeX sets it, with its special characters escaped."""
     whole = "".join(
         f"$^{{{part.translate(_LOWERED)}}}$" if i % 2 else "".join(_LATEX.get(char, char) for char in part)
-        for i, part in enumerate(re.split(f"([{_SUPERSCRIPTS}]+)", text))
+        for i, part in enumerate(re.split(f"([{_SUPERSCRIPTS}]+)", plain(text)))
     )
     # LaTeX knows Latin letters beyond ASCII, but would stop at any other character.
     return "".join(char for char in whole if char < "\u0180")

@@ -21,6 +21,7 @@ from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, finished
 from study.ledger.ledger import Ledger
+from study.ledger.records import is_result
 from trainables.metrics import ACCURACIES
 
 CELLS_WITH_FIGURES = 24
@@ -85,6 +86,8 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
         except (OSError, ValueError):
             lacking += 1
             continue
+        numbers = history.select_dtypes("number")
+        history[numbers.columns] = numbers.where(is_result(numbers))
         curves.append(history.assign(arm_label=trial["arm_label"], seed=trial["seed"]))
     if not curves:
         return None

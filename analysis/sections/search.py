@@ -292,8 +292,8 @@ def search_notes(study: SearchStudy) -> list[str]:
     """By which rule finalists are compared, and what stopping early saved."""
     sentences = rule_sentences(study.compared) if len(study.compared) else []
     pruned, diverged = study.state.count("pruned"), study.state.count("diverged")
-    if pruned:
-        trained = sum(map(_epochs, study.state.all))
+    trained = sum(map(_epochs, study.state.all))
+    if pruned and trained:
         seeds = study.state.search.seeds_per_configuration
         whole = sum(seeds * member.config.epochs for member in study.state.all if _epochs(member))
         sentences.append(

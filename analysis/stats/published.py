@@ -46,6 +46,8 @@ def read_published(path: Path = THESIS) -> Published:
         ValueError: the file is invalid; the message names the line, the value and what is allowed.
     """
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is no regular file")
         lines = path.read_text().splitlines()
         skipped = [number for number, line in enumerate(lines) if line.startswith("#") or not line.strip()]
         rows = pd.read_csv(path, skiprows=skipped, dtype=str, keep_default_na=False)

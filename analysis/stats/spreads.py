@@ -21,7 +21,7 @@ from analysis.stats.power import detectable, sd_interval, seeds_needed
 from search_spaces.families import LEVEL, controls_elsewhere, families
 from search_spaces.names import arm_labels
 from search_spaces.seeds import FEWEST
-from study.ledger.records import DATA_TAG, TrialRecord
+from study.ledger.records import DATA_TAG, TrialRecord, is_result
 from trainables.arms import CE
 from trainables.trial import CELL_FIELDS, FIELDS, FieldValue, TrialConfig, two_views
 
@@ -159,7 +159,7 @@ def results_of(records: Iterable[TrialRecord], metric: str) -> dict[TrialConfig,
     """
     groups: dict[tuple[str | None, ...], dict[int, TrialRecord]] = {}
     for record in records:
-        if record.status == "FINISHED" and math.isfinite(record.metrics.get(metric, math.nan)):
+        if record.status == "FINISHED" and is_result(record.metrics.get(metric, math.nan)):
             # One description is parsed for all its seeds: that takes longer than all else.
             about = (record.tags.get(DATA_TAG), *(record.params.get(name) for name in _OTHERS))
             with contextlib.suppress(KeyError, ValueError):

@@ -17,6 +17,7 @@ from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
 from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
+from study.ledger.usable import check_database_writable
 from trainables import backbones, data, tried
 from trainables.redact import first_line, masked, plain
 from trainables.trial import TrialConfig
@@ -105,6 +106,9 @@ class Invocation:
             folders.append(("--tracking-uri", self.ledger.store.sqlite_file.parent))
         for option, folder in folders:
             tracking_uri.check_writable(option, folder)
+        file = self.ledger.store.sqlite_file
+        if file is not None and file.exists():
+            check_database_writable(file, self.say)
         self.ledger.exists()  # raises for a store that cannot be read
         connection.check_address(self.args.address, self.resources)
 

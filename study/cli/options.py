@@ -8,7 +8,7 @@ from pathlib import Path
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study.cli.notify import VARIABLE, webhook
-from study.ledger.options import CommandLine, add_ledger_arguments
+from study.ledger.options import CommandLine, add_ledger_arguments, path
 from study.ledger.storage_uri import add_storage_argument
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -79,7 +79,7 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     add_ledger_arguments(options)
     add_storage_argument(options)
     options.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path("data"), help="datasets (default: data)"
+        "--data-dir", metavar="DIR", type=path, default=Path("data"), help="datasets (default: data)"
     )
     group = options.add_argument_group("where it runs")
     group.add_argument(

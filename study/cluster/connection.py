@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from study import ROOT
-from study.cluster import ray_internals
+from study.cluster import environment, ray_internals
 from trainables import machine
 from trainables.allocation import Allocation
+from trainables.redact import first_line
 
+OBJECT_STORE = 2**28
+"""Bytes of Ray's object store on this machine: jobs and reports are small."""
+METRICS = "RAY_enable_metrics_collection"
 TIMEOUT = 5
 """Seconds to wait for the head of a cluster."""
 
@@ -36,8 +41,8 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Raise ClusterError for values that no machine can grant."""
-        if not self.cpus > 0:
-            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: > 0")
+        if not 0 < self.cpus < math.inf:
+            raise ClusterError(f"--cpus-per-trial: got {self.cpus:g}; allowed: a number > 0")
         if self.gpus is not None and not (0 <= self.gpus <= 1 or self.gpus in range(2, 1025)):
             raise ClusterError(f"--gpus-per-trial: got {self.gpus:g}; allowed: 0 to 1, or a whole number")
         if self.max_concurrent is not None and self.max_concurrent < 1:
@@ -76,6 +81,8 @@ def resolve_address(address: str | None) -> str | None:
 
 def check_address(address: str | None, resources: Resources) -> None:
     """Raise ClusterError for what can never work, before anything starts; waits 5 s at most."""
+    if trouble := environment.trouble(os.environ, local=is_local(address)):
+        raise ClusterError(trouble)
     if is_local(address):
         cores = machine.cores()
         if resources.cpus > cores:
@@ -110,12 +117,11 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     ray_internals.configure_tune()
     import ray
 
-    _prefer_this_checkout()
     starting: contextlib.AbstractContextManager[None]
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if is_local(address):
         # Without "local", Ray may join another user's cluster on this host.
-        settings |= {"address": "local", "include_dashboard": False}
+        settings |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         if machine.cores() < (os.cpu_count() or 1):  # Ray counts all, bound to them or not
             settings["num_cpus"] = machine.cores()
         starting = ray_internals.without_unused_processes()
@@ -123,25 +129,54 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
         settings |= {"address": resolve_address(address)}
         starting = contextlib.nullcontext()
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
+        stack.enter_context(_workers_environment(local=is_local(address)))
         futures = [threads.submit(function) for function in background]
         stack.callback(ray_internals.shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             with starting:
                 ray.init(**settings)
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(f"--address: no Ray to use at {address or 'local'} ({error})") from None
+        except Exception as error:  # of many kinds, down to a bare Exception
+            raise ClusterError(_why_no_ray(address, error)) from None
         signal.signal(signal.SIGTERM, on_terminate)  # ray.init has set one that ends without a message
         for future in futures:
             future.result()
         yield
 
 
-def _prefer_this_checkout() -> None:
-    """Let workers of a local Ray run the code of this checkout, not of another one that is installed."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if paths[0] != str(ROOT):
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+def _why_no_ray(address: str | None, error: Exception) -> str:
+    line = f"--address: no Ray to use at {address or 'local'} ({first_line(error)})"
+    if not is_local(address):
+        return line
+    _, folder = environment.temporary_folder(os.environ)
+    return (
+        f"{line}; its logs are in {folder}/ray/session_latest/logs; RAY_TMPDIR names another folder for them"
+    )
+
+
+@contextlib.contextmanager
+def _workers_environment(*, local: bool) -> Iterator[None]:
+    """Set variables for the processes of Ray, in this context.
+
+    Workers of a local Ray run the code of this checkout, not of another one that is installed. Its metrics,
+    which nobody reads, would be served to everybody on the network, without asking for the token.
+    """
+    paths = [
+        path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))
+    ]
+    ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *paths])}
+    if local:
+        ours[METRICS] = os.environ.get(METRICS, "0")
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _node_resources() -> list[dict[str, float]]:

@@ -8,14 +8,16 @@ import os
 import signal
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
-from study.cluster import ray_internals
+from study.cluster import nodes, ray_internals
+from study.cluster.lost_workers import KernelKills, missing_module, why_lost
 from study.cluster.trial_queue import Job, TrialQueue
 from study.recording import events
 from study.recording.events import Event
@@ -33,11 +35,13 @@ def execute(
     queue's budget; the result says why. Trials that have begun and not ended by then are Interrupted.
 
     `tune_dir` is an absolute folder for Tune's own files. `on_event` is called in this thread and must return
-    at once. A trial whose process is lost is restarted `max_failures` times, from its last saved state.
+    at once. A trial whose process is lost is restarted from its last saved state; at most `max_failures`
+    times without an epoch that no attempt had reached before.
     """
     ray_internals.keep_worker_environment()
     stop = GracefulStop()
-    callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1)
+    kills = KernelKills(ray.util.get_node_ip_address())
+    callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1, kills=kills)
     tuner = tune.Tuner(
         tune.with_resources(run_job, resources),
         tune_config=tune.TuneConfig(
@@ -125,13 +129,21 @@ class TuneCallback(tune.Callback):
     """Turns what Tune reports into events, and requests a stop where necessary."""
 
     def __init__(
-        self, queue: TrialQueue, on_event: Callable[[Event], None], stop: GracefulStop, *, attempts: int
+        self,
+        queue: TrialQueue,
+        on_event: Callable[[Event], None],
+        stop: GracefulStop,
+        *,
+        attempts: int,
+        kills: KernelKills,
     ) -> None:
-        """Arguments as in `execute`."""
+        """Arguments as in `execute`; `kills` tells what was lost for lack of memory."""
         self._queue = queue
         self._on_event = on_event
         self._stop = stop
         self._attempts = attempts
+        self._kills = kills
+        self._reached: dict[str, int] = {}  # epochs, by the key of the trial
         self._dropped: dict[str, int] = {}
         self._started: set[str] = set()
 
@@ -173,23 +185,39 @@ class TuneCallback(tune.Callback):
             self._started.add(config.key)
             self._on_event(events.Started(config, result["started"], result["started_at"]))
         elif "resumed" in result:
-            self._queue.record_epochs(config, result["resumed"])
+            self._count_epochs(config, trial, result["resumed"])
             self._on_event(events.Resumed(config, result["resumed"], result["notes"]))
         elif "row" in result:
-            self._queue.record_epochs(config, [result["row"]])
+            self._count_epochs(config, trial, [result["row"]])
             self._on_event(events.EpochDone(config, result["row"]))
             if result.get("done"):  # the scheduler has already decided
                 self._end(events.Pruned(config, result["row"]))
-        elif "bundle" in result:
+        else:
+            self._take_ending(config, trial.config, result)
+
+    def _count_epochs(self, config: TrialConfig, trial: Any, rows: Sequence[Mapping[str, float]]) -> None:
+        """Take note of epochs; a new one, that no attempt had reached, makes up for earlier losses."""
+        self._queue.record_epochs(config, rows)
+        epoch = int(rows[-1]["epoch"]) if rows else 0
+        if epoch > self._reached.get(config.key, 0):
+            self._reached[config.key] = epoch
+            ray_internals.forgive_failures(trial)
+
+    def _take_ending(self, config: TrialConfig, job: Job, result: Mapping[str, Any]) -> None:
+        """Act on one of `trainables.tune.ENDINGS`."""
+        if "bundle" in result:
             self._end(events.Succeeded(config, result["objectives"], result.get("tested")))
         elif "late" in result:
-            self._queue.postpone(trial.config)
+            self._queue.postpone(job)
         elif "unfit" in result:
-            self._stop.request(result["unfit"])
+            if self._set_aside(config, job, [result["node"]], result["unfit"]):
+                self._queue.requeue(job)
         elif "out_of_memory" in result:
-            self._enlarge(config, trial.config, result["out_of_memory"], result["traceback"])
+            self._enlarge(config, job, result["out_of_memory"], result["traceback"])
         elif "disk_full" in result:
             self._stop.request(f"there is no room for results: {result['disk_full']}")
+        elif "storage_away" in result:
+            self._stop.request(result["storage_away"])
         elif "failure" in result:
             self._end(events.Failed(config, result["failure"], result["traceback"]))
 
@@ -204,15 +232,48 @@ class TuneCallback(tune.Callback):
         line = f"{share:g} GPU has not enough memory, retrying with {larger:g}"
         self._on_event(events.Retrying(config, line))
 
+    def _set_aside(self, config: TrialConfig, job: Job, ids: Sequence[str], reason: str) -> bool:
+        """Give unfit nodes no more trials; False where no other node can run this one: the study stops."""
+        new = [node for node in ids if node not in self._queue.avoided]
+        if not nodes.fit_without([*self._queue.avoided, *new], job["request"]):
+            self._stop.request(reason)
+            return False
+        self._queue.avoided += new
+        if new:
+            self._on_event(events.Retrying(config, f"{reason}; no more trials there, starts again elsewhere"))
+        return True
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker was lost, and Tune will start its trial again."""
+        config = self._queue.unfinished.get(trial.config["key"])
+        if config is None:
+            return
+        text = _failures(trial)
+        if self._lacks_a_module(config, trial, text):
+            ray_internals.forgive_failures(trial)
+            trial.update_resources(resources({**trial.config, "avoided": self._queue.avoided}))
+        elif not self._stop.requested:
+            self._on_event(events.Retrying(config, f"{why_lost(text, self._kills)}; starting again"))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed in every attempt."""
         config = self._queue.unfinished.get(trial.config["key"])
         if config is None:
             return
-        path = Path(trial.error_file) if trial.error_file else None
-        text = path.read_text() if path and path.exists() else ""
-        last = text.strip().splitlines()[-1:] or ["its process was lost"]
-        self._end(events.Failed(config, f"after {self._attempts} attempts: {last[0]}", text))
+        text = _failures(trial)
+        if self._lacks_a_module(config, trial, text):
+            self._queue.requeue(trial.config)
+        elif not self._stop.requested:
+            reason = f"after {self._attempts} attempts: {why_lost(text, self._kills)}"
+            self._end(events.Failed(config, reason, text))
+
+    def _lacks_a_module(self, config: TrialConfig, trial: Any, text: str) -> bool:
+        """Whether a node could not import the code, and another one can run the trial."""
+        if not (missing := missing_module(text)):
+            return False
+        error, address = missing
+        ids, reason = nodes.ids_at(address), f"node {address} cannot run a trial: {error}"
+        return self._set_aside(config, trial.config, ids, reason)
 
     def interrupt_rest(self) -> None:
         """Report all trials that have begun and not ended as Interrupted."""
@@ -223,3 +284,9 @@ class TuneCallback(tune.Callback):
     def _end(self, event: Event) -> None:
         self._queue.end(event)
         self._on_event(event)
+
+
+def _failures(trial: Any) -> str:
+    """What Tune has gathered of the failures of a trial."""
+    path = Path(trial.error_file) if trial.error_file else None
+    return path.read_text() if path and path.exists() else ""

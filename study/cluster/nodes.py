@@ -1,12 +1,12 @@
 """The nodes of a cluster: each must see the storage and have the same code before a trial runs there."""
 
 import contextlib
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from study.cluster.connection import ClusterError, is_local
-from trainables.node import NOTES, check_node, source_digest
+from study.recording.notes import NoteNotWritten, kept_note
+from trainables.node import check_node, source_digest
 from trainables.redact import first_line, masked
 from trainables.storage.filesystem import Storage
 
@@ -25,21 +25,17 @@ def checked_nodes(storage: str, address: str | None) -> Iterator[Mapping[str, st
     if is_local(address) and "://" not in storage:  # a folder, which has been checked already
         yield None
         return
-    remote, note = Storage(storage), f"{NOTES}/{uuid.uuid4().hex}"
-    expected = {"storage": storage, "note": note, "code": source_digest()}
     try:
-        remote.write(note, b"what a driver writes all nodes must see\n")
-    except OSError as error:
-        raise ClusterError(f"--storage: {masked(storage)} cannot be written ({first_line(error)})") from None
-    try:
-        if is_local(address):
-            yield None
-        else:
-            _check_nodes(expected)
-            yield expected
-    finally:
-        with contextlib.suppress(OSError):
-            remote.delete(note)
+        with kept_note(Storage(storage)) as note:
+            expected = {"storage": storage, "note": note, "code": source_digest()}
+            if is_local(address):
+                yield None
+            else:
+                _check_nodes(expected)
+                yield expected
+    except NoteNotWritten as error:
+        line = f"--storage: {masked(storage)} cannot be written ({first_line(error)})"
+        raise ClusterError(line) from None
 
 
 def _check_nodes(expected: Mapping[str, str]) -> None:
@@ -67,3 +63,21 @@ def _check_nodes(expected: Mapping[str, str]) -> None:
             continue  # the node was just lost
         if trouble:
             raise ClusterError(trouble)
+
+
+def ids_at(address: str) -> list[str]:
+    """Ids of the present nodes with this address."""
+    import ray
+
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == address]
+
+
+def fit_without(avoided: Collection[str], request: Mapping[str, float]) -> bool:
+    """Whether a node that is there and not avoided could run a trial with this request."""
+    import ray
+
+    return any(
+        all(node["Resources"].get(kind.upper(), 0.0) >= amount for kind, amount in request.items() if amount)
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in avoided
+    )

@@ -11,6 +11,8 @@ import os
 import secrets
 import signal
 import stat
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +23,13 @@ if TYPE_CHECKING:
 
 JOB_FILES = "/runtime_resources/working_dir_files/"
 """Part of the path of files sent by `ray job submit --working-dir`, which Ray deletes after the job."""
-NOISY_LOGGER = "ray.tune.execution.experiment_state"
-"""It complains at length where snapshots, which nothing reads, cannot be written."""
+NOISY_LOGGERS = (
+    "ray.tune.execution.experiment_state",
+    "ray.tune.execution.tune_controller",
+    "ray.tune.tune",
+)
+"""They complain at length where snapshots, which nothing reads, cannot be written, and where workers are
+lost, which the study says in a line."""
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger replaces Tune's own loggers
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # no periodic snapshots: nothing is ever restored from them
@@ -40,7 +47,8 @@ def configure_tune() -> None:
     """Set the environment variables that Tune reads when it is imported or run."""
     os.environ.update(TUNE_SETTINGS)
     os.environ.setdefault(MAX_PENDING_TRIALS, "8")
-    logging.getLogger(NOISY_LOGGER).setLevel(logging.CRITICAL)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
@@ -73,6 +81,11 @@ def keep_worker_environment() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
 
+def forgive_failures(trial: Any) -> None:
+    """Let Tune count the failures of a trial from now on."""
+    trial.run_metadata.num_failures = 0
+
+
 def tune_loop_ender() -> Callable[[], None]:
     """What lets Tune end its loop in order: the handler of SIGUSR1 that it has just set."""
     handler: Any = signal.getsignal(signal.SIGUSR1)
@@ -80,17 +93,38 @@ def tune_loop_ender() -> Callable[[], None]:
 
 
 def shut_down() -> None:
-    """End the connection to Ray, without collecting its objects meanwhile.
+    """End the connection to Ray, while no thread collects its objects.
 
-    Another thread that collects one while Ray's core shuts down would end the process with code 1.
+    One that is collected after Ray's core has shut down ends the process with code 1: "The core worker has
+    already been shutdown". A collection that another thread has begun goes on beside this one.
     """
     import ray
 
+    enabled = gc.isenabled()
+    gc.disable()
+    while not _collects():
+        time.sleep(0.01)
     gc.freeze()
     try:
         ray.shutdown()
     finally:
         gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def _collects() -> bool:
+    """Collect the youngest objects; False where another thread's collection is under way."""
+
+    class Cycle:
+        pass
+
+    cycle: Any = Cycle()
+    cycle.itself = cycle
+    alive = weakref.ref(cycle)
+    del cycle
+    gc.collect(0)
+    return alive() is None
 
 
 def local_cluster_address() -> str:
@@ -138,18 +172,25 @@ def spot_first(
 def guard_auth_token(*, create: bool) -> None:
     """Make Ray's token readable by its owner only; Ray itself creates a file that all users can read.
 
-    With `create`, for a local Ray that is about to start, a missing token is created.
+    With `create`, for a local Ray that is about to start, a missing token is created: in the environment of
+    this process where the home folder cannot be written.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
     configured = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(configured) if configured else Path.home() / ".ray" / "auth_token"
-    with contextlib.suppress(OSError):  # Ray itself reports a home that cannot be written
-        if file.exists():
+    try:
+        file = Path(configured) if configured else Path.home() / ".ray" / "auth_token"
+        if file.is_file():  # never a device, whose mode is that of the whole machine
             if stat.S_IMODE(file.stat().st_mode) & OTHER_USERS:
                 file.chmod(0o600)
         elif create and not configured:
             _create_secret(file)
+        if file.read_bytes().strip():
+            return
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        pass
+    if create and not configured:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _create_secret(file: Path) -> None:

@@ -54,6 +54,7 @@ class TrialQueue(Searcher):
         self.budget = budget
         self.scheduler = scheduler
         self.unfinished: dict[str, TrialConfig] = {}
+        self.avoided: list[str] = []  # ids of nodes that get no more jobs
         self._running: dict[str, Job] = {}  # by Tune's id of the trial
         self._pending: list[Job] = []
         self._capacity = capacity
@@ -87,6 +88,8 @@ class TrialQueue(Searcher):
                 if time.time() > latest or latest <= self._refused.get(job["key"], -math.inf):
                     continue
                 job = {**job, "latest_start": latest}  # noqa: PLW2901
+            if self.avoided:
+                job = {**job, "avoided": list(self.avoided)}  # noqa: PLW2901
             del self._pending[position]
             self._running[trial_id] = job
             return job

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from study.ledger import sqlite_reader
 from study.ledger.ledger import MAX_METRICS, Ledger
-from study.ledger.records import TrialRecord
+from study.ledger.records import DRIVER_TAG, TrialRecord
 
 MERGING = "merging"
 """The tag `kind` of a run that is being written."""
@@ -90,6 +90,7 @@ def write_trial(
     status = "KILLED" if record.status == "RUNNING" else record.status  # nobody runs it here
     with ledger.store.asking():
         tags = {**record.tags, "kind": MERGING, "merged.from": origin, "merged.run": record.run_id}
+        tags.pop(DRIVER_TAG, None)  # no driver of this ledger's
         run = ledger.client.create_run(
             ledger.experiment_id, record.started or None, tags, record.name or None
         )

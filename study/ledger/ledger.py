@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.ledger import sqlite_reader
+from study.ledger import sqlite_reader, tracking_uri, trial_runs
 from study.ledger.artifacts import Artifacts
 from study.ledger.moved import bring_along
-from study.ledger.pages import REPORT, StudyReport, run_name
-from study.ledger.records import DATA_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.pages import REPORT, StudyReport, run_page
+from study.ledger.records import BEGUN_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord, by_key
 from study.ledger.store import Store, final_points, record_of
+from study.ledger.usable import tell
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 DEFAULT_EXPERIMENT = "siamese-barlow-twins"
 MAX_METRICS = 1000
@@ -32,13 +33,16 @@ class Ledger:
     """An experiment in an MLflow store. Creating this object touches nothing.
 
     `artifact_root` is the absolute folder for artifacts of a local database; a tracking server has its own.
+    `driver` is the lease under which this process writes, as the id of its run; None where it needs none.
     """
 
     uri: str
     experiment: str
     artifact_root: Path
+    driver: str | None = field(default=None, init=False)
     store: Store = field(init=False, repr=False)
     artifacts: Artifacts = field(init=False, repr=False)
+    _told: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Name the store."""
@@ -91,15 +95,25 @@ class Ledger:
             self.store.arrange_pages()
 
     def trials(self) -> dict[str, TrialRecord]:
-        """The trials in the ledger by key. Creates nothing."""
+        """The trials in the ledger by key. Creates nothing; runs without a key are told once and left out."""
         if not self.exists():
             return {}
+        records = self._records()
+        strangers = [record.run_id for record in records if not record.key]
+        if strangers and not self._told:
+            self._told = True
+            where = f"{tracking_uri.redacted(self.uri)}/{run_page(self.experiment_id, strangers[0])}"
+            tell(
+                f"runs with kind=trial and without trial.key are left out: {len(strangers)}, such as {where}"
+            )
+        return by_key(record for record in records if record.key)
+
+    def _records(self) -> list[TrialRecord]:
+        """Those of all runs of trials, newest first."""
         if self.store.sqlite_file is not None:  # read directly, where the schema is known
             with contextlib.suppress(sqlite_reader.UnsupportedSchema):
-                records = sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
-                return {record.key: record for record in records}
-        found = self.store.search("tags.kind = 'trial'")
-        return {record.key: record for record in map(record_of, found)}
+                return sqlite_reader.read_trials(self.store.sqlite_file, self.experiment_id)
+        return [record_of(run) for run in self.store.search("tags.kind = 'trial'")]
 
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
@@ -107,57 +121,31 @@ class Ledger:
         One without params is deleted: its driver died before it could log which trial it is.
         """
         for run in list(self.store.search("tags.kind = 'trial' and attributes.status = 'RUNNING'")):
+            if "trial.key" not in run.data.tags:
+                continue  # not ours
             if run.data.params:
                 self.kill(run.info.run_id)
             else:
                 self.client.delete_run(run.info.run_id)
 
     def ensure_run(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
-        """Id of the trial's run with these tags; it is created where missing, as begun at `started` (ms).
-
-        The run is looked up again after creating one: MLflow's client repeats a request whose answer was
-        lost, which can leave two. The oldest is kept.
-        """
-        from mlflow.entities import Param, RunTag
-
-        digest = tags.get(DATA_TAG)
-        runs = self._runs_of(config.key)
-        for run in list(runs):
-            if digest is not None and run.data.tags.get(DATA_TAG, digest) != digest:
-                self.retire(run.info.run_id)
-                runs.remove(run)
-        if not runs:
-            identity = {"kind": "trial", "trial.key": config.key, "arm": config.arm}
-            self.client.create_run(self.experiment_id, started, {**tags, **identity}, run_name(config))
-            runs = self._runs_of(config.key)
-        first, *duplicates = runs
-        for duplicate in duplicates:
-            self.client.delete_run(duplicate.info.run_id)
-        run_id = str(first.info.run_id)
-        # Every time: whoever created the run may have died before logging these.
-        self.client.log_batch(
-            run_id,
-            params=[Param(name, value) for name, value in config.to_params().items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-        )
-        return run_id
+        """Id of the trial's run with these tags; it is created where missing, as begun at `started` (ms)."""
+        return trial_runs.ensure(self.store, self.driver, config, tags, started)
 
     def begin(self, config: TrialConfig, tags: Mapping[str, str], started: int | None = None) -> str:
         """Set the trial's run (see `ensure_run`) to RUNNING and count the attempt; returns its id."""
         run_id = self.ensure_run(config, tags, started)
-        current = self.client.get_run(run_id).data.tags
-        self.client.set_tag(run_id, "attempts", str(int(current.get("attempts", "0")) + 1))
+        run = self.client.get_run(run_id)
+        current = run.data.tags
+        if started is None or current.get(BEGUN_TAG) != str(started):  # else this is asked again
+            attempts = int(current.get("attempts", "0")) + 1
+            self.tag(run_id, {"attempts": str(attempts), BEGUN_TAG: str(started or "")})
         for outdated in ("failure", PRUNED_TAG):
             if outdated in current:
                 self.client.delete_tag(run_id, outdated)
-        self.client.update_run(run_id, status="RUNNING")
+        if run.info.status != "RUNNING":  # a request that arrives late must not undo FINISHED
+            self.client.update_run(run_id, status="RUNNING")
         return run_id
-
-    def retire(self, run_id: str) -> None:
-        """Mark a run as stale: it stays in the store for inspection, but no longer counts as a trial."""
-        self.client.set_tag(run_id, "kind", "stale")
-        if self.client.get_run(run_id).info.status == "RUNNING":
-            self.kill(run_id)
 
     def logged_epochs(self, run_id: str) -> int:
         """The last epoch whose metrics the run has, 0 where there is none."""
@@ -207,7 +195,20 @@ class Ledger:
 
         tags = [RunTag(MEASURED_TAG + name, how) for name in metrics]
         with self.store.asking():
-            self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=tags)
+            points = [self._as_the_latest(run_id, point) for point in final_points(metrics, timestamp)]
+            self.client.log_batch(run_id, metrics=points, tags=tags)
+
+    def _as_the_latest(self, run_id: str, point: "Metric") -> "Metric":
+        """The point at a time that makes it count, should the clock have been set back."""
+        from mlflow.entities import Metric
+
+        known = self.client.get_metric_history(run_id, point.key)
+        latest = max(known, key=lambda other: other.timestamp, default=None)
+        if latest is None or latest.timestamp < point.timestamp:
+            return point
+        return (
+            latest if latest.value == point.value else Metric(point.key, point.value, latest.timestamp + 1, 0)
+        )
 
     def fail(self, run_id: str, reason: str, traceback: str) -> None:
         """Mark the run FAILED, with the reason as tag and the traceback as artifact."""
@@ -282,7 +283,8 @@ class Ledger:
             runs = sorted(self.store.search("tags.kind = 'study'"), key=_age)
         studies: dict[str, tuple[str, dict[str, str]]] = {}
         for run in runs:
-            studies.setdefault(run.data.tags["space"], (str(run.info.run_id), dict(run.data.tags)))
+            if "space" in run.data.tags:
+                studies.setdefault(run.data.tags["space"], (str(run.info.run_id), dict(run.data.tags)))
         return studies
 
     def study_tags(self, space: str) -> dict[str, str]:
@@ -307,11 +309,6 @@ class Ledger:
     def artifact(self, run_id: str, name: str) -> Path:
         """Local path of an artifact, downloaded once and deleted at exit; OSError where that fails."""
         return self.artifacts.path(run_id, name)
-
-    def _runs_of(self, key: str) -> list["Run"]:
-        """Runs of a trial, oldest first."""
-        runs = self.store.search(f"tags.kind = 'trial' and tags.`trial.key` = '{key}'")
-        return sorted(runs, key=_age)
 
 
 def _age(run: "Run") -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """The ledger's records, and the names of its tags and metrics that carry a meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FINAL_PREFIX = "final/"
 """Prefix of final metrics; those of each epoch have none."""
@@ -13,8 +14,21 @@ KEPT_TAG = "artifacts"
 """Tag of a finished trial with the names of its artifacts."""
 MEASURED_TAG = "measured."
 """Beginning of the tag of a metric that was measured after the trial had finished; it says how."""
+LARGEST = 1e100
+"""A metric beyond it is no result. MLflow stores infinity as the largest float; squares of such overflow."""
+DRIVER_TAG = "driver"
+"""Tag of a trial's run on a server: the lease under which its driver writes, as the id of the lease's run."""
+BEGUN_TAG = "attempt.begun"
+"""Tag of a trial's run: when its last attempt began, ms since 1970. An attempt is counted once."""
+LEASE_TAG, RELEASED = "lock.state", "released"
+"""Tag of a lease's run: asking, held, or released by a driver that ended in order."""
 FIRST_ARTIFACTS = "config.json embeddings.npz history.parquet predictions.npz"
 """What every trial kept before runs had that tag."""
+
+
+def is_result(value: Any) -> Any:
+    """Whether a metric is a number that can be computed with; for an array or a frame, of each."""
+    return abs(value) < LARGEST  # NaN is not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +36,7 @@ class TrialRecord:
     """One trial in the ledger.
 
     Attributes:
+        key: of the trial; empty for a run of somebody else's that calls itself a trial.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: the config's fields, as text.
         tags: without MLflow's own.
@@ -45,6 +60,16 @@ class TrialRecord:
     def kept(self) -> frozenset[str]:
         """Names of the artifacts that a finished trial's run has."""
         return frozenset(self.tags.get(KEPT_TAG, FIRST_ARTIFACTS).split())
+
+
+def by_key(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """The records by key, from those of all runs, newest first; a finished one counts, or the oldest."""
+    found: dict[str, TrialRecord] = {}
+    for record in records:
+        known = found.get(record.key)
+        if known is None or record.status == "FINISHED" or known.status != "FINISHED":
+            found[record.key] = record
+    return found
 
 
 def without_mlflow_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from search_spaces import Search, Selection
 from search_spaces.search_design import SEED
-from study.ledger.records import DATA_TAG, PRUNED_TAG, TrialRecord
+from study.ledger.records import DATA_TAG, PRUNED_TAG, TrialRecord, is_result
 from study.ledger.search_members import STATES, Member, SearchTrial
 from trainables.metrics import OBJECTIVES
 from trainables.trial import ARM_FIELDS, TrialConfig, coerce, format_value
@@ -179,9 +179,9 @@ def _number(search: Search, record: TrialRecord) -> int:
 
 
 def objectives_of(search: Search, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-    """Values of the search's objectives; None where one is missing or not finite."""
+    """Values of the search's objectives; None where one is missing or no result."""
     values = tuple(metrics.get(name, math.nan) for name in search.objectives)
-    return values if all(map(math.isfinite, values)) else None
+    return values if all(map(is_result, values)) else None
 
 
 def failure_state(reason: str) -> str:

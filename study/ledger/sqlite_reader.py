@@ -15,11 +15,13 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from study.ledger.records import FINAL_PREFIX, TrialRecord, without_mlflow_tags
+from study.ledger.tracking_uri import LedgerError
+from trainables.redact import first_line
 
 SCHEMA = "dc11669786a5"
 """Alembic's name of the schema of MLflow 3.17."""
-BUSY_TIMEOUT = 10.0
-"""Seconds to wait for a database that is being written."""
+BUSY_TIMEOUT = 60.0
+"""Seconds to wait for a database that another process has locked."""
 WORKSPACE = "default"
 RUNS = """
     select run.run_uuid, run.name, run.status, run.start_time, run.end_time from runs run
@@ -80,7 +82,7 @@ def read_trials(file: Path, experiment_id: str) -> list[TrialRecord]:
                 metrics[run_id][short] = float("nan") if is_nan else value
     return [
         TrialRecord(
-            key=tags[run_id]["trial.key"],
+            key=tags[run_id].get("trial.key", ""),
             run_id=run_id,
             status=status,
             params=params[run_id],
@@ -137,7 +139,10 @@ def _texts(database: sqlite3.Connection, table: str, run_ids: list[str]) -> dict
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection within one transaction, so that all that is read is consistent."""
+    """A read-only connection within one transaction, so that all that is read is consistent.
+
+    LedgerError where the database is damaged, or locked for long: MLflow's client would fail, too, but later.
+    """
     try:
         uri = f"file:{quote(str(file.absolute()))}?mode=ro"
         database = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)
@@ -147,4 +152,4 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
                 raise UnsupportedSchema
             yield database
     except sqlite3.Error as error:
-        raise UnsupportedSchema from error
+        raise LedgerError(f"--tracking-uri: {file} cannot be read: {first_line(error)}") from error

@@ -1,6 +1,6 @@
 """One experiment in an MLflow store: the client, and the questions that the ledger asks through it.
 
-This module and `ledger` are the only ones that import MLflow, and they do so late: importing it takes seconds
+Only this module and its neighbours import MLflow, and they do so late: importing it takes seconds
 that `--help` cannot spend.
 """
 
@@ -8,7 +8,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +27,23 @@ PAGE_SIZE = 5000
 
 @dataclass(slots=True)
 class Store:
-    """An experiment, which may not exist yet. Creating this object touches nothing."""
+    """An experiment, which may not exist yet. Creating this object touches nothing.
+
+    Attributes:
+        guard: called before each request; it raises where this process may not write any more.
+    """
 
     uri: str
     experiment: str
+    guard: Callable[[], None] | None = field(default=None, repr=False)
     _client: "MlflowClient | None" = field(default=None, repr=False)
     _experiment_id: str | None = field(default=None, repr=False)
 
     @property
     def client(self) -> "MlflowClient":
-        """The MLflow client, created at first use."""
+        """The MLflow client, created at first use; to be asked for anew before each request."""
+        if self.guard is not None:
+            self.guard()
         if self._client is None:
             # No notices and progress bars between the lines of our console.
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -145,6 +152,17 @@ class Store:
             if not token:
                 return
 
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """The tags of a run, deleted or not; empty where `mlflow gc` has removed it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_run(run_id).data.tags)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """Turn MLflow's errors, which include those of its database and its transport, into LedgerError."""
@@ -168,7 +186,7 @@ def record_of(run: "Run") -> TrialRecord:
     """A trial's run as a record."""
     info, data = run.info, run.data
     return TrialRecord(
-        key=data.tags["trial.key"],
+        key=data.tags.get("trial.key", ""),
         run_id=info.run_id,
         status=info.status,
         params=data.params,

@@ -3,48 +3,25 @@
 import contextlib
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from trainables.redact import masked
 
-TIMEOUT = 5
-"""Seconds to wait for a server."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """Supported servers with their default ports."""
 OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
+SPECIAL = frozenset("%?#")
+"""Characters that mean something in an address."""
 
 
 class LedgerError(ValueError):
     """The ledger cannot be used as asked; the message says what was given and what is allowed."""
-
-
-def check_reachable(uri: str) -> None:
-    """Raise LedgerError unless the address is supported and answers within 5 s."""
-    scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme == "sqlite":
-        return
-    if scheme not in PORTS:
-        raise LedgerError(
-            f"--tracking-uri: got {redacted(uri)!r}; allowed: sqlite:///FILE, a database or an http(s)"
-            " address (MLflow's file store is not supported)"
-        )
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname or "localhost", parts.port or PORTS[scheme]
-        socket.create_connection((host, port), timeout=TIMEOUT).close()
-    except OSError as error:
-        raise LedgerError(
-            f"--tracking-uri: nothing answers at {host}:{port} ({error.strerror or error})"
-        ) from None
-    except ValueError:  # whose message may contain a part of the password
-        raise LedgerError(f"--tracking-uri: got {redacted(uri)!r}; allowed: SCHEME://HOST:PORT/…") from None
 
 
 def redacted(uri: str) -> str:
@@ -88,8 +65,30 @@ def check_secrets(uri: str) -> None:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite address, None for other addresses."""
-    return Path(uri.partition(":///")[2].partition("?")[0]) if uri.startswith("sqlite") else None
+    """The file of a SQLite address, None for other addresses; the inverse of `sqlite_address`.
+
+    LedgerError for a SQLite address that names no file: a database in memory would be lost at the end.
+    """
+    if not uri.startswith("sqlite"):
+        return None
+    _, mark, rest = uri.partition(":///")
+    path, _, settings = rest.partition("?")
+    file = unquote(path)
+    if not mark or file in ("", ":memory:") or file.startswith("file:") or "uri" in parse_qs(settings):
+        raise LedgerError(f"--tracking-uri: got {uri!r}, which names no file; allowed: sqlite:///FILE")
+    return Path(file)
+
+
+def sqlite_address(file: Path) -> str:
+    """The address of a SQLite file, which SQLAlchemy (from 2.1 on) and `sqlite_file` decode.
+
+    What need not be quoted is not. With `sqlite:///`, MLflow would make the folder that a quoted path spells;
+    the longer name of the driver keeps it from doing so.
+    """
+    path = str(file)
+    if SPECIAL.isdisjoint(path):
+        return f"sqlite:///{path}"
+    return f"sqlite+pysqlite:///{quote(path)}"
 
 
 def local_folder(address: str) -> Path | None:
@@ -111,7 +110,7 @@ def create_sqlite(file: Path) -> None:
     scratch.mkdir(parents=True)
     draft = scratch / file.name
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
-    command = [sys.executable, "-c", code, f"sqlite:///{draft}"]
+    command = [sys.executable, "-c", code, sqlite_address(draft)]
     created = subprocess.run(command, check=False, capture_output=True, text=True)
     if created.returncode:
         reason = created.stderr.strip().splitlines()[-1:] or [f"exit code {created.returncode}"]

@@ -19,7 +19,14 @@ from study.ledger.records import DATA_TAG
 from study.recording import events
 from study.recording.events import Event
 from trainables.redact import first_line
-from trainables.storage.bundles import Bundle, CodeNotLoaded, bundle_keys, delete_bundle, read_bundle
+from trainables.storage.bundles import (
+    Bundle,
+    CodeNotLoaded,
+    bundle_keys,
+    delete_bundle,
+    delete_half_written,
+    read_bundle,
+)
 from trainables.storage.checkpoints import checkpoint_keys, delete_checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.trial import PROTOCOL, TrialConfig
@@ -84,9 +91,11 @@ class LedgerWriter:
             ended = None in received
             for batch in _batches([event for event in received if event is not None]):
                 self._persist(batch)
+        if self._run_ids:
+            self._persist([])
 
     def _persist(self, batch: list[Event]) -> None:
-        """Write events of one trial, retrying until it works or the deadline has passed."""
+        """Write events of one trial, retrying until it works or the deadline has passed; see `_write`."""
         pause = FIRST_PAUSE
         while not self.lost and self.may_write():  # after the first loss, the rest is dropped, too
             try:
@@ -97,7 +106,7 @@ class LedgerWriter:
                     self._opened = True
                 self._write(batch)
             except Exception as error:  # whatever the store raises, training continues
-                if pause == FIRST_PAUSE:
+                if pause == FIRST_PAUSE and self.may_write():
                     line = f"the ledger does not take results, trying again: {first_line(error)}"
                     _notify(self.on_trouble, line)
                 if time.monotonic() + FIRST_PAUSE > self._deadline:
@@ -112,6 +121,14 @@ class LedgerWriter:
         self.lost += len(batch)
 
     def _write(self, batch: list[Event]) -> None:
+        """Write events of one trial; none at all: what is left at the end.
+
+        All trials have ended then. A run that is not marked so was made by a request that arrived when it
+        had long been repeated.
+        """
+        if not batch:
+            self.ledger.kill_orphans()
+            return
         match batch[0]:
             case events.Started(config, tags, timestamp):
                 self._remember(config, self.ledger.begin(config, tags, timestamp))
@@ -186,6 +203,7 @@ def log_waiting_bundles(ledger: Ledger, storage: Storage, say: Callable[[str], N
 
     Only for the driver that holds the lock, before it plans. `say` gets a line for people for each bundle.
     """
+    delete_half_written(storage)
     waiting, saved = bundle_keys(storage), checkpoint_keys(storage)
     if not (waiting or saved):
         return

@@ -8,6 +8,7 @@ be `folds.npy`, (folds, n) int64, indices into the training split.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -26,6 +27,9 @@ from trainables.datasets.splits import UNLABELLED, Folds, Labels
 LAYOUT = 2
 """Version of the prepared files; a folder of another layout is prepared again."""
 ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+
+DESCRIBED = {"layout", "sha256", "bytes", "mean", "std", "classes", "state"}
+"""What `meta.json` says."""
 
 FOLDS = "folds.npy"
 
@@ -152,10 +156,33 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
     """What is written beside the arrays; None unless all of them are there, whole and of this layout."""
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        sizes = {name: (folder / name).stat().st_size for name in ARRAYS}
-        return meta if meta["layout"] == LAYOUT and meta["bytes"] == sizes else None
+        known = meta["layout"] == LAYOUT and meta.keys() >= DESCRIBED
+        return meta if known and all(_is_whole(folder / name, meta) for name in ARRAYS) else None
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def damaged_file(folder: Path) -> Path | None:
+    """The file of a prepared folder that is not as it was written; None where all are, or none is there."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        return next((folder / name for name in ARRAYS if not _is_whole(folder / name, meta)), None)
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError):
+        return folder / "meta.json"
+
+
+def _is_whole(path: Path, meta: dict[str, Any]) -> bool:
+    """Whether an array file has its length, and begins with what says so; reads 128 bytes."""
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            length = file.tell() + math.prod(shape) * dtype.itemsize
+            return os.fstat(file.fileno()).st_size == length == meta["bytes"][path.name]
+    except (OSError, ValueError):
+        return False
 
 
 def write_folds(folder: Path, folds: Folds) -> None:

@@ -111,6 +111,8 @@ def file_of(kind: str, name: str) -> tuple[OwnFile, Item] | None:
 def load_file(path: Path) -> OwnFile:
     """Load a file; see `load_source`. It may import no file beside it, which other machines do not have."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ExtensionError(f"{path} cannot be read: it is no regular file")
         source = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         beside = [other.name for other in path.parent.glob("*.py")]

@@ -7,6 +7,7 @@ dies in between, the result is not lost.
 import io
 import json
 import re
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ from trainables.trial import TrialConfig, TrialResult, parse_value
 
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Name of a file in a bundle."""
+
+
+HALF_WRITTEN = re.compile(r"\..+\.zip-\d+-(\d+)")
+"""Name of a bundle that is being written to a folder, with the ns since 1970 at which that began."""
+OLD = 600.0
+"""Seconds after which it is written no more: a worker may outlive its driver."""
 
 
 class CodeNotLoaded(ValueError):
@@ -100,6 +107,14 @@ def bundle_keys(storage: Storage) -> list[str]:
 def delete_bundle(storage: Storage, key: str) -> None:
     """Delete the bundle of a trial, if there is one."""
     storage.delete(_bundle_name(key))
+
+
+def delete_half_written(storage: Storage) -> None:
+    """Delete what killed workers have not written to the end, some time ago."""
+    for name in storage.names("results"):
+        found = HALF_WRITTEN.fullmatch(name)
+        if found and time.time_ns() - int(found[1]) > 1e9 * OLD:
+            storage.delete(f"results/{name}")
 
 
 def _bundle_name(key: str) -> str:
