@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is(
 def test_an_error_is_short(message: str, lines: list[str]) -> None:
     shown = brief(message)
     assert shown[:1] == lines[:1]
-    assert shown[1:] == [line[: 150] + "…" + line[-149:] if "…" in line else line for line in lines[1:]]
+    assert shown[1:] == [line[:150] + "…" + line[-149:] if "…" in line else line for line in lines[1:]]
     assert max(map(len, shown)) <= 300
 
 
