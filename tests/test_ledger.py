@@ -125,6 +125,7 @@ def test_orphans_are_killed_and_finished_runs_left_alone(ledger: Ledger, config:
     finished = ledger.begin(config, {})
     ledger.finish(finished, {}, {}, timestamp=0)
     orphan = ledger.begin(TrialConfig.from_params({**config.to_params(), "seed": "4"}), {})
+    ledger.client.update_run(finished, status="RUNNING")  # sent when it was begun, and delivered last
     ledger.kill_orphans()
     assert {r.run_id: r.status for r in ledger.trials().values()} == {finished: "FINISHED", orphan: "KILLED"}
 

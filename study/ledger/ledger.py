@@ -14,7 +14,7 @@ from study.ledger import sqlite_reader, tracking_uri, trial_runs
 from study.ledger.artifacts import Artifacts
 from study.ledger.moved import bring_along
 from study.ledger.pages import REPORT, StudyReport, run_page
-from study.ledger.records import BEGUN_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, TrialRecord, by_key
+from study.ledger.records import BEGUN_TAG, KEPT_TAG, MEASURED_TAG, PRUNED_TAG, WHOLE_TAG, TrialRecord, by_key
 from study.ledger.store import Store, final_points, record_of
 from study.ledger.usable import tell
 from trainables.trial import TrialConfig
@@ -118,13 +118,15 @@ class Ledger:
     def kill_orphans(self) -> None:
         """Mark RUNNING trials as KILLED: while this driver holds the lock, nobody runs them.
 
-        One without params is deleted: its driver died before it could log which trial it is.
+        One without params is deleted: its driver died before it could log which trial it is. One that has all
+        is FINISHED: its driver died just before it said so, or an older request arrived late and undid it.
         """
         for run in list(self.store.search("tags.kind = 'trial' and attributes.status = 'RUNNING'")):
             if "trial.key" not in run.data.tags:
                 continue  # not ours
             if run.data.params:
-                self.kill(run.info.run_id)
+                whole = WHOLE_TAG in run.data.tags
+                self.client.set_terminated(run.info.run_id, "FINISHED" if whole else "KILLED")
             else:
                 self.client.delete_run(run.info.run_id)
 
@@ -181,9 +183,10 @@ class Ledger:
         """
         from mlflow.entities import RunTag
 
-        kept = RunTag(KEPT_TAG, " ".join(sorted(artifacts)))
-        self.client.log_batch(run_id, metrics=final_points(metrics, timestamp), tags=[kept])
         self.log_files(run_id, artifacts)
+        tags = {KEPT_TAG: " ".join(sorted(artifacts)), WHOLE_TAG: "true"}
+        points = final_points(metrics, timestamp)
+        self.client.log_batch(run_id, metrics=points, tags=[RunTag(*tag) for tag in tags.items()])
         self.client.set_terminated(run_id, "FINISHED")
 
     def add_measured(self, run_id: str, metrics: Mapping[str, float], how: str, timestamp: int) -> None:

@@ -12,6 +12,8 @@ DATA_TAG = "data.sha256"
 """Tag with the digest of the data that a trial was trained on."""
 KEPT_TAG = "artifacts"
 """Tag of a finished trial with the names of its artifacts."""
+WHOLE_TAG = "logged"
+"""Tag of a trial's run that has all metrics and artifacts: it is finished, whatever its status says."""
 MEASURED_TAG = "measured."
 """Beginning of the tag of a metric that was measured after the trial had finished; it says how."""
 LARGEST = 1e100

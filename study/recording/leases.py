@@ -57,6 +57,8 @@ def lease(
     heart.start()
     try:
         _acquire(own, mine, wait)
+        with own.store.asking():
+            own.kill_orphans()  # before anybody reads what late requests have left
         ledger.driver, ledger.store.guard = mine, fence.check
         yield
     finally:
