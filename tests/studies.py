@@ -92,7 +92,8 @@ HOLD_FINISHING = """
 real = module.MlflowClient.set_terminated
 
 def set_terminated(self, run_id, status=None):
-    here = status == "FINISHED" and {stage!r} in (None, self.get_run(run_id).data.tags.get("stage"))
+    tags = self.get_run(run_id).data.tags
+    here = status == "FINISHED" and tags.get("kind") == "trial" and {stage!r} in (None, tags.get("stage"))
     if here and {before}:
         hold()
     real(self, run_id, status)
@@ -159,8 +160,8 @@ def held(note: Path, *, renaming: Sequence[str] = (), finishing: str = "", stage
     Args:
         note: a file that is made.
         renaming: parts of paths: before a file or folder gets such a name.
-        finishing: `before` or `after` a run is marked FINISHED.
-        stage: of a search, whose runs alone are meant.
+        finishing: `before` or `after` a trial's run is marked FINISHED.
+        stage: of a search, whose trials alone are meant.
     """
     hold = HOLD.format(note=str(note))
     if renaming:

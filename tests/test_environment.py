@@ -6,15 +6,17 @@ import resource
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from study.cluster import environment, ray_internals
 from study.cluster.connection import (
+    METRICS,
     ROOT,
     ClusterError,
     Resources,
-    _prefer_this_checkout,
+    _workers_environment,
     check_address,
     ray_connection,
 )
@@ -75,6 +77,11 @@ def test_limits_that_are_too_low_are_a_line(monkeypatch: pytest.MonkeyPatch) -> 
     limits[resource.RLIMIT_NOFILE] = 64
     assert "a process may open 64 files" in str(environment.trouble({}, local=True))
     limits[resource.RLIMIT_AS] = 4 * 10**9
+    full = SimpleNamespace(free=4096)
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "_limits", lambda: None)
+        patched.setattr(environment.shutil, "disk_usage", lambda folder: full)
+        assert "there is no room for Ray's files in /" in str(environment.trouble({}, local=True))
     monkeypatch.setattr(os, "environ", {})
     with pytest.raises(ClusterError, match=r"limited to 4.0 GB \(ulimit -v\); .*: ulimit -v unlimited"):
         check_address(None, Resources())
@@ -119,8 +126,14 @@ def test_ray_that_does_not_start_is_a_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_path_of_workers_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/first", str(ROOT), "/last"]))
-    with _prefer_this_checkout(), _prefer_this_checkout():
+    monkeypatch.delenv(METRICS, raising=False)
+    with _workers_environment(local=True), _workers_environment(local=True):
         assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/first", "/last"]
+        assert os.environ[METRICS] == "0"
+    assert METRICS not in os.environ
+    monkeypatch.setenv(METRICS, "1")  # a user's
+    with _workers_environment(local=True):
+        assert os.environ[METRICS] == "1"
     assert os.environ["PYTHONPATH"].split(os.pathsep) == ["/first", str(ROOT), "/last"]
 
 

@@ -143,7 +143,7 @@ class Running:
 
 def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is_final() -> None:
     queue, told = TrialQueue([(trial(0), {"key": trial(0).key, "request": {"gpu": 0.3}})]), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
     shares = []
     for name in "abc":
         job = queue.suggest(name)
@@ -157,7 +157,7 @@ def test_a_share_that_is_too_small_is_doubled_up_to_a_whole_gpu_and_a_failure_is
     assert queue.suggest("d") == "FINISHED"
 
     queue, told = jobs(2), []
-    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2)
+    events = TuneCallback(queue, told.append, GracefulStop(), attempts=2, kills=KernelKills())
     job = queue.suggest("a")
     events.on_trial_result(0, [], Running(job), {"failure": "NonFiniteLoss: x", "traceback": "where"})
     assert told == [Failed(trial(0), "NonFiniteLoss: x", "where")]

@@ -16,10 +16,13 @@ from study.ledger.records import by_key
 from study.ledger.store import record_of
 from study.ledger.tracking_uri import LedgerError
 from study.recording import fence, holders, leases
+from study.recording.events import EpochDone, Interrupted, Started
 from study.recording.fence import LeaseLost
 from study.recording.holders import LockHeld
 from study.recording.leases import Lease, lease, read_leases
 from study.recording.locks import driver_locks
+from study.recording.writer import LedgerWriter
+from trainables.storage.filesystem import Storage
 from trainables.trial import TrialConfig
 
 
@@ -316,6 +319,24 @@ def test_a_run_that_a_late_request_made_hides_no_finished_one(ledger: Ledger) ->
         assert found[config().key].run_id == run_id
     assert ledger.ensure_run(config(), {}) == run_id
     assert ledger.client.get_run(late).info.lifecycle_stage == "deleted"
+
+
+def test_a_run_that_was_made_long_after_it_was_asked_for_is_gone_at_the_end(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """A proxy held the request back until the client had asked again, and the trial was on its way."""
+    with lease(ledger):
+        log = LedgerWriter(ledger=ledger, storage=Storage(tmp_path))
+        log.put(Started(config(), {}, 1))
+        log.put(EpochDone(config(), row(1)))
+        deadline = time.monotonic() + 10
+        while not ledger.trials() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        identity = {"kind": "trial", "trial.key": config().key, "driver": str(ledger.driver)}
+        same(tmp_path).client.create_run(ledger.experiment_id, 1, identity)
+        log.put(Interrupted(config()))
+        log.close()
+    assert points(ledger) == [(1, 1)]
 
 
 def test_who_slept_writes_nothing_before_a_heartbeat(

@@ -19,6 +19,7 @@ from trainables.redact import first_line
 
 OBJECT_STORE = 2**28
 """Bytes of Ray's object store on this machine: jobs and reports are small."""
+METRICS = "RAY_enable_metrics_collection"
 TIMEOUT = 5
 """Seconds to wait for the head of a cluster."""
 
@@ -128,7 +129,7 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
         settings |= {"address": resolve_address(address)}
         starting = contextlib.nullcontext()
     with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
-        stack.enter_context(_prefer_this_checkout())
+        stack.enter_context(_workers_environment(local=is_local(address)))
         futures = [threads.submit(function) for function in background]
         stack.callback(ray_internals.shut_down)
         on_terminate = signal.getsignal(signal.SIGTERM)
@@ -154,18 +155,28 @@ def _why_no_ray(address: str | None, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _prefer_this_checkout() -> Iterator[None]:
-    """Let workers of a local Ray run the code of this checkout, not of another one that is installed."""
-    before = os.environ.get("PYTHONPATH")
-    paths = [path for path in (before or "").split(os.pathsep) if path not in ("", str(ROOT))]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *paths])
+def _workers_environment(*, local: bool) -> Iterator[None]:
+    """Set variables for the processes of Ray, in this context.
+
+    Workers of a local Ray run the code of this checkout, not of another one that is installed. Its metrics,
+    which nobody reads, would be served to everybody on the network, without asking for the token.
+    """
+    paths = [
+        path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))
+    ]
+    ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *paths])}
+    if local:
+        ours[METRICS] = os.environ.get(METRICS, "0")
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _node_resources() -> list[dict[str, float]]:

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import re
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -26,6 +27,8 @@ ADDRESS_SPACE = 8 * 10**9
 """Bytes of addresses that each of Ray's processes may need."""
 OPEN_FILES = 256
 """Files that local Ray must be able to open at once."""
+ROOM = 2**20
+"""Bytes without which Ray cannot start; its logs take more."""
 SOCKET_NAME = 107
 """Bytes that the name of a Unix socket may have."""
 LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
@@ -131,7 +134,9 @@ def _folder(environment: Mapping[str, str]) -> str | None:
     made = folder / "ray"
     there = next(path for path in (made, *made.parents) if path.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return None
+        if shutil.disk_usage(there).free >= ROOM:
+            return None
+        return f"there is no room for Ray's files in {there}; allowed: {instead}"
     try:
         whose = f"which belongs to user {there.owner()}"
     except (KeyError, OSError):

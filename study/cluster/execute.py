@@ -78,8 +78,8 @@ class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
     SIGUSR1 lets it end in order, too, and never at once: batch systems send it beside SIGTERM. Afterwards it
-    says why a study stopped before all its trials ended: the signal, or a reason in words for people. Enter it
-    after Ray has started, which sets its own handler for SIGTERM.
+    says why a study stopped before all its trials ended: the signal, or a reason in words for people. Enter
+    it after Ray has started, which sets its own handler for SIGTERM.
     """
 
     received: signal.Signals | None = None

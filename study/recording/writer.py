@@ -91,9 +91,11 @@ class LedgerWriter:
             ended = None in received
             for batch in _batches([event for event in received if event is not None]):
                 self._persist(batch)
+        if self._run_ids:
+            self._persist([])
 
     def _persist(self, batch: list[Event]) -> None:
-        """Write events of one trial, retrying until it works or the deadline has passed."""
+        """Write events of one trial, retrying until it works or the deadline has passed; see `_write`."""
         pause = FIRST_PAUSE
         while not self.lost and self.may_write():  # after the first loss, the rest is dropped, too
             try:
@@ -119,6 +121,14 @@ class LedgerWriter:
         self.lost += len(batch)
 
     def _write(self, batch: list[Event]) -> None:
+        """Write events of one trial; none at all: what is left at the end.
+
+        All trials have ended then. A run that is not marked so was made by a request that arrived when it
+        had long been repeated.
+        """
+        if not batch:
+            self.ledger.kill_orphans()
+            return
         match batch[0]:
             case events.Started(config, tags, timestamp):
                 self._remember(config, self.ledger.begin(config, tags, timestamp))
