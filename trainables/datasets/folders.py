@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,8 @@ from trainables.datasets.sources import Contents, DataError, Images, Part, Sourc
 from trainables.datasets.splits import UNLABELLED, Labels
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: it would hand a PostScript file to Ghostscript."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's modes of 8 bits a channel: others would be cut off, not converted."""
 
@@ -40,7 +44,7 @@ def folder(name: str, root: Path, *, size: int | None) -> Source:
         raise DataError(
             f"{name}: train and test have different classes: "
             + "; ".join(
-                f"only in {root / split}: {', '.join(sorted(extra))}"
+                f"only in {root / split}: {_some(sorted(extra))}"
                 for split, extra in (
                     ("train", train.keys() - test.keys()),
                     ("test", test.keys() - train.keys()),
@@ -57,6 +61,7 @@ def folder(name: str, root: Path, *, size: int | None) -> Source:
     }
     labels = {"train": np.concatenate([_labels(train), np.full(len(unlabelled), UNLABELLED)])}
     labels["test"] = _labels(test)
+    state = _state(root, files["train"] + files["test"])  # before any is opened
     side = size or _side(files["train"][0], name)
 
     def part(split: str) -> Part:
@@ -70,7 +75,7 @@ def folder(name: str, root: Path, *, size: int | None) -> Source:
         labels=labels["train"],
         test_images=len(labels["test"]),
         image_size=side,
-        state=_state(root, files["train"] + files["test"]),
+        state=state,
         read=lambda _: contents,
     )
 
@@ -83,6 +88,10 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     for path in entries:
         if not path.is_dir():
             raise DataError(f"{path} is in no class; allowed: {folder.name}/<class>/{path.name}")
+        if re.search("[\ud800-\udfff]", path.name):
+            raise DataError(
+                f"{folder}: the class {os.fsencode(path.name)!r} is not UTF-8; allowed: a name in UTF-8"
+            )
     if not entries:
         raise DataError(f"{folder} is empty; allowed: a folder of images for each class")
     return {path.name: _images(path) for path in entries}
@@ -90,25 +99,33 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 def _images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; hidden files and folders are passed over."""
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            if not name.lower().endswith(SUFFIXES):
-                raise DataError(
-                    f"{Path(place, name)} is no image; allowed: files that end with {', '.join(SUFFIXES)}"
-                )
-            found.append(os.path.join(place, name))
+    found, left = [], [(str(folder), frozenset[tuple[int, int]]())]
+    while left:
+        place, above = left.pop()
+        status = os.stat(place)
+        here = status.st_dev, status.st_ino
+        if here in above:
+            raise DataError(f"{place} is a link to a folder that it lies in; allowed: a folder of images")
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    left.append((entry.path, above | {here}))
+                elif entry.name.lower().endswith(SUFFIXES):
+                    found.append(entry.path)
+                else:
+                    raise DataError(
+                        f"{entry.path} is no image; allowed: files that end with {', '.join(SUFFIXES)}"
+                    )
     if not found:
         raise DataError(f"{folder} has no images; allowed: at least one, ending with {', '.join(SUFFIXES)}")
     return [Path(path) for path in sorted(found)]
 
 
-def _refuse(error: OSError) -> None:
-    """Raise: os.walk would skip folders that it may not read without a word."""
-    raise error
+def _some(names: list[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def _labels(classes: dict[str, list[Path]]) -> Labels:
@@ -117,17 +134,21 @@ def _labels(classes: dict[str, list[Path]]) -> Labels:
 
 def _state(root: Path, files: Iterable[Path]) -> str:
     """Changes with names, sizes and times of change of the files; reads none of them."""
-    digest, above = hashlib.sha256(), len(str(root))
+    # What is read from a file changed once: upright as its EXIF says. Arrays from before are made again.
+    digest, above = hashlib.sha256(b"upright"), len(os.fsencode(root))
     for path in files:
         status = os.stat(path)
-        digest.update(f"{str(path)[above:]}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise DataError(f"{path} is no regular file; allowed: images")
+        about = f"\0{status.st_size}\0{status.st_mtime_ns}\0"
+        digest.update(os.fsencode(path)[above:] + about.encode())
     return digest.hexdigest()
 
 
 def _side(path: Path, name: str) -> int:
     """Height and width of the first image, which all the others must have."""
     with _opened(path) as image:
-        width, height = image.size
+        width, height = _upright(image).size
     if width != height:
         raise DataError(
             f"{path} has {width} x {height} pixels; allowed: square images, or a size to crop and resize them"
@@ -155,15 +176,33 @@ def _as_array(image: Any, path: Path, side: int, name: str, *, resize: bool) -> 
 
     if image.mode not in MODES:
         raise DataError(f"{path} has pixels of mode {image.mode}; allowed: 8 bits a channel")
+    image = _upright(image)
     if not resize and image.size != (side, side):
         raise DataError(
             f"{path} has {image.width} x {image.height} pixels, the first image {side} x {side}; allowed: one"
             f" size, or a size to bring all to: {name}@{side}"
         )
+    if "transparency" in image.info and image.mode == "P":
+        image = image.convert("RGBA")  # Pillow warns of the direct way, which gives the same colours
     image = image.convert("RGB")
     if resize:
         image = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _upright(image: Any) -> Any:
+    """The image turned as its EXIF orientation says: cameras that are held sideways save images that lie."""
+    from PIL import ExifTags, Image
+
+    image.load()  # which turns TIFF by itself
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF says nothing, and images are read without it
+        return image
+    turn = Image.Transpose
+    mirrored = turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM
+    turns = *mirrored, turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90
+    return image.transpose(turns[orientation - 2]) if orientation in range(2, 9) else image
 
 
 @contextlib.contextmanager
@@ -172,7 +211,7 @@ def _opened(path: Path) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             yield image
     except DataError:
         raise
