@@ -143,14 +143,22 @@ def _study(invocation: Invocation, driver: Driver) -> int:
         return _report_silent_ledger(invocation, error, None)
     if ready:
         finals = search_session.with_finalists(invocation, state)
-        return _complete_selection(finals, driver, state)
+        return _complete_selection(finals, driver, state, stop if stop and stop.out_of_budget else None)
     show = state.all and not (stop and stop.received)
     report = _report(invocation, describe_search(state), state) if show else []
     return print_search_summary(invocation, state, stop, report)
 
 
-def _complete_selection(invocation: Invocation, driver: Driver, state: SearchState | None = None) -> int:
-    """Train what is missing of the selection; `state` is that of the search whose finalists it has."""
+def _complete_selection(
+    invocation: Invocation,
+    driver: Driver,
+    state: SearchState | None = None,
+    cut: "GracefulStop | None" = None,
+) -> int:
+    """Train what is missing of the selection.
+
+    `state` is that of the search whose finalists it has; `cut` says why the search ended early.
+    """
     whole = invocation
     if state is None:
         read_records = partial(study_plan.records_in_use, invocation)
@@ -187,7 +195,7 @@ def _complete_selection(invocation: Invocation, driver: Driver, state: SearchSta
     show = plan.records and not (stop and stop.received)
     report = _report(invocation, lines, state or plan) if show else []
     outcome = schedule.outcome if schedule else None
-    return print_summary(invocation, plan, stop, report, state=state, outcome=outcome)
+    return print_summary(invocation, plan, stop, report, state=state, outcome=outcome, cut=cut)
 
 
 def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None":

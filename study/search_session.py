@@ -13,6 +13,7 @@ from study.cli.invocation import Invocation
 from study.cluster import connection
 from study.ledger.search_state import SearchState, describe, load_search_state
 from study.planning import forecast, weights
+from study.planning.forecast import format_duration
 from study.planning.plan import folded, seeds_lines
 from study.session import study_plan
 from study.session.study_plan import StudyPlan
@@ -54,7 +55,8 @@ def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[S
     sizes = {**invocation.sizes, **data.check(list(to_run), invocation.data_dir)}
     expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
     likely = _likely_trials(state, to_run)
-    lines = study_plan.forecast_lines(invocation, expected, likely, measure=invocation.args.probe)
+    finalists = _likely_finalists(state) if state.missing else ()
+    lines = study_plan.forecast_lines(invocation, expected, likely, finalists, measure=invocation.args.probe)
     if lines and invocation.scheduler == "asha":
         lines.append("  (each to its last epoch: stopping early takes less)")
     trials = [trial for member in state.all for trial in member.trials.values()]
@@ -80,6 +82,17 @@ def _likely_trials(state: SearchState, to_run: Mapping[TrialConfig, int]) -> lis
     return trials
 
 
+def _likely_finalists(state: SearchState) -> list[TrialConfig]:
+    """As many trials as finalists will have, of random configurations."""
+    search = state.search
+    number = search.finalists * search.seeds
+    return [
+        trial
+        for method in state.members
+        for trial in itertools.islice(itertools.cycle(search.draw_of(method)), number)
+    ]
+
+
 def with_finalists(invocation: Invocation, state: SearchState) -> Invocation:
     """The invocation for the second stage: its selection is the finalists with their fresh seeds."""
     selection = state.final_selection()
@@ -102,7 +115,8 @@ def plan_lines(invocation: Invocation) -> list[str]:
 def run_search(invocation: Invocation, driver: Driver) -> "tuple[SearchState, GracefulStop | None, bool]":
     """Train what the search lacks.
 
-    Returns its state, why training ended, and whether the finalists can begin.
+    Returns its state, why training ended, and whether the finalists can begin: once all configurations have
+    ended, or when what is left of the budget was kept for them.
     """
     plan = plan_search(invocation, refresh=True)
     for line in folded(plan.lines):
@@ -118,7 +132,15 @@ def run_search(invocation: Invocation, driver: Driver) -> "tuple[SearchState, Gr
     run = StudyRun(invocation, plan, driver, trials=trials, epochs=epochs)
     stop, queue = run.train(partial(search_queue, run, state))
     state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
-    return state, stop, finalists_ready(state, queue.exhausted)
+    ready = finalists_ready(state, queue.exhausted)
+    if not ready and stop.out_of_budget and (kept := queue.budget.kept() if queue.budget else 0.0):
+        ready = all(len(best) == search.finalists for best in state.finalists().values())
+        if ready:
+            invocation.say(
+                f"{state.missing} configurations are missing; {format_duration(kept)} of the budget are for"
+                " the finalists among the others"
+            )
+    return state, stop, ready
 
 
 def search_queue(
@@ -143,6 +165,16 @@ def search_queue(
     def job(trial: TrialConfig, extra: Mapping[str, str]) -> "Job":
         return make_job(trial, extra, save_at=scheduler.rungs if scheduler and trial.seed == SEED else ())
 
+    budget = run.budget
+    if budget is not None:
+        kept = partial(
+            forecast.kept_for_finalists,
+            run.forecast,
+            _likely_finalists(state),
+            invocation.allocation.slots,
+            invocation.args.budget,
+        )
+        budget = dataclasses.replace(budget, kept=kept)
     limit = invocation.resources.max_concurrent or sys.maxsize
     return OptunaQueue(
         state,
@@ -150,7 +182,7 @@ def search_queue(
         sampler=invocation.sampler,
         histories=histories,
         on_cache_hit=run.on_event,
-        budget=run.budget,
+        budget=budget,
         capacity=lambda: min(connection.capacity(request, invocation.args.address), limit),
         scheduler=scheduler,
         retry_failed=invocation.args.retry_failed,

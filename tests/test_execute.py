@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,16 @@ def test_a_job_knows_until_when_it_may_begin() -> None:
     limit = budget(100, {0: 30})
     handed_out = jobs(1, limit).suggest("a")
     assert handed_out["latest_start"] == limit.deadline - 30
+
+
+def test_what_is_kept_for_later_is_no_time_of_this_queue() -> None:
+    limit = replace(budget(100, {0: 30, 1: 60}), kept=lambda: 50.0)
+    queue = jobs(2, limit)
+    assert queue.suggest("a")["latest_start"] == limit.deadline - 80
+    assert queue.suggest("b") is None
+    queue.on_trial_complete("a")
+    assert queue.suggest("b") == "FINISHED"
+    assert queue.pending == 1
 
 
 def test_what_turns_out_to_be_faster_is_begun_after_all() -> None:

@@ -11,7 +11,15 @@ from search_spaces import select
 from study.cli.options import parse_duration
 from study.ledger.records import TrialRecord
 from study.planning import forecast
-from study.planning.forecast import Forecast, compare, count_fitting, describe, format_duration, wall_seconds
+from study.planning.forecast import (
+    Forecast,
+    compare,
+    count_fitting,
+    describe,
+    format_duration,
+    kept_for_finalists,
+    wall_seconds,
+)
 from study.planning.probe import probe
 from trainables import data
 from trainables.allocation import Allocation
@@ -112,6 +120,18 @@ def test_trials_side_by_side() -> None:
     assert count_fitting([10], 1, start + 9) == 0
 
 
+def test_finalists_get_what_they_take_unless_it_is_most_of_the_budget() -> None:
+    known = Forecast({trial(seed=seed): SIZES for seed in range(4)})
+    trials = [trial(seed=seed) for seed in range(4)]
+    assert kept_for_finalists(known, trials, 2, 1e9) == 0  # not measured
+    known.learn(trial(seed=9), SIZES, 3600.0, 0.0)
+    needed = wall_seconds([3600] * 4, 2)
+    assert kept_for_finalists(known, trials, 2, 2 * needed) == pytest.approx(needed)
+    assert kept_for_finalists(known, trials, 2, 2 * needed - 1) == 0
+    assert kept_for_finalists(known, trials, None, 1e9) == 0  # nobody knows how many run at once
+    assert kept_for_finalists(known, [], 2, 1e9) == 0
+
+
 def test_for_people() -> None:
     known = Forecast({trial(seed=seed): SIZES for seed in range(4)})
     known.learn(trial(seed=9), SIZES, 3600.0, 0.0)
@@ -120,6 +140,11 @@ def test_for_people() -> None:
         "forecast: 2 h 00 min, 2 trials at once; 4 h 00 min of CPU time (from 1 that were measured)",
         "a budget of 1 h 06 min buys about 2 of 4 trials (a run goes by the times that it measures)",
     ]
+    finalists = [trial(seed=0)]
+    assert describe(known, list(trials.items()), CPU, budget=8000, finalists=finalists)[1] == (
+        "a budget of 2 h 13 min buys about 2 of 4 trials and 1 h 00 min for the finalists"
+        " (a run goes by the times that it measures)"
+    )
     on_a_cluster = Allocation(device=None, threads=1, gpus=0.5, slots=None)
     assert describe(known, list(trials.items()), on_a_cluster) == [
         "forecast: 2 h 00 min of GPU time (from 1 that were measured)"

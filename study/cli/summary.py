@@ -53,17 +53,20 @@ def print_summary(
     *,
     state: SearchState | None = None,
     outcome: str | None = None,
+    cut: "GracefulStop | None" = None,
 ) -> int:
     """Print what is missing of the final `plan`, and what to type next; returns the exit code.
 
     `stop` is why training ended early, `report` are its lines, `state` is that of the search whose finalists
-    are planned, `outcome` says which cells of a range of seeds are decided.
+    are planned, `outcome` says which cells of a range of seeds are decided, `cut` why the search ended before
+    all its configurations did.
     """
     done, stale = len(plan.done), len(plan.stale)
     total = len(plan.selection.trials) - stale
     missing = total - done - len(plan.failed)
     lines = []
-    if plan.complete:
+    complete = plan.complete and cut is None
+    if complete:
         searched = f"{len(state.all)} configurations searched, " if state else ""
         of_finalists = " of finalists" if state else ""
         lines.append(f"complete: {searched}{done} trials{of_finalists}{f', {outcome}' if outcome else ''}")
@@ -73,7 +76,10 @@ def print_summary(
     for trial in plan.failed:
         reason = plan.records[trial.key].tags.get("failure", "unknown reason")
         lines.append(f"failed:   {trial.name}: {reason}")
-    if missing:
+    if state and cut:
+        count = f"{state.missing} of {state.search.trials * len(state.members)} configurations are missing"
+        lines.append(f"{_because(cut, count)}; {done} trials of finalists among the others finished")
+    if missing or cut:
         lines.append(f"resume:   {rerun_command()}")
     if plan.failed:
         lines.append(f"retry:    {rerun_command('--retry-failed')}")
@@ -82,19 +88,19 @@ def print_summary(
         lines.append(f"rerun:    {rerun_command('--rerun-stale')}")
     if state is not None:
         lines += _search_failures(state)
-    if plan.complete and state is not None:
+    if complete and state is not None:
         lines.append(f"next:     {rerun_command('--trials', str(2 * state.search.trials))}")
-    elif plan.complete and outcome is None and not _seeds_are_set(invocation):
+    elif complete and outcome is None and not _seeds_are_set(invocation):
         seeds = len({trial.seed for trial in plan.selection.trials})
         lines.append(f"next:     {rerun_command('--seeds', str(max(2 * seeds, FEWEST)))}")
         lines.append(
             "          (further looks widen intervals; in a new study a range costs less:"
             f" --seeds {max(seeds, FEWEST)}..{4 * max(seeds, FEWEST)} --until decided)"
         )
-    complete = plan.complete and not (state and state.count("failed"))
+    complete = complete and not (state and state.count("failed"))
     said = f"{done} of {total} trials finished" + (f", {outcome}" if outcome else "")
     said += f", {len(plan.failed)} failed" if plan.failed else ""
-    said = _because(stop, said) if missing else said
+    said = _because(stop or cut, said) if missing or cut else said
     counts = {"trials": total, "finished": done, "missing": missing, "failed": len(plan.failed)}
     return _print(invocation, lines, stop, complete=complete, said=said, counts=counts)
 

@@ -70,6 +70,7 @@ def execute(
         callback.interrupt_rest()
     if queue.budget is not None and not stop.requested and queue.pending:
         stop.reason = f"the budget of {queue.budget.text} has no room for the rest"
+        stop.out_of_budget = True
     return stop
 
 
@@ -78,12 +79,14 @@ class GracefulStop:
     """Within this context the first Ctrl-C or SIGTERM lets Tune end in order, the second one ends it at once.
 
     SIGUSR1 lets it end in order, too, and never at once: batch systems send it beside SIGTERM. Afterwards it
-    says why a study stopped before all its trials ended: the signal, or a reason in words for people. Enter
-    it after Ray has started, which sets its own handler for SIGTERM.
+    says why a study stopped before all its trials ended: the signal, or a reason in words for people;
+    `out_of_budget` where no running trial was stopped. Enter it after Ray has started, which sets its own
+    handler for SIGTERM.
     """
 
     received: signal.Signals | None = None
     reason: str | None = None
+    out_of_budget: bool = False
     _previous: dict[signal.Signals, Any] = field(default_factory=dict)
     _end_tune_loop: Callable[[], None] | None = None
 

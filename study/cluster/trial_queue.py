@@ -23,16 +23,18 @@ MakeJob = Callable[..., Job]
 class Budget:
     """How long a study may take: its trials are stopped at the `deadline`, s since 1970.
 
-    `seconds` are expected for a trial (None: not known); `text` is for people.
+    `seconds` are expected for a trial (None: not known); `text` is for people; `kept()` seconds before the
+    deadline are for what follows this queue, and are none of its time.
     """
 
     deadline: float
     seconds: Callable[[TrialConfig], float | None]
     text: str
+    kept: Callable[[], float] = lambda: 0.0
 
     def latest_start(self, trial: TrialConfig) -> float:
         """The last moment at which a trial may begin, s since 1970."""
-        return self.deadline - (self.seconds(trial) or 0.0)
+        return self.deadline - self.kept() - (self.seconds(trial) or 0.0)
 
 
 class TrialQueue(Searcher):

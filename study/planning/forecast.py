@@ -137,8 +137,12 @@ def describe(
     trials: Sequence[tuple[TrialConfig, int]],
     allocation: Allocation,
     budget: float | None = None,
+    finalists: Sequence[TrialConfig] = (),
 ) -> list[str]:
-    """The forecast in lines for people, for trials in the order of running, each with its trained epochs."""
+    """The forecast in lines for people, for trials in the order of running, each with its trained epochs.
+
+    `finalists` are trained after a search, from the same budget.
+    """
     if not trials:
         return []
     expected = [forecast.seconds(trial, done) for trial, done in trials]
@@ -160,9 +164,11 @@ def describe(
             " --plan --probe does it"
         )
     if budget and known and allocation.slots:
-        count = count_fitting(known, allocation.slots, budget)
+        kept = kept_for_finalists(forecast, finalists, allocation.slots, budget)
+        count = count_fitting(known, allocation.slots, budget - kept)
         lines.append(
             f"a budget of {format_duration(budget)} buys about {count} of {len(known)} trials"
+            f"{f' and {format_duration(kept)} for the finalists' if kept else ''}"
             " (a run goes by the times that it measures)"
         )
     return lines
@@ -176,6 +182,22 @@ def describe_time(forecast: Forecast, trials: Sequence[TrialConfig], *, slots: i
         return ""
     side_by_side = f"{slots} trials at once" if slots > 1 else "one trial at a time"
     return f"{format_duration(wall_seconds(known, slots))}, {side_by_side}"
+
+
+def kept_for_finalists(
+    forecast: Forecast, finalists: Sequence[TrialConfig], slots: int | None, budget: float
+) -> float:
+    """Seconds of a search's budget that are for its finalists.
+
+    None where their time is not known, and where it is more than half of the budget: such a budget is one of
+    several, and the finalists get one of their own.
+    """
+    expected = [forecast.seconds(trial) for trial in finalists]
+    known = [seconds for seconds in expected if seconds is not None]
+    if not slots or not known or len(known) < len(expected):
+        return 0.0
+    seconds = wall_seconds(known, slots)
+    return seconds if seconds <= budget / 2 else 0.0
 
 
 def wall_seconds(seconds: Iterable[float], slots: int) -> float:

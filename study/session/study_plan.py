@@ -62,14 +62,23 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
 
 
 def forecast_lines(
-    invocation: Invocation, expected: Forecast, trials: Sequence[tuple[TrialConfig, int]], *, measure: bool
+    invocation: Invocation,
+    expected: Forecast,
+    trials: Sequence[tuple[TrialConfig, int]],
+    finalists: Sequence[TrialConfig] = (),
+    *,
+    measure: bool,
 ) -> list[str]:
-    """The forecast of trials, each with its trained epochs, in lines for people; see `plan_study`."""
+    """The forecast of trials, each with its trained epochs, in lines for people; see `plan_study`.
+
+    `finalists` as in `forecast.describe`.
+    """
     lines = []
     if measure:
         configs = [trial for trial, _ in trials]
         lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
-    return lines + forecast.describe(expected, trials, invocation.allocation, invocation.args.budget)
+    budget = invocation.args.budget
+    return lines + forecast.describe(expected, trials, invocation.allocation, budget, finalists)
 
 
 def range_lines(invocation: Invocation, plan: StudyPlan[Plan], most: Selection) -> list[str]:
