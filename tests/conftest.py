@@ -216,7 +216,9 @@ def cluster() -> Iterator[Callable[..., object]]:
     made = []
 
     def make(*nodes: dict[str, float]) -> Cluster:
-        made.append(Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **nodes[0]}))
+        # Its port, though unused, would have to be free, and a Ray of another test may have it.
+        head = {"include_dashboard": False, "dashboard_port": None, **nodes[0]}
+        made.append(Cluster(initialize_head=True, head_node_args=head))
         for node in nodes[1:]:
             made[0].add_node(**node)
         return made[0]

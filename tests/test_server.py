@@ -293,7 +293,9 @@ def test_a_wrong_password_is_one_line(servers: Servers, tmp_path: Path) -> None:
     process = start(tmp_path, *STUDY, "--experiment", EXPERIMENT, environment=wrong)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    line = err.strip().splitlines()[-1]
+    usage, *lines = err.strip().splitlines()
+    assert usage.startswith("usage: ")
+    line = " ".join(lines)
     assert line.startswith(f"study/run.py: error: --tracking-uri: no ledger at {servers.uri}: ")
     assert "401" in line
     assert "a-wrong-one" not in out + err
