@@ -192,8 +192,8 @@ def blank_store(empty_store: Path, tmp_path: Path) -> None:
     shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
 
 
-@pytest.fixture
-def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def without_pdfs() -> Iterator[None]:
     """Figures are drawn as PNG alone: their PDFs, with fonts, take as long as all else of a small report."""
     from matplotlib.figure import Figure
 
@@ -205,7 +205,9 @@ def without_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             draw(self, file, **options)
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
 
 
 @pytest.fixture

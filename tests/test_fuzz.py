@@ -11,6 +11,7 @@ import io
 import os
 import random
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -164,8 +165,11 @@ def answer(command: str, words: Sequence[str]) -> tuple[int, str, float]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, blank_store: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workplace(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with an empty ledger and things in the way; nothing is trained or downloaded."""
+    tmp_path /= "work"  # alone in the folder above, which is looked at, too
+    (tmp_path / "runs").mkdir(parents=True)
+    shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
     os.mkfifo(tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe.py")
     (tmp_path / "folder.py").mkdir()

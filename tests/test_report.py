@@ -30,7 +30,7 @@ from study.ledger.ledger import Ledger
 from trainables.metrics import METRICS as METRICS_OF_TRIALS
 from trainables.trial import TrialConfig
 
-pytestmark = pytest.mark.usefixtures("without_pdfs")  # `folder` has them
+pytestmark = pytest.mark.usefixtures("without_pdfs")
 
 SELECTORS = [
     *("--space", "ablations", "--only", "dataset=cifar10", "--seeds", "7"),
@@ -40,7 +40,7 @@ Tables = dict[str, pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, without_pdfs: None) -> Path:
     """A ledger of 896 trials, and the report that the command line makes of it."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "runs").mkdir()

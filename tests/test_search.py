@@ -1,7 +1,10 @@
 """A search through the real command line, killed twice ; what it leaves, and what goes on with it."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +12,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from studies import ROOT, at_start, held, kill_tree, ledger, outcome, run, saved_states, start, wait_for
+from studies import (
+    ROOT,
+    WITHOUT_TSNE,
+    at_start,
+    held,
+    kill_tree,
+    ledger,
+    outcome,
+    run,
+    saved_states,
+    start,
+    wait_for,
+)
 
 from search_spaces import folder_name
 from study.ledger.records import PRUNED_TAG, TrialRecord
@@ -56,7 +71,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         kill_tree(process)
         note.unlink()
         assert [record.tags["stage"] for record in ledger(folder).trials().values()].count(stage) >= 1
-    done = run(folder, *SEARCH, "--max-concurrent", "1")
+    done = run(folder, *SEARCH, "--max-concurrent", "1", environment=at_start(note.parent, WITHOUT_TSNE))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "\ncomplete: 10 configurations searched, 4 trials of finalists\nverdict:  " in done.stdout
@@ -129,14 +144,12 @@ def test_the_report_shows_test_images_for_finalists_only(search: Path) -> None:
     assert 'src="http' not in page
 
 
-def test_analysis_scripts_answer_alone(search: Path) -> None:
-    import subprocess
-    import sys
-
+def test_analysis_scripts_answer_alone(search: Path, tmp_path: Path) -> None:
     for script in ("report", "tables"):
         done = subprocess.run(
             [sys.executable, ROOT / f"analysis/{script}.py", *SEARCH, "--out", f"{script}-alone"],
             cwd=search,
+            env={**os.environ, **at_start(tmp_path, WITHOUT_TSNE)},  # which the report has
             capture_output=True,
             text=True,
             check=False,

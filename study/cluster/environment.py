@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from study.cluster.ray_internals import MAX_PENDING_TRIALS
+from study.cluster.ray_internals import MAX_PENDING_TRIALS, TUNE_SETTINGS
 from trainables.redact import first_line, masked
 
 AUTH_MODES = ("token", "disabled", "k8s")
@@ -95,7 +95,8 @@ def _hook(environment: Mapping[str, str]) -> str | None:
 
 def _parsed(environment: Mapping[str, str]) -> str | None:
     """What of Ray's own settings keeps it from being imported: a process that tries it may crash."""
-    settings = sorted(name for name in environment if re.match("RAY_|TUNE_", name) and name not in TEXTS)
+    known = {*TEXTS, *TUNE_SETTINGS, MAX_PENDING_TRIALS}  # the study sets these itself, or has looked at them
+    settings = sorted(name for name in environment if re.match("RAY_|TUNE_", name) and name not in known)
     if not settings or _importable(environment):
         return None
     rest = {name: value for name, value in environment.items() if name not in settings}
