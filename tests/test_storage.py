@@ -115,3 +115,16 @@ def test_an_address_is_not_waited_for_until_it_has_answered(tmp_path: Path, cloc
     with pytest.raises(OSError, match="results"):
         Storage(tmp_path, patient=True).write("results/key.zip", b"")
     assert clock == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("uri", "seconds"),
+    [
+        ("gs://bucket/study", 5),
+        ("gs://anonymous@bucket/study?scheme=http&endpoint_override=localhost:1", 5),
+        ("gcs://bucket/study?retry_limit_seconds=60", 60),
+    ],
+)
+def test_googles_client_does_not_try_for_a_quarter_of_an_hour(uri: str, seconds: float) -> None:
+    _, (options, *_) = Storage(uri)._fs.__reduce__()
+    assert options["retry_time_limit"].total_seconds() == seconds

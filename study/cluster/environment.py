@@ -21,6 +21,8 @@ AUTH_MODES = ("token", "disabled", "k8s")
 HOOK = "RAY_RUNTIME_ENV_HOOK"
 TEXTS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", HOOK)
 """Variables of Ray that its import does not parse."""
+BY_RAY = ("RAY_CLIENT_MODE", "RAY_USAGE_STATS_ENABLED")
+"""Ray sets these in processes that import it, and processes that these start inherit them."""
 PATIENCE = 60.0
 """Seconds for Ray to be imported by a process of its own."""
 ADDRESS_SPACE = 8 * 10**9
@@ -95,7 +97,12 @@ def _hook(environment: Mapping[str, str]) -> str | None:
 
 def _parsed(environment: Mapping[str, str]) -> str | None:
     """What of Ray's own settings keeps it from being imported: a process that tries it may crash."""
-    known = {*TEXTS, *TUNE_SETTINGS, MAX_PENDING_TRIALS}  # the study sets these itself, or has looked at them
+    known = {
+        *TEXTS,
+        *BY_RAY,
+        *TUNE_SETTINGS,
+        MAX_PENDING_TRIALS,
+    }  # the study sets these itself, or has looked at them
     settings = sorted(name for name in environment if re.match("RAY_|TUNE_", name) and name not in known)
     if not settings or _importable(environment):
         return None

@@ -16,6 +16,8 @@ from trainables.redact import first_line, masked
 
 PATIENCE = 300.0
 """Seconds for which an object store may be away before a call fails."""
+GOOGLE_LIMIT = "retry_limit_seconds"
+"""Option in an address of Google's storage."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds between two attempts; each pause is twice the one before."""
 LASTING = re.compile(
@@ -39,6 +41,13 @@ class StorageAway(OSError):
     """A storage has not answered for `PATIENCE` seconds."""
 
 
+def _with_limit(uri: str) -> str:
+    """The address; Google's client, which would try for 15 minutes before it says anything, gets seconds."""
+    if not re.match("gc?s://", uri) or GOOGLE_LIMIT in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}{GOOGLE_LIMIT}=5"
+
+
 class Storage:
     """A folder on a local disk, NFS, S3 or another filesystem of pyarrow's.
 
@@ -50,7 +59,7 @@ class Storage:
         """Take an absolute path or a URI such as `s3://bucket/folder`; ValueError if it is neither."""
         self._patient = patient
         try:
-            self._fs, self._root = fs.FileSystem.from_uri(str(uri))
+            self._fs, self._root = fs.FileSystem.from_uri(_with_limit(str(uri)))
         except (pa.ArrowInvalid, OSError) as error:
             line = first_line(error)
             raise ValueError(
