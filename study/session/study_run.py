@@ -168,7 +168,7 @@ class StudyRun:
         from study.cluster.watch import watched_nodes
 
         invocation, address = self.invocation, self.invocation.args.address
-        with connection.ray_connection(address, background):
+        with connection.ray_connection(address, background, invocation.allocation.slots):
             from study.cluster.execute import execute
 
             request = connection.resource_request(invocation.resources, address)
