@@ -174,7 +174,6 @@ def _complete_selection(
     plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
     if to_run := preview.to_run:
-        invocation.ledger.check()
         expected = preview.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
         epochs = sum(trial.epochs for trial in to_run)

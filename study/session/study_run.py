@@ -263,5 +263,6 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     return [
         partial(importlib.import_module, "study.cluster.execute"),
         code_version,
+        invocation.ledger.check,
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
     ]
