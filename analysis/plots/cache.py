@@ -64,7 +64,7 @@ class FigureCache:
         png, pdf = (self.folder / f"{name}.{ending}" for ending in ("png", "pdf"))
         if self.known.get(name) != f"{digest} {_content(png, pdf)}":
             self.drawing.begin()
-            figure = draw if anywhere else draw()
+            figure: Any = draw if anywhere else draw()
             if isinstance(figure, Partial):
                 caption, digest, figure = f"{caption} {figure.lacking}", "", figure.figure
             if figure is None:

@@ -1,7 +1,7 @@
 """Figures are drawn and written by several processes: half of a report's time is that of its figures.
 
-As a script, which `Drawing` starts, this is one of the others: it gets pickled tasks on its standard input and
-answers each with a line. It ends with its input, and so with the process that started it.
+As a script, which `Drawing` starts, this is one of the others: it gets pickled tasks on its standard input
+and answers each with a line. It ends with its input, and so with the process that started it.
 """
 
 import contextlib

@@ -112,9 +112,9 @@ def ray_connection(
     """Be connected to a cluster, or to a local Ray that ends with the context.
 
     A local Ray starts `workers` processes ahead, by default one for each core; they import PyTorch while the
-    driver is still preparing. Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions
-    in `background` run in other threads while Ray starts; what one raises is raised here. ClusterError where
-    no Ray answers.
+    driver is still preparing. Enter it in the main thread: Linux ends Ray's processes with the thread that
+    started them. The functions in `background` run in other threads while Ray starts; what one raises is
+    raised here. ClusterError where no Ray answers.
     """
     ray_internals.guard_auth_token(create=is_local(address))  # before Ray reads or creates it
     ray_internals.configure_tune()
