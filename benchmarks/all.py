@@ -152,8 +152,8 @@ def _commit() -> str:
     """The commit, and whether there are changes; `unknown` without Git."""
     try:
         said = [
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-            for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain"))
+            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            for command in (["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain"])
         ]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

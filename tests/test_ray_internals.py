@@ -63,7 +63,7 @@ def test_processes_that_are_not_started_are_those_of_ray() -> None:
 def test_a_local_ray_starts_as_many_workers_ahead_as_trials_run_and_a_small_agent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray's own code asks by these names whether to start the large agent, and with this argument for workers."""
+    """Ray asks by these names whether to start the large agent, and with this argument for workers."""
     from ray._private import services, utils
     from ray._private.node import Node
 
@@ -72,9 +72,7 @@ def test_a_local_ray_starts_as_many_workers_ahead_as_trials_run_and_a_small_agen
     assert "ray._private.utils.get_dashboard_dependency_error() is not None" in source
     assert "start_ray_process(" in source
     started: list[list[str]] = []
-    monkeypatch.setattr(
-        services, "start_ray_process", lambda command, *rest, **options: started.append(command)
-    )
+    monkeypatch.setattr(services, "start_ray_process", lambda command, *_: started.append(command))
     monkeypatch.setattr(services, "wait_for_node", lambda *node: waited.append(node))
     monkeypatch.setattr(Node, "start_ray_processes", lambda node: None)
     waited: list[tuple[object, ...]] = []
@@ -92,17 +90,16 @@ def test_a_local_ray_starts_as_many_workers_ahead_as_trials_run_and_a_small_agen
 
 
 def test_workers_import_pytorch_before_they_have_a_trial(tmp_path: Path) -> None:
-    """Ray's setting is one that it knows, and what it names loads the training and survives a broken PyTorch."""
+    """Ray knows the setting; what it names loads the training, and survives a broken PyTorch."""
     ((setting, modules),) = ray_internals.PRELOAD.items()
-    raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
-    assert setting.encode() in raylet.read_bytes()
-    assert (
-        "worker_preload_modules"
-        in (Path(ray.__file__).parent / "_private/workers/default_worker.py").read_text()
-    )
+    package = Path(ray.__file__).parent
+    assert setting.encode() in (package / "core/src/ray/raylet/raylet").read_bytes()
+    assert "worker_preload_modules" in (package / "_private/workers/default_worker.py").read_text()
     (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: cannot open shared object file')")
-    broken = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    code = f"import sys, {modules[0]}; print('trainables.tune' in sys.modules, 'trainables.train' in sys.modules)"
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    broken = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    loading = ("trainables.tune", "trainables.train")
+    code = f"import sys, {modules[0]}; print(*(name in sys.modules for name in {loading}))"
     loaded = [
         subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
