@@ -144,6 +144,8 @@ def _publish(
         cache = FigureCache(
             folder / "figures", known=known, measured=measured, quick=live is not None, drawing=drawing
         )
+        if not known:
+            drawing.begin()
         report, written = build(cache)
         cache.finish()
     report = replace(report, live=live)

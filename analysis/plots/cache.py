@@ -69,7 +69,7 @@ class FigureCache:
                 caption, digest, figure = f"{caption} {figure.lacking}", "", figure.figure
             if figure is None:
                 return []
-            self.drawing.add(Task(figure, self.folder, name))
+            self.drawing.add(Task(figure, self.folder, name), long=anywhere)
             self._begun[name] = digest
         self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png))
         return self.drawn[-1:]

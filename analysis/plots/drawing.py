@@ -93,14 +93,18 @@ class Drawing:
             self._threads.append(thread)
             thread.start()
 
-    def add(self, task: Task) -> None:
-        """Have a figure written until `finish`; where many wait already, one of them is written at once."""
+    def add(self, task: Task, *, long: bool = False) -> None:
+        """Have a figure written until `finish`; where many wait already, one of them is written at once.
+
+        The other processes take those that take `long` first, this one last: at the end nobody should wait
+        for one of them.
+        """
         if not self.others:
             task.do()
             return
         with self._changed:
-            self._waiting.append(task)
-            full = self._waiting.popleft() if len(self._waiting) > MOST_WAITING else None
+            (self._waiting.appendleft if long else self._waiting.append)(task)
+            full = self._waiting.pop() if len(self._waiting) > MOST_WAITING else None
             self._changed.notify()
         if full:
             full.do()
@@ -120,7 +124,7 @@ class Drawing:
 
     def _next_here(self) -> Task | None:
         with self._changed:
-            return self._waiting.popleft() if self._waiting else None
+            return self._waiting.pop() if self._waiting else None
 
     def _next_there(self) -> Task | None:
         """The next task for another process; None at the end."""

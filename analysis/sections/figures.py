@@ -117,7 +117,7 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
             panels = read(among, seed, split, ledger)
             shown += cache.add(
                 f"embeddings-{split}-{number}",
-                among,
+                among[among["seed"] == seed],  # whatever becomes of other seeds
                 functools.partial(embeddings.draw, panels, names),
                 embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
