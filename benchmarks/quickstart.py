@@ -4,8 +4,8 @@
 
 Runs `study/run.py --space quickstart` in an empty folder, as a new user does, then its report once more from
 nothing. Prints seconds from the command to the end of the first epoch, as its worker's clock has it, to the
-end of the last trial and to the end of the command; the share of the cores' time between the first epoch and
-the last trial that nobody used (of the whole machine: let nothing else run); and seconds a trial.
+end of the last trial and to the end of the command; the share of the cores' time that nobody used while trials
+waited, and from then to the last trial's end (of the whole machine: let nothing else run); seconds a trial.
 """
 
 import argparse
@@ -52,8 +52,8 @@ def measure(folder: Path, options: list[str]) -> None:
     (first,) = database.execute(
         f"SELECT min(timestamp) FROM metrics WHERE step = 1 AND {trials}"  # noqa: S608
     ).fetchone()
-    count, last = database.execute(
-        f"SELECT count(*), max(end_time) FROM runs WHERE status = 'FINISHED' AND {trials}"  # noqa: S608
+    count, begun, last = database.execute(
+        f"SELECT count(*), max(start_time), max(end_time) FROM runs WHERE status = 'FINISHED' AND {trials}"  # noqa: S608
     ).fetchone()
     seconds = [
         value
@@ -69,7 +69,8 @@ def measure(folder: Path, options: list[str]) -> None:
     print(f"first epoch: {first / 1000 - began:.1f} s after the command")
     print(f"last trial: {last / 1000 - began:.1f} s")
     print(f"all, with the report: {whole:.1f} s")
-    print(f"idle between the first epoch and the last trial: {_idle(times, first / 1000, last / 1000):.1%}")
+    print(f"idle while trials waited: {_idle(times, first / 1000, begun / 1000):.1%}")
+    print(f"idle from then to the last trial's end: {_idle(times, begun / 1000, last / 1000):.1%}")
     print(f"the report alone, as a command: {time.time() - reporting:.1f} s")
     print(f"seconds a trial: {sum(seconds) / len(seconds):.1f}")
 
