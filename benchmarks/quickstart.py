@@ -4,8 +4,9 @@
 
 Runs `study/run.py --space quickstart` in an empty folder, as a new user does, then its report once more from
 nothing. Prints seconds from the command to the end of the first epoch, as its worker's clock has it, to the
-end of the last trial and to the end of the command; the share of the cores' time that nobody used while trials
-waited, and from then to the last trial's end (of the whole machine: let nothing else run); seconds a trial.
+end of the last trial and to the end of the command; the share of the cores' time that nobody used while
+trials waited, and from then to the last trial's end (of the whole machine: let nothing else run); seconds a
+trial.
 """
 
 import argparse
