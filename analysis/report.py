@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.cli import add_published_argument, parse_command_line
 from analysis.plots.cache import FigureCache, digest_of
+from analysis.plots.drawing import Drawing, others_here
 from analysis.render import files
 from analysis.render.markdown import to_text
 from analysis.render.page import to_page
@@ -138,8 +139,15 @@ def _publish(
     files.refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known, measured = (dict(stamp.get(name, {})) for name in ("figures", "measured"))
-    cache = FigureCache(folder / "figures", known=known, measured=measured, quick=live is not None)
-    report, written = build(cache)
+    # While a study runs, its trials need the cores.
+    with Drawing(0 if live else others_here()) as drawing:
+        cache = FigureCache(
+            folder / "figures", known=known, measured=measured, quick=live is not None, drawing=drawing
+        )
+        if not known:
+            drawing.begin()
+        report, written = build(cache)
+        cache.finish()
     report = replace(report, live=live)
     files.write_atomic(text, to_text(report, folder))
     files.write_atomic(page, to_page(report, links))

@@ -4,7 +4,8 @@
 each policy of looking and each kind of noise, and prints the share of cells with a false claim at some look.
 The first two policies repeat a t-test with Holm at each look, as if it were the only one.
 `python benchmarks/verdict.py power` simulates one comparison for several true differences, and prints the
-expected number of trials, and how often a design comes to which verdict. Both use the report's statistics.
+expected number of trials, and how often a design comes to which verdict; with `--seconds` of a trial, also
+the minutes of a device (a core, or a GPU) that these trials take. Both use the report's statistics.
 """
 
 import argparse
@@ -110,15 +111,19 @@ def null(cells: int) -> None:
         print(f"| {policy} | {' | '.join(shares)} |", flush=True)
 
 
-def power(cells: int) -> None:
-    """Print trials and verdicts of one comparison (two trials a seed), by design and true difference."""
+def power(cells: int, seconds: float | None = None) -> None:
+    """Print trials and verdicts of one comparison (two trials a seed), by design and true difference.
+
+    `seconds` are those of a trial on its device.
+    """
     designs = {
         "3..30 until decided": SeedPlan(low=3, high=MOST),
         "3..30 until decided, margin 1 SD": SeedPlan(low=3, high=MOST, margin=1.0),
         **{f"fixed n = {n}": SeedPlan(low=n, high=n, margin=1.0) for n in (5, 10, 30)},
     }
-    print("| true difference (SD) | design | trials | claimed | wrong | < 1 SD |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    cost = "" if seconds is None else f" minutes, {seconds:g} s a trial |"
+    print(f"| true difference (SD) | design | trials |{cost} claimed | wrong | < 1 SD |")
+    print(f"| --- | --- | --- |{' --- |' if cost else ''} --- | --- | --- |")
     for effect in (0.0, 0.5, 1.0, 2.0, 3.0):
         for design, plan in designs.items():
             chance = np.random.default_rng(2)
@@ -131,7 +136,8 @@ def power(cells: int) -> None:
                 wrong += verdict == "claimed" and not (effect and differences[:n].mean() > 0)
                 small += verdict == "small"
             shares = " | ".join(f"{100 * count / cells:.1f} %" for count in (claimed, wrong, small))
-            print(f"| {effect:g} | {design} | {trials / cells:.1f} | {shares} |", flush=True)
+            spent = "" if seconds is None else f" {trials / cells * seconds / 60:.1f} |"
+            print(f"| {effect:g} | {design} | {trials / cells:.1f} |{spent} {shares} |", flush=True)
 
 
 if __name__ == "__main__":
@@ -140,5 +146,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("what", choices=("null", "power"))
     parser.add_argument("--cells", type=int, default=4000, help="simulated cells each (default: 4000)")
+    parser.add_argument("--seconds", type=float, help="of a trial: `power` prints the device's time, too")
     given = parser.parse_args()
-    {"null": null, "power": power}[given.what](given.cells)
+    if given.what == "null":
+        null(given.cells)
+    else:
+        power(given.cells, given.seconds)

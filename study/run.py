@@ -174,7 +174,6 @@ def _complete_selection(
     plan, stop = preview.state, None
     lines = [*(describe_search(state) if state else ()), *describe(plan)]
     if to_run := preview.to_run:
-        invocation.ledger.check()
         expected = preview.wall_seconds(invocation.allocation.slots)
         started = time.monotonic()
         epochs = sum(trial.epochs for trial in to_run)
@@ -200,11 +199,11 @@ def _complete_selection(
 
 def _schedule(invocation: Invocation, *, declare: bool) -> "SeedSchedule | None":
     """How many seeds each cell takes, for a range; `declare` records it before anything is looked at."""
-    from analysis.stats.verdicts import SeedSchedule, planned_steps
-
     selection, ledger = invocation.selection, invocation.ledger
     if selection.seeds is None or not selection.seeds.is_range:
         return None
+    from analysis.stats.verdicts import SeedSchedule, planned_steps
+
     records = study_plan.records_in_use(invocation)
     selection = replace(selection, seeds=planned_steps(selection, invocation.allocation.slots))
     if declare:

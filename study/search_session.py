@@ -125,7 +125,6 @@ def run_search(invocation: Invocation, driver: Driver) -> "tuple[SearchState, Gr
     failed = state.count("failed") if invocation.args.retry_failed else 0
     if not state.missing + failed:
         return state, None, finalists_ready(state)
-    invocation.ledger.check()
     new = search.trials * len(state.members) - len(state.all)
     trials = len(plan.to_run) + new * search.seeds_per_configuration
     epochs = trials * max(trial.epochs for trial in search.draw())

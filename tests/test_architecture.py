@@ -34,7 +34,8 @@ ORDER = {
         *("command_line", "randomness", "machine", "allocation", "usage", "fast", "storage", "datasets"),
         *("methods", "losses", "measures"),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
-        *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe", "tune"),
+        *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe"),
+        *("tune", "preload"),
         140,
     ),
     "study": (

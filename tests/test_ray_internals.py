@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -54,9 +55,70 @@ def test_processes_that_are_not_started_are_those_of_ray() -> None:
     before = [getattr(Node, name) for name in ray_internals.UNUSED_PROCESSES]
     source = inspect.getsource(Node.start_head_processes) + inspect.getsource(Node.start_ray_processes)
     assert all(f"self.{name}(" in source for name in ray_internals.UNUSED_PROCESSES)
-    with ray_internals.without_unused_processes():
+    with ray_internals.quick_start(2):
         assert all(getattr(Node, name)(None) is None for name in ray_internals.UNUSED_PROCESSES)
     assert [getattr(Node, name) for name in ray_internals.UNUSED_PROCESSES] == before
+
+
+def test_a_local_ray_starts_as_many_workers_ahead_as_trials_run_and_a_small_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray asks by these names whether to start the large agent, and with this argument for workers."""
+    from ray._private import services, utils
+    from ray._private.node import Node
+
+    source = inspect.getsource(services.start_raylet)
+    assert f'"{ray_internals.PRESTARTED}={{}}"' in source
+    assert "ray._private.utils.get_dashboard_dependency_error() is not None" in source
+    assert "start_ray_process(" in source
+    started: list[list[str]] = []
+    monkeypatch.setattr(services, "start_ray_process", lambda command, *_: started.append(command))
+    monkeypatch.setattr(services, "wait_for_node", lambda *node: waited.append(node))
+    monkeypatch.setattr(Node, "start_ray_processes", lambda node: None)
+    waited: list[tuple[object, ...]] = []
+    node = SimpleNamespace(gcs_address="1.2.3.4:5", plasma_store_socket_name="/socket")
+    with ray_internals.quick_start(2):
+        services.start_ray_process(["raylet", "--num_prestart_python_workers=64", "--a=64"], "raylet")
+        services.start_ray_process(["raylet", "--num_prestart_python_workers=1"], "raylet")
+        assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
+        Node.start_ray_processes(node)
+    assert started == [
+        ["raylet", "--num_prestart_python_workers=2", "--a=64"],
+        ["raylet", "--num_prestart_python_workers=1"],
+    ]
+    assert waited == [("1.2.3.4:5", "/socket", ray_internals.NODE_PATIENCE)]
+
+
+def test_workers_import_pytorch_before_they_have_a_trial(tmp_path: Path) -> None:
+    """Ray knows the setting; what it names loads the training, and survives a broken PyTorch."""
+    ((setting, modules),) = ray_internals.PRELOAD.items()
+    package = Path(ray.__file__).parent
+    assert setting.encode() in (package / "core/src/ray/raylet/raylet").read_bytes()
+    assert "worker_preload_modules" in (package / "_private/workers/default_worker.py").read_text()
+    (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: cannot open shared object file')")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    broken = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    loading = ("trainables.tune", "trainables.train")
+    code = f"import sys, {modules[0]}; print(*(name in sys.modules for name in {loading}))"
+    loaded = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for environment in (None, broken)
+    ]
+    assert loaded == ["True True", "True False"]
+
+
+def test_tune_does_not_import_loggers_to_count_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.air._internal import usage
+
+    assert "air_usage.tag_callbacks(callbacks)" in inspect.getsource(tune_run)
+    counted: list[object] = []
+    monkeypatch.setattr(usage, "_count_callbacks", counted.append)
+    monkeypatch.setattr(usage, "tag_callbacks", usage.tag_callbacks)
+    ray_internals.without_counting_callbacks()
+    usage.tag_callbacks([])
+    assert counted == []
 
 
 def test_workers_get_no_variables_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

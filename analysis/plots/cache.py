@@ -11,9 +11,8 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
-from analysis.plots.style import DENSITY, save
+from analysis.plots.drawing import Drawing, Task
 from analysis.render.section import RenderedFigure
 from analysis.render.text import is_plain
 
@@ -32,7 +31,8 @@ class FigureCache:
 
     `known` has a digest of what each figure there was drawn from and of its files; `drawn`, all figures of
     this report. `measured` has numbers that take the artifacts of many trials, with such a digest. A `quick`
-    report, which another one will follow soon, leaves out figures that take long.
+    report, which another one will follow soon, leaves out figures that take long. `drawing` writes the files:
+    without other processes at once, else until `finish`.
     """
 
     folder: Path
@@ -40,7 +40,9 @@ class FigureCache:
     drawn: list[RenderedFigure] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     quick: bool = False
+    drawing: Drawing = field(default_factory=Drawing)
     _asked: set[str] = field(default_factory=set)
+    _begun: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -49,26 +51,35 @@ class FigureCache:
         draw: Callable[[], Figure | Partial | None],
         caption: str,
         alt: str,
+        *,
+        anywhere: bool = False,
     ) -> list[RenderedFigure]:
         """The figure, drawn unless it exists already; empty if `draw` has nothing to draw.
 
         `source` has the trials that it shows, or any numbers that it is drawn from; `alt` is the caption in
-        few words. A partial figure is drawn again by the next report.
+        few words. A partial figure is drawn again by the next report. What takes long and always gives a
+        figure may be drawn `anywhere`, in another process, if `draw` can be pickled.
         """
         digest = digest_of(source, caption)
         png, pdf = (self.folder / f"{name}.{ending}" for ending in ("png", "pdf"))
         if self.known.get(name) != f"{digest} {_content(png, pdf)}":
-            figure = draw()
+            self.drawing.begin()
+            figure: Any = draw if anywhere else draw()
             if isinstance(figure, Partial):
                 caption, digest, figure = f"{caption} {figure.lacking}", "", figure.figure
             if figure is None:
                 return []
-            save(figure, self.folder, name)
-            self.known[name] = f"{digest} {_content(png, pdf)}"
-        with Image.open(png, formats=["PNG"]) as image:
-            width = round(image.width * 100 / DENSITY)
-        self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png, width=width))
+            self.drawing.add(Task(figure, self.folder, name), long=anywhere)
+            self._begun[name] = digest
+        self.drawn.append(RenderedFigure(caption=caption, alt=alt, png=png))
         return self.drawn[-1:]
+
+    def finish(self) -> None:
+        """Wait until all figures are written. Until then, only what each shows is known."""
+        self.drawing.finish()
+        for name, digest in self._begun.items():
+            png, pdf = (self.folder / f"{name}.{ending}" for ending in ("png", "pdf"))
+            self.known[name] = f"{digest} {_content(png, pdf)}"
 
     def numbers(
         self, name: str, source: pd.DataFrame, compute: Callable[[], tuple[list[dict[str, Any]], bool]]

@@ -54,7 +54,7 @@ def differences(families: Mapping[str, pd.DataFrame], dots: pd.DataFrame | None 
     axes.set_yticks(list(names), list(names.values()))
     axes.set_ylim(place - 0.4, -0.6)
     axes.set_xlabel("Difference in test accuracy (points)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
+    axes.xaxis.set_major_formatter(_signed)
     axes.margins(x=0.06)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.93", linewidth=0.8)
@@ -133,3 +133,7 @@ def shown_families(families: Mapping[str, pd.DataFrame], most: int) -> tuple[dic
             shown[title] = rows[rows.index.isin(rows["delta"].abs().nlargest(room).index)]
         room -= len(shown.get(title, ()))
     return shown, total - sum(map(len, shown.values()))
+
+
+def _signed(value: float, _: object) -> str:  # no lambda: figures are pickled
+    return f"{value:+g}".replace("-", MINUS) if value else "0"

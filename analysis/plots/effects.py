@@ -53,7 +53,7 @@ def forest(
         axes.axhline(line - 0.5, color="0.93", linewidth=0.8, zorder=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=9)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
+    axes.xaxis.set_major_formatter(_plain)
     legend_below(figure, axes)
     return figure
 
@@ -129,3 +129,7 @@ def _interactions(
     axes.set_title(title, fontsize=9)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+
+
+def _plain(value: float, _: object) -> str:  # no lambda: figures are pickled
+    return f"{value:g}".replace("-", MINUS)

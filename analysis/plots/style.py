@@ -15,7 +15,7 @@ from matplotlib.typing import ColorType
 
 from analysis.plots.panels import panel_boxes
 from analysis.render.files import write_atomic
-from analysis.render.page import PANELS
+from analysis.render.page import DENSITY, PANELS
 from analysis.render.text import MINUS, arm_title
 from trainables.arms import CE
 
@@ -28,8 +28,6 @@ SIDEWAYS = 10
 """Arms from which on their names stand beside the panels, not below."""
 PANEL = (2.95, 2.75)
 """Width and height of a panel in inches: two figures of two stand side by side on a laptop's page."""
-DENSITY = 160
-"""Pixels per inch of figures, and of what is rasterised in a PDF."""
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 """Left out, so that the same results give the same files."""
 
@@ -99,7 +97,11 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 def per_cent(axis: "mpl.axis.Axis") -> None:
     """Ticks in per cent, few enough not to overlap."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(lambda value, _: f"{100 * value:g} %".replace("-", MINUS))
+    axis.set_major_formatter(_per_cent)
+
+
+def _per_cent(value: float, _: object) -> str:  # no lambda: figures are pickled
+    return f"{100 * value:g} %".replace("-", MINUS)
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:

@@ -16,6 +16,8 @@ from analysis.render.section import RenderedFigure, Report
 from analysis.render.table import Ui
 from trainables.redact import plain
 
+DENSITY = 160
+"""Pixels per inch of figures; on a page, an inch is 100 CSS pixels."""
 TEMPLATES = Path(__file__).parent / "templates"
 PANELS = "Panels"
 """The text in a PNG with the places of its panels: JSON, rows of left, top, right and bottom in pixels."""
@@ -58,10 +60,11 @@ def _with_code(text: str) -> Markup:
 def _panels(figure: RenderedFigure) -> list[list[Panel]]:
     """The figure in rows of panels; whole where it says nothing of them."""
     with Image.open(figure.png, formats=["PNG"]) as image:
-        scale = figure.width / image.width
+        width = round(image.width * 100 / DENSITY)
+        scale = width / image.width
         rows = json.loads(image.info.get(PANELS, "[]"))
         if sum(map(len, rows)) < 2:
-            size = figure.width, round(scale * image.height)
+            size = width, round(scale * image.height)
             return [[Panel(_data_url(figure.png.read_bytes()), *size)]]
         return [[_cut(image, tuple(box), scale) for box in row] for row in rows]
 

@@ -13,7 +13,7 @@ RUNNING, STOPPED = "running:", "stopped; before that:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedFigure:
-    """A figure as PNG, so many CSS pixels wide, and PDF beside it; `alt` is for those who cannot see it.
+    """A figure as PNG and PDF beside it, which may still be written; `alt` is for those who cannot see it.
 
     A `photo` keeps its colours on a dark page.
     """
@@ -21,7 +21,6 @@ class RenderedFigure:
     caption: str
     alt: str
     png: Path
-    width: int
     photo: bool = False
 
 

@@ -117,10 +117,11 @@ def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCa
             panels = read(among, seed, split, ledger)
             shown += cache.add(
                 f"embeddings-{split}-{number}",
-                among,
+                among[among["seed"] == seed],  # whatever becomes of other seeds
                 functools.partial(embeddings.draw, panels, names),
                 embeddings.caption(panels, split, seed) + left,
                 f"PCA and t-SNE of {images}, a panel per arm",
+                anywhere=True,
             )
     # The colours of classes stay apart on white: on a dark page, too, they are on a white card.
     return [replace(figure, photo=True) for figure in shown]

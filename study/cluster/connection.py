@@ -106,12 +106,15 @@ def check_address(address: str | None, resources: Resources) -> None:
 
 
 @contextlib.contextmanager
-def ray_connection(address: str | None, background: Sequence[Callable[[], object]] = ()) -> Iterator[None]:
+def ray_connection(
+    address: str | None, background: Sequence[Callable[[], object]] = (), workers: int | None = None
+) -> Iterator[None]:
     """Be connected to a cluster, or to a local Ray that ends with the context.
 
-    Enter it in the main thread: Linux ends Ray's processes with the thread that started them. The functions
-    in `background` run in other threads while Ray starts; what one raises is raised here. ClusterError where
-    no Ray answers.
+    A local Ray starts `workers` processes ahead, by default one for each core; they import PyTorch while the
+    driver is still preparing. Enter it in the main thread: Linux ends Ray's processes with the thread that
+    started them. The functions in `background` run in other threads while Ray starts; what one raises is
+    raised here. ClusterError where no Ray answers.
     """
     ray_internals.guard_auth_token(create=is_local(address))  # before Ray reads or creates it
     ray_internals.configure_tune()
@@ -122,9 +125,10 @@ def ray_connection(address: str | None, background: Sequence[Callable[[], object
     if is_local(address):
         # Without "local", Ray may join another user's cluster on this host.
         settings |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        settings["_system_config"] = ray_internals.PRELOAD
         if machine.cores() < (os.cpu_count() or 1):  # Ray counts all, bound to them or not
             settings["num_cpus"] = machine.cores()
-        starting = ray_internals.without_unused_processes()
+        starting = ray_internals.quick_start(workers or machine.cores())
     else:
         settings |= {"address": resolve_address(address)}
         starting = contextlib.nullcontext()

@@ -39,6 +39,7 @@ def execute(
     times without an epoch that no attempt had reached before.
     """
     ray_internals.keep_worker_environment()
+    ray_internals.without_counting_callbacks()
     stop = GracefulStop()
     kills = KernelKills(ray.util.get_node_ip_address())
     callback = TuneCallback(queue, on_event, stop, attempts=max_failures + 1, kills=kills)

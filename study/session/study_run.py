@@ -168,7 +168,7 @@ class StudyRun:
         from study.cluster.watch import watched_nodes
 
         invocation, address = self.invocation, self.invocation.args.address
-        with connection.ray_connection(address, background):
+        with connection.ray_connection(address, background, invocation.allocation.slots):
             from study.cluster.execute import execute
 
             request = connection.resource_request(invocation.resources, address)
@@ -263,5 +263,6 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     return [
         partial(importlib.import_module, "study.cluster.execute"),
         code_version,
+        invocation.ledger.check,
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
     ]
