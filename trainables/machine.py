@@ -10,6 +10,9 @@ from pathlib import Path
 CONTEXT = 600 * 2**20
 """Bytes of each process's share that CUDA takes for itself, outside of PyTorch's allocator: its context and
 kernels are about half a GiB on recent GPUs."""
+KERNELS = ("deterministic", "fastest", "tf32")
+"""How a GPU computes: with cuDNN's deterministic kernels; with the fastest ones by its timing; with those,
+and fp32 convolutions and products in TF32, whose factors have 11 significant bits."""
 LARGEST_BLOCK = 32 * 2**20
 """Bytes; glibc keeps freed blocks up to this size at most."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -79,16 +82,17 @@ def cores() -> int:
     return min(bound, int(granted)) if granted.isdigit() and int(granted) else bound
 
 
-def settle(threads: int) -> None:
-    """Set what an earlier trial in this process may have changed: threads of PyTorch, precision."""
+def settle(threads: int, kernels: str = KERNELS[0]) -> None:
+    """Set what an earlier trial in this process may have changed: threads of PyTorch, and `KERNELS`."""
     import torch
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    # Unless asked for, fp32 means fp32: no TF32.
+    torch.set_float32_matmul_precision("high" if kernels == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = kernels == "tf32"
+    torch.backends.cudnn.benchmark = kernels != "deterministic"
+    torch.backends.cudnn.deterministic = kernels == "deterministic"
 
 
 def keep_freed_memory() -> bool:
