@@ -161,8 +161,7 @@ class OnTheDevice(TorchDispatchMode):
         else:
             out = function(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-        if name == "lift_fresh" or any(tensor.device.type != "meta" for tensor in tensors):  # of `new_tensor`
-            self.elsewhere.append(name)
+        self.elsewhere += [name for tensor in tensors if tensor.device.type != "meta"]
         return out
 
 
@@ -178,9 +177,12 @@ def watched(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
         step = Step.of(config, net, optimizer, (0.5,) * 3, (0.2,) * 3)
         images, targets = torch.zeros(25, 3, 32, 32, dtype=torch.uint8), torch.zeros(25, dtype=torch.int64)
         inputs = step.inputs(images, targets, epoch=1, number=0, steps=2).buffers(meta)
-        for _ in range(2):
-            with OnTheDevice() as seen:
-                step.run(inputs)
+        with OnTheDevice():
+            step.run(inputs)
+        with OnTheDevice() as seen, monkeypatch.context() as patch:
+            for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (Tensor, "new_tensor")):
+                patch.setattr(owner, name, lambda *_, **__: pytest.fail("sends numbers"))
+            step.run(inputs)
         return seen.elsewhere
 
     return elsewhere
@@ -200,10 +202,12 @@ def test_other_methods_neither_read_nor_send(watched: Callable[..., list[str]]) 
 def test_what_is_read_or_sent_would_be_seen(
     watched: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        step_module, "normalise", lambda x, mean, std: x - x.new_tensor(mean).view(1, 3, 1, 1)
-    )
-    assert watched()
+    monkeypatch.setattr(step_module, "normalise", lambda x, mean, _: x - x.new_tensor(mean)[:, None, None])
+    with pytest.raises(pytest.fail.Exception, match="sends numbers"):
+        watched()
+    on_the_cpu = torch.ones(())
+    monkeypatch.setattr(step_module, "normalise", lambda x, *_: x - on_the_cpu)
+    assert watched() == ["sub"] * 2
     monkeypatch.setattr(step_module, "normalise", lambda x, *_: x - x.mean().item())
     with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
         watched()
