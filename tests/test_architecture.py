@@ -47,7 +47,7 @@ ORDER = {
             "probe",
             "tune",
         ),
-        145,
+        146,
     ),
     "study": (
         *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),

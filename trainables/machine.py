@@ -10,9 +10,6 @@ from pathlib import Path
 CONTEXT = 600 * 2**20
 """Bytes of each process's share that CUDA takes for itself, outside of PyTorch's allocator: its context and
 kernels are about half a GiB on recent GPUs."""
-KERNELS = ("deterministic", "fastest", "tf32")
-"""How a GPU computes: with cuDNN's deterministic kernels; with the fastest ones by its timing; with those,
-and fp32 convolutions and products in TF32, whose factors have 11 significant bits."""
 LARGEST_BLOCK = 32 * 2**20
 """Bytes; glibc keeps freed blocks up to this size at most."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -82,8 +79,8 @@ def cores() -> int:
     return min(bound, int(granted)) if granted.isdigit() and int(granted) else bound
 
 
-def settle(threads: int, kernels: str = KERNELS[0]) -> None:
-    """Set what an earlier trial in this process may have changed: threads of PyTorch, and `KERNELS`."""
+def settle(threads: int, kernels: str = "deterministic") -> None:
+    """Set what an earlier trial in this process may have changed: threads of PyTorch, kernels of GPUs."""
     import torch
 
     torch.set_num_threads(threads)

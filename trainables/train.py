@@ -18,7 +18,7 @@ from trainables.evaluate import evaluate, fit_classifier
 from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.fast.optimizer import SGD
 from trainables.graph import Capture, Replayed
-from trainables.machine import KERNELS, settle
+from trainables.machine import settle
 from trainables.methods.term import Term
 from trainables.metrics import WEIGHTS
 from trainables.models import SiameseNet, build
@@ -51,7 +51,7 @@ def train(
     save_at: Container[int] = (),
     keep_weights: bool = False,
     meter: Meter | None = None,
-    kernels: str = KERNELS[0],
+    kernels: str = "deterministic",
     capture: Capture | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> TrialResult:
@@ -71,7 +71,7 @@ def train(
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
         keep_weights: whether the final weights are an artifact.
         meter: what measures the use of the machine, entered; None: nothing does.
-        kernels: which of `KERNELS` a GPU computes with.
+        kernels: which of `catalogue.KERNELS` a GPU computes with.
         capture: how a step is captured so that it can be replayed, such as `cuda_graph`; None: it is not.
         on_note: called with a line for people if steps cannot be replayed.
 
