@@ -1,4 +1,4 @@
-"""What a GPU makes of this project's step: with and without CUDA graphs, alone and shared, with and without MPS.
+"""Images a second on a GPU: with and without CUDA graphs, alone and shared, with and without MPS.
 
     python -m pip install -e '.[bench,gpu]'
     python benchmarks/gpu.py [--minutes 10] [--seconds 3] [--networks resnet18,vgg16] > gpu.md
@@ -322,10 +322,9 @@ def table(args: argparse.Namespace, found: dict[Run, dict[str, Any]]) -> str:
         note = f" ({result['error']})" if "error" in result else ""
         cells += [f"{rate:,.0f}{note}", relative, f"{result['memory']:.1f}", share]
         lines.append(f"| {' | '.join(cells)} |")
-    for precision in PRECISIONS:
-        if rate := found.get(Run("", precision, "peak"), {}).get("rate"):
-            lines.append(f"\nPeak in {precision}: {2 * rate / 1e12:.2f} TFLOP/s.")
-    return "\n".join(lines)
+    peaks = {precision: found.get(Run("", precision, "peak"), {}).get("rate", 0) for precision in PRECISIONS}
+    listed = ", ".join(f"{2 * rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in peaks.items())
+    return "\n".join([*lines, f"\nThe peak: {listed}."])
 
 
 def machine(args: argparse.Namespace) -> str:
