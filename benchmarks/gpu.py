@@ -303,9 +303,7 @@ def memory_in_use(device: str) -> float:
 
 def table(args: argparse.Namespace, found: dict[Run, dict[str, Any]]) -> str:
     """All results in Markdown."""
-    columns = (
-        "network | precision | step | processes | MPS | images/s | relative to eager | GiB | of the peak"
-    )
+    columns = "network | precision | step | processes | MPS | images/s | against eager | GiB | of the peak"
     lines = [f"{machine(args)}\n", f"| {columns} |", "|" + " --- |" * 5 + " ---: |" * 4]
     for run, result in found.items():
         if run.way == "peak":
