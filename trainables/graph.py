@@ -9,9 +9,8 @@ graph was captured. So the first replay is held against the same step without a 
 they disagree, or a step cannot be captured, all steps run without one, and the trial says so.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +48,7 @@ class Replayed:
         """Capture nothing yet; `tell` is called, once, with the reason why nothing can be replayed."""
         self._step, self._capture, self._tell = step, capture, tell
         self._device = step.sums.device
+        self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
         self._buffers: Inputs | None = None
         self._replay: Callable[[], None] | None = None
         self._warm_up = WARM_UP
@@ -62,13 +62,13 @@ class Replayed:
             self._replay = self._captured(inputs)
             return
         inputs.fill(self._buffers)
+        if self._warm_up:
+            self._warm_up -= 1
+            self._run_aside(inputs.seed)
+            return
         torch.manual_seed(inputs.seed)
         if self._replay:
             self._replay()
-        elif self._warm_up:
-            self._warm_up -= 1
-            with _aside(self._device):
-                self._step.run(self._buffers)
         else:
             self._step.run(self._buffers)
 
@@ -76,30 +76,40 @@ class Replayed:
         """Capture the step and train on a batch with it; None where that is not what it does without."""
         buffers = self._buffers
         assert buffers is not None  # noqa: S101  # only a full one gets here
-        run = lambda: self._step.run(buffers)  # noqa: E731
-        # Capturing runs nothing. Whatever it reads now, instead of at each replay, will be seen to differ.
-        inputs.buffers(self._device).fill(buffers)
-        replay, reason = None, "a replayed step had another result"
-        try:
-            replay = self._capture(run)
-        except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
         inputs.fill(buffers)
         before = _copy(self._step)
-        torch.manual_seed(inputs.seed)
-        with _aside(self._device):
-            run()
+        self._run_aside(inputs.seed)
         expected = _copy(self._step)
-        if replay:
-            _restore(self._step, before)
+        _restore(self._step, before)
+        self._step.optimizer.zero_grad()
+        reason = "a replayed step had another result"
+        try:
+            # Capturing runs nothing. What it reads now, and not at each replay, will be seen to differ.
+            inputs.buffers(self._device).fill(buffers)
+            replay = self._capture(lambda: self._step.run(buffers))
+            inputs.fill(buffers)
             torch.manual_seed(inputs.seed)
             replay()
             if _agrees(self._step, before, expected):
                 return replay
-            _restore(self._step, expected)
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _restore(self._step, expected)
         self._possible = False
         self._tell(f"its steps are not replayed as CUDA graphs: {reason}")
         return None
+
+    def _run_aside(self, seed: int) -> None:
+        """The step as it is, on what is in the buffers, in a stream of a GPU that is not the usual one."""
+        assert self._buffers is not None  # noqa: S101  # filled before
+        torch.manual_seed(seed)
+        if self._stream is None:
+            self._step.run(self._buffers)
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._step.run(self._buffers)
+        torch.cuda.current_stream().wait_stream(self._stream)
 
 
 def _copy(step: Step) -> State:
@@ -134,16 +144,3 @@ def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
         for a, b in zip(one, other, strict=True)
     )
     return math.sqrt(sum(norm**2 for norm in norms))
-
-
-@contextlib.contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    """Within this context, work goes to another stream of a GPU."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
