@@ -18,7 +18,7 @@ from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format
 
 TAGS = (
     *("data.sha256", "device", "threads", "host", "attempts", "git.commit", "git.dirty"),
-    *("source.sha256", "source.kept", "environment"),
+    *("source.sha256", "source.kept", "environment", "gpus.kernels"),
     *("version.study", "version.torch", "version.ray", "version.python"),
 )
 """Tags of a run that a report shows, each a column of that name."""

@@ -146,7 +146,7 @@ def ours(args: argparse.Namespace, *, all_epochs: bool = False) -> float:
     raise AssertionError("the trial has ended by itself")
 
 
-def plain(args: argparse.Namespace) -> float:
+def plain(args: argparse.Namespace, loop: Callable[..., float] | None = None) -> float:
     """What one writes by hand."""
     import torch
     from torchvision import transforms
@@ -168,10 +168,10 @@ def plain(args: argparse.Namespace) -> float:
         on_diag = (c.diagonal() - 1).square().sum()
         return on_diag + 0.0051 * (c.square().sum() - c.diagonal().square().sum())
 
-    return _by_hand(args, lambda image: (one_view(image), one_view(image)), barlow_twins)
+    return (loop or _by_hand)(args, lambda image: (one_view(image), one_view(image)), barlow_twins)
 
 
-def lightly(args: argparse.Namespace) -> float:
+def lightly(args: argparse.Namespace, loop: Callable[..., float] | None = None) -> float:
     """lightly's transforms and loss in the same loop."""
     from lightly.loss import BarlowTwinsLoss
     from lightly.transforms import BYOLTransform, BYOLView1Transform, BYOLView2Transform
@@ -180,7 +180,7 @@ def lightly(args: argparse.Namespace) -> float:
     transform = BYOLTransform(
         BYOLView1Transform(**view, solarization_prob=0.2), BYOLView2Transform(**view, solarization_prob=0.2)
     )
-    return _by_hand(args, transform, BarlowTwinsLoss(lambda_param=0.0051))
+    return (loop or _by_hand)(args, transform, BarlowTwinsLoss(lambda_param=0.0051))
 
 
 def _by_hand(args: argparse.Namespace, transform: Callable, barlow_twins: Callable) -> float:
@@ -221,7 +221,7 @@ def outside(args: argparse.Namespace) -> float:
     """Share of a trial's epochs that is neither forward pass nor backward pass nor optimiser."""
     import torch
 
-    from trainables import train
+    from trainables import step
     from trainables.fast.optimizer import SGD
 
     inside = 0.0
@@ -236,7 +236,7 @@ def outside(args: argparse.Namespace) -> float:
 
         return measured
 
-    for owner, name in ((train, "_forward"), (torch.Tensor, "backward"), (SGD, "step")):
+    for owner, name in ((step, "forward"), (torch.Tensor, "backward"), (SGD, "step")):
         setattr(owner, name, timed(getattr(owner, name)))
     seconds = args.images // BATCH * BATCH * (args.epochs + 1) / ours(args, all_epochs=True)
     return 1 - inside / seconds
@@ -258,7 +258,7 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def multiply_adds() -> float:
+def multiply_adds(backbone: str = "resnet18") -> float:
     """Those with data of one image's two views, forward and backward; the images need no gradient."""
     import torch
     from torch import nn
@@ -267,7 +267,7 @@ def multiply_adds() -> float:
     from trainables.trial import TrialConfig
 
     config = TrialConfig(
-        dataset="digits", backbone="resnet18", augmentations=(), method="siamese", gamma=GAMMA, seed=0
+        dataset="digits", backbone=backbone, augmentations=(), method="siamese", gamma=GAMMA, seed=0
     )
     net, total, sizes = build(config, 10), 0.0, []
 

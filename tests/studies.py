@@ -111,6 +111,21 @@ torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(total_me
 torch.cuda.set_per_process_memory_fraction = lambda fraction, device: None
 """
 """For the source of a `train`: PyTorch says that it has a GPU, where Ray only counts them."""
+MPS_CONTROL = """#!/bin/sh
+folder=$(dirname "$CUDA_MPS_PIPE_DIRECTORY")
+pid="$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
+if [ "$1" = -d ]; then
+    [ -z "$MPS_FAILS" ] || exit 1
+    sleep 600 &
+    echo $! > "$pid"
+    said=-d
+else
+    read -r said
+    [ ! -f "$pid" ] || kill "$(cat "$pid")"
+fi
+echo "$said $folder $CUDA_VISIBLE_DEVICES" >> {log}
+"""
+"""In place of NVIDIA's program: a daemon that sleeps, and a record of calls."""
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """For MLflow's server: not the dozen processes that wait for jobs which no study has."""
 UNTIMED = ("train/loss", "train/ce", "train/byol", "train/acc", "val/acc", "lr")
@@ -125,6 +140,15 @@ def at_start(folder: Path, *sources: str) -> dict[str, str]:
     """
     (folder / "sitecustomize.py").write_text("\n".join(sources))
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def mps_stand_in(folder: Path) -> dict[str, str]:
+    """An environment in which `nvidia-cuda-mps-control` notes its calls in `folder`/calls."""
+    program = folder / "bin/nvidia-cuda-mps-control"
+    program.parent.mkdir()
+    program.write_text(MPS_CONTROL.replace("{log}", str(folder / "calls")))
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def _instead_of_train(train: str) -> str:

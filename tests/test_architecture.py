@@ -34,9 +34,9 @@ ORDER = {
         *("command_line", "randomness", "machine", "allocation", "usage", "fast", "storage", "datasets"),
         *("methods", "losses", "measures"),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
-        *("weights", "evaluator", "passes", "evaluate", "remeasure", "train", "node", "probe"),
+        *("weights", "evaluator", "passes", "evaluate", "remeasure", "step", "graph", "train", "node", "probe"),
         *("tune", "preload"),
-        140,
+        146,
     ),
     "study": (
         *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from trainables import step as step_module
 from trainables import train as train_module
 from trainables.augment import policies
 from trainables.catalogue import NEEDS, TERMS
@@ -170,7 +171,7 @@ def test_fixmatch_learns_labels_from_its_weak_view_alone(tiny: Tiny) -> None:
     net = build(config, 10).train()
     views = list(torch.rand(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     targets = torch.tensor([0, 1, 2, -1, -1, -1])
-    loss, (y1, y2) = train_module._forward(
+    loss, (y1, y2) = step_module.forward(
         config, term_of(config), net, views=views, targets=targets, mixing=None
     )
     expected = torch.nn.functional.cross_entropy(y1[:3], targets[:3])
@@ -184,8 +185,8 @@ def test_mixed_images_are_a_third_view_with_its_own_batch_statistics(tiny: Tiny)
     config: TrialConfig = tiny(term="mixed_barlow_twins", projector="mlp_bn")
     net = build(config, 10).double().train()
     x1, x2 = torch.rand(2, 8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    mixing = Mixing.sample(8, torch.Generator().manual_seed(1), x1.device)
-    loss, _ = train_module._forward(
+    mixing = Mixing.sample(8, torch.Generator().manual_seed(1))
+    loss, _ = step_module.forward(
         config, term_of(config), net, views=[x1, x2], targets=torch.arange(8), mixing=mixing
     )
     mixed = mixing.alpha * x1 + (1 - mixing.alpha) * x2[mixing.order]
@@ -204,8 +205,8 @@ def test_a_term_leaves_what_is_evaluated_as_the_control_has_it(tiny: Tiny, term:
     for fields in ({"gamma": 0.0}, {"gamma": 1e-12, "term": term, "projector": "mlp_bn", "embedding_dim": 8}):
         config: TrialConfig = tiny(**fields)
         net = build(config, 10).train()
-        mixing = train_module._mixing(config, 25, 1, 0, views[0].device)
-        train_module._forward(
+        mixing = step_module.mixing(config, 25, 1, 0)
+        step_module.forward(
             config, term_of(config), net, views=views, targets=torch.arange(25) % 10, mixing=mixing
         )
         nets.append(net)
@@ -220,9 +221,7 @@ def test_batch_norm_meets_both_views_of_fixmatch_together(tiny: Tiny) -> None:
     config: TrialConfig = tiny(method="fixmatch", gamma=1.0)
     net, expected = build(config, 10).train(), build(config, 10).train()
     views = list(torch.rand(2, 25, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    train_module._forward(
-        config, term_of(config), net, views=views, targets=torch.arange(25) % 10, mixing=None
-    )
+    step_module.forward(config, term_of(config), net, views=views, targets=torch.arange(25) % 10, mixing=None)
     expected.features(torch.cat(views))
     for name, value in expected.backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value, msg=name)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from studies import HAS_A_GPU, TINY, records, run, stand_in_for_train
+from studies import HAS_A_GPU, TINY, mps_stand_in, records, run, stand_in_for_train
 
 import trainables.node
 from study.cluster.connection import Resources, fall_back_to_cpus
@@ -199,13 +199,14 @@ def test_shares_of_gpus_are_packed(
     (tmp_path / "begun").mkdir()
     seen = tmp_path / "seen"
     # Ray's processes train: they get these from the cluster.
-    for name, value in stand_in_for_train(tmp_path, COUNTS).items():
+    for name, value in {**stand_in_for_train(tmp_path, COUNTS), **mps_stand_in(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BEGUN", str(tmp_path / "begun"))
     monkeypatch.setenv("SEEN", str(seen))
     gpus = cluster({"num_cpus": 4, "num_gpus": 2})
     (tmp_path / "wanted").write_text("4")
     arguments = [*TINY, "--only", "arm=ce", "--seeds", "4", "--no-report"]
+    arguments += ["--mps", "auto", "--cuda-graphs", "--kernels", "fastest"]
     done = run(tmp_path, *arguments, "--gpus-per-trial", "0.5", "--address", gpus.address)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in seen.read_text().splitlines()]
@@ -218,6 +219,17 @@ def test_shares_of_gpus_are_packed(
     cap = 0.5 * 80 - 600 / 1024
     assert {record.tags["gpus.memory_gib"] for record in found} == {f"{cap:.1f}"}
     assert {record.tags["device"] for record in found} == {"GPU that is none"}
+    # A daemon for the node, which has ended; nothing is captured where there is no GPU, and that is told.
+    started, ended = (tmp_path / "calls").read_text().splitlines()
+    assert (started[:2], ended) == ("-d", f"quit{started[2:]}")
+    assert started.endswith(" 0,1")
+    assert not Path(started.split()[1]).exists()
+    assert {(record.tags["gpus.mps"], record.tags["gpus.kernels"]) for record in found} == {
+        ("yes", "fastest")
+    }
+    reason = "its steps are not replayed as CUDA graphs: "
+    assert {record.tags["gpus.step"].partition(reason)[0] for record in found} == {"eager: "}
+    assert done.stdout.count(reason) == 4
 
 
 def test_a_folder_that_ray_deletes_after_a_job_is_no_output(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from archives import stl10_archive, tell_torchvision
 from torch import Tensor
 from torchvision.datasets import STL10
 
-from trainables import batches, data
+from trainables import data
+from trainables import step as step_module
 from trainables import train as train_module
 from trainables.data import Dataset
 from trainables.datasets.splits import UNLABELLED, training_indices
@@ -194,7 +195,7 @@ def test_views_meet_classifier_and_projector_as_if_one_after_the_other(
         found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         return list(found)
 
-    loss, logits = train_module._forward(
+    loss, logits = step_module.forward(
         config, term_of(config), net, views=[x1, x2], targets=targets, mixing=None
     )
     h1, h2 = net.features(x1), net.features(x2)
@@ -383,8 +384,8 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return calls[-1]["loss"]
 
     term = dataclasses.replace(barlow_twins.TERM, loss=of_term)
-    monkeypatch.setattr(train_module, "term_of", lambda config: term)
-    monkeypatch.setattr(train_module, "siamese_loss", of_batch)
+    monkeypatch.setattr(step_module, "term_of", lambda config: term)
+    monkeypatch.setattr(step_module, "siamese_loss", of_batch)
     return calls
 
 
@@ -438,15 +439,14 @@ def test_images_and_labels_belong_together_also_with_unlabelled_ones(
     tiny: Tiny, stl10_dir: Path, monkeypatch: pytest.MonkeyPatch, losses: list[dict[str, Any]]
 ) -> None:
     dataset, shown = data.load("stl10", stl10_dir), []
-    before = batches.augment
-    monkeypatch.setattr(batches, "augment", lambda x, *rest: (shown.append(x), before(x, *rest))[1])
+    before = step_module.augment
+    monkeypatch.setattr(step_module, "augment", lambda x, *rest: (shown.append(x), before(x, *rest))[1])
     train(tiny(**SEMI, unlabeled_size=30, batch_size=10), stl10_dir)
     label_of = {
         image.tobytes(): int(label)
         for image, label in zip(dataset.train.images, dataset.train.labels, strict=True)
     }
     assert len(label_of) == 80  # no two images are alike
-    *shown, _, _ = shown  # the sample of views, after training
     for images, call in zip(shown[::2], losses, strict=True):
         assert [label_of[image.numpy().tobytes()] for image in images] == call["branches"].targets.tolist()
     seen = [image.numpy().tobytes() for images in shown[::2] for image in images]

@@ -4,6 +4,7 @@ Shapes: B images a batch, 3 channels, S pixels height and width.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -76,6 +77,10 @@ class Draws:
     def to(self, device: torch.device) -> "Draws":
         """The same on another device."""
         return self._each(lambda numbers: numbers.to(device, non_blocking=True))
+
+    def zeros_like(self) -> "Draws":
+        """Memory for as many draws."""
+        return self._each(torch.zeros_like)
 
     def __getitem__(self, index: Tensor) -> "Draws":
         """The draws of some of the images."""
@@ -158,7 +163,7 @@ def _applied(name: str, x: Tensor, draws: Draws) -> Tensor:
     if name == "hflip":
         return x.flip(-1)
     if name == "grayscale":
-        return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        return (x * _by_channel(LUMA, x)).sum(1, keepdim=True)
     if name == "solarize":
         return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
     return applied_own(name, x, draws.added[name][:, 1:])
@@ -226,6 +231,16 @@ def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor | None = None) -> Tens
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x - mean) / std by channel, for x of (B, 3, S, S) in 0–1, in the memory format of the networks."""
-    shape = (1, 3, 1, 1)
-    x = (x - x.new_tensor(mean).view(shape)).div_(x.new_tensor(std).view(shape))
+    x = (x - _by_channel(mean, x)).div_(_by_channel(std, x))
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """One number for each channel, (1, 3, 1, 1), of the device and type of a tensor."""
+    return _sent(values, like.dtype, like.device)
+
+
+@functools.cache
+def _sent(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Once to each device: sending numbers waits for a GPU, and cannot be a part of a graph."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)

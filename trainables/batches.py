@@ -30,14 +30,14 @@ def shuffled_batches(config: TrialConfig, count: int, epoch: int) -> Iterator[Te
             yield batch
 
 
-def augmented_views(
-    config: TrialConfig, x: Tensor, view_policies: Sequence[Policy], *, epoch: int, step: int
-) -> Iterator[Tensor]:
-    """The views (B, 3, S, S) fp32 in 0–1 of a batch of images (B, 3, S, S) uint8, one for each policy."""
-    for number, view_policy in enumerate(view_policies, 1):
-        stream = partial(_stream, config.seed, f"view {number}", epoch, step)
-        draws = Draws.sample(len(x), stream, view_policy.transforms)
-        yield augment(x, view_policy, draws.to(x.device))
+def draws_of_views(
+    config: TrialConfig, count: int, view_policies: Sequence[Policy], *, epoch: int, step: int
+) -> tuple[Draws, ...]:
+    """The random numbers of each view of the `count` images of a step, on the CPU."""
+    return tuple(
+        Draws.sample(count, partial(_stream, config.seed, f"view {i}", epoch, step), policy.transforms)
+        for i, policy in enumerate(view_policies, 1)
+    )
 
 
 def _stream(seed: int, purpose: str, epoch: int, step: int, name: str) -> torch.Generator:
@@ -68,7 +68,12 @@ def sample_of_views(
     side = min(x.shape[-1], SAMPLE_SIDE)
     count = min(SAMPLE, SAMPLE_BYTES // (3 * 3 * side * side))
     # Of the whole batch: an augmentation in a file of your own may look at all of its images.
-    views = [view[:count] for view in augmented_views(config, x, policies(config), epoch=1, step=0)]
+    view_policies = policies(config)
+    draws = draws_of_views(config, len(x), view_policies, epoch=1, step=0)
+    views = [
+        augment(x, policy, numbers.to(x.device))[:count]
+        for policy, numbers in zip(view_policies, draws, strict=True)
+    ]
     pictures = {"original": x[:count].float() / 255} | {f"view{i}": view for i, view in enumerate(views, 1)}
     return npz(
         {

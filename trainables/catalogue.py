@@ -32,6 +32,10 @@ TARGETED = ("grayscale", "solarize")
 SECOND_VIEWS = ("augmented", "clean")
 """What the second view is: augmented like the first, or the image itself."""
 
+KERNELS = ("deterministic", "fastest", "tf32")
+"""How a GPU computes: with cuDNN's deterministic kernels; with the fastest ones by its timing; with those,
+and fp32 convolutions and products in TF32, whose factors have 11 significant bits."""
+
 _backbones = dict.fromkeys(("convnet", "resnet18", "resnet18_cifar", "vgg16", "vgg16_bn"))
 BACKBONES: Mapping[str, None] = types.MappingProxyType(_backbones)
 """Names of the known backbones; any other name is one of torchvision's classification models."""

@@ -79,16 +79,17 @@ def cores() -> int:
     return min(bound, int(granted)) if granted.isdigit() and int(granted) else bound
 
 
-def settle(threads: int) -> None:
-    """Set what an earlier trial in this process may have changed: threads of PyTorch, precision."""
+def settle(threads: int, kernels: str = "deterministic") -> None:
+    """Set what an earlier trial in this process may have changed: threads of PyTorch, kernels of GPUs."""
     import torch
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    torch.set_float32_matmul_precision("highest")  # fp32 means fp32: no TF32
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    # Unless asked for, fp32 means fp32: no TF32.
+    torch.set_float32_matmul_precision("high" if kernels == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = kernels == "tf32"
+    torch.backends.cudnn.benchmark = kernels != "deterministic"
+    torch.backends.cudnn.deterministic = kernels == "deterministic"
 
 
 def keep_freed_memory() -> bool:

@@ -22,14 +22,22 @@ from trainables.trial import TrialConfig
 class Mixing(NamedTuple):
     """How images of two views are mixed: `alpha` of view 1, the rest of view 2 in `order` (B,)."""
 
-    alpha: float
+    alpha: float | Tensor
     order: Tensor
 
     @classmethod
-    def sample(cls, count: int, stream: torch.Generator, device: torch.device) -> "Mixing":
+    def sample(cls, count: int, stream: torch.Generator) -> "Mixing":
         """Uniform alpha and a random order of `count` images."""
         alpha = torch.rand((), generator=stream).item()
-        return cls(alpha, torch.randperm(count, generator=stream).to(device))
+        return cls(alpha, torch.randperm(count, generator=stream))
+
+    def to(self, device: torch.device) -> "Mixing":
+        """The same with the order on another device."""
+        return self._replace(order=self.order.to(device))
+
+    def zeros_like(self) -> "Mixing":
+        """Memory for such numbers, `alpha` included."""
+        return Mixing(torch.zeros((), device=self.order.device), torch.zeros_like(self.order))
 
     def of(self, view1: Tensor, view2: Tensor) -> Tensor:
         """The mixed images (B, 3, S, S)."""
@@ -130,7 +138,7 @@ class SiameseNet(nn.Module):
         ).requires_grad_(False)
 
     @torch.no_grad()
-    def move_target(self, momentum: float) -> None:
+    def move_target(self, momentum: float | Tensor) -> None:
         """Let the target network keep a share `momentum` of its weights and take the rest from this one's."""
         if self.target is not None:
             for part in ("backbone", "projector"):

@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from trainables import data
-from trainables.augment import normalise, policies
-from trainables.batches import VIEWS, augmented_views, sample_of_views, shuffled_batches
-from trainables.datasets.splits import UNLABELLED, Choice, Indices, training_indices
+from trainables.batches import VIEWS, sample_of_views, shuffled_batches
+from trainables.datasets.splits import Choice, Indices, training_indices
 from trainables.evaluate import evaluate, fit_classifier
 from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.fast.optimizer import SGD
-from trainables.losses import Loss, cross_entropy, siamese_loss, with_term
+from trainables.graph import Capture, Replayed
 from trainables.machine import settle
-from trainables.methods import needs_of, term_of
 from trainables.methods.term import Term
 from trainables.metrics import WEIGHTS
-from trainables.models import Mixing, SiameseNet, build
-from trainables.randomness import generator, stream_seed
+from trainables.models import SiameseNet, build
+from trainables.step import Step
 from trainables.storage.bundles import to_parquet
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.state import DamagedState, Saver, State, unpack
@@ -53,6 +51,9 @@ def train(
     save_at: Container[int] = (),
     keep_weights: bool = False,
     meter: Meter | None = None,
+    kernels: str = "deterministic",
+    capture: Capture | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TrialResult:
     """Train and evaluate one trial.
 
@@ -70,6 +71,9 @@ def train(
         save_at: epochs after which the state is saved in any case, before `on_epoch` is called.
         keep_weights: whether the final weights are an artifact.
         meter: what measures the use of the machine, entered; None: nothing does.
+        kernels: which of `catalogue.KERNELS` a GPU computes with.
+        capture: how a step is captured so that it can be replayed, such as `cuda_graph`; None: it is not.
+        on_note: called with a line for people if steps cannot be replayed.
 
     Raises:
         NonFiniteLoss: with epoch and term.
@@ -77,7 +81,7 @@ def train(
     """
     started = time.perf_counter()
     device, meter = torch.device(device), meter or Meter()
-    settle(threads)
+    settle(threads, kernels)
     dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
     choice = training_indices(config, dataset.train.labels, dataset.folds)
     # Labelled and unlabelled images are shuffled together.
@@ -86,7 +90,8 @@ def train(
     where = f"{device.type}, {threads} threads"
     net, optimizer, state = _resumed(config, dataset, device, where, checkpoints=checkpoints, meter=meter)
     saver = Saver(checkpoints, net, optimizer)
-    view_policies, term = policies(config), term_of(config)
+    step = Step.of(config, net, optimizer, dataset.mean, dataset.std)
+    train_on = Replayed(step, capture, on_note) if capture else step
     steps = len(trained_on) // config.batch_size
     evaluator = Evaluator(config=config, net=net, dataset=dataset, device=device)
     history = [dict(row) for row in state.history]
@@ -95,33 +100,19 @@ def train(
     for epoch in range(state.epoch + 1, config.epochs + 1):
         epoch_started = time.perf_counter()
         net.train()
-        sums = torch.zeros(5, device=device)  # of `_step_sums`
-        for step, batch in enumerate(shuffled_batches(config, len(trained_on), epoch)):
-            lr = _learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
-            x, targets = images(batch), labels[batch.to(device)]
-            views = [
-                normalise(view, dataset.mean, dataset.std)
-                for view in augmented_views(config, x, view_policies, epoch=epoch, step=step)
-            ]
-            torch.manual_seed(stream_seed(config.seed, "dropout", epoch, step))
-            mixing = _mixing(config, len(batch), epoch, step, device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, logits = _forward(config, term, net, views=views, targets=targets, mixing=mixing)
-            optimizer.zero_grad()
-            loss.total.backward()
-            optimizer.step(lr)
-            if term and term.target_momentum:
-                done = ((epoch - 1) * steps + step + 1) / (config.epochs * steps)
-                net.move_target(term.target_momentum(config, done))
-            sums += _step_sums(loss, logits, targets)
+        step.sums.zero_()
+        for number, batch in enumerate(shuffled_batches(config, len(trained_on), epoch)):
+            targets = labels[batch.to(device)]
+            inputs = step.inputs(images(batch), targets, epoch=epoch, number=number, steps=steps)
+            train_on(inputs)
         # Read once an epoch: reading a number from a GPU waits for all the work queued on it.
-        train_row = _train_row(config, term, sums.tolist(), steps, epoch)
+        train_row = _train_row(config, step.term, step.sums.tolist(), steps, epoch)
         epoch_seconds = time.perf_counter() - epoch_started
         row = {
             "epoch": epoch,
             "timestamp": int(time.time() * 1000),
             **train_row,
-            "lr": lr,
+            "lr": float(inputs.lr),
             "epoch_seconds": epoch_seconds,
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
@@ -136,6 +127,8 @@ def train(
             saver.save(reached)
             raise
 
+    del train_on  # a captured step keeps the memory of its activations and gradients
+    optimizer.zero_grad()
     saver.save(_reached(state, history, started, meter))  # evaluating may take longer than many epochs
     result = _evaluated(evaluator, choice, history, state.seconds + time.perf_counter() - started)
     weights = {WEIGHTS: pack(config, net)} if keep_weights else {}
@@ -241,65 +234,8 @@ def _training_set(
     return (lambda positions: resident[positions.to(device)]), labels
 
 
-def _learning_rate(config: TrialConfig, step: int, steps: int) -> float:
-    if config.lr_schedule == "constant":
-        return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def _mixing(config: TrialConfig, count: int, epoch: int, step: int, device: torch.device) -> Mixing | None:
-    """How the images of a step are mixed; None where no term looks at mixed ones."""
-    if "mixed" not in needs_of(config):
-        return None
-    return Mixing.sample(count, generator(config.seed, "mixing", epoch, step), device)
-
-
-def _forward(
-    config: TrialConfig,
-    term: Term | None,
-    net: SiameseNet,
-    *,
-    views: list[Tensor],
-    targets: Tensor,
-    mixing: Mixing | None,
-) -> tuple[Loss, list[Tensor]]:
-    """The loss of a batch and the logits of each view."""
-    # All views at once: the gradient of a weight is computed once, not once a view and added up.
-    if config.method == "fixmatch":
-        # Its views are unlike: batch norm meets both together, as in the authors' code. Running statistics of
-        # one and then the other would fit neither, nor clean images.
-        h = net.features_of_views([torch.cat(views)])
-    else:
-        # Mixed images are no images: those that are evaluated are not normalised by their statistics.
-        h = net.features_of_views([*views, mixing.of(*views)] if mixing else views, counted=len(views))
-    logits = list(net.logits(h[: len(views) * len(targets)]).chunk(len(views)))
-    if config.gamma is None:
-        ce = cross_entropy(logits[0], targets)
-        return Loss(ce, ce, None), logits
-    value = None
-    if term:
-        pair = (logits[0], logits[1])
-        branches = net.branches(
-            needs_of(config), h=h, views=views, logits=pair, targets=targets, mixing=mixing
-        )
-        value = term.loss(branches, config)
-    if config.method == "siamese":
-        return siamese_loss(logits[0], logits[1], targets, value, gamma=config.gamma), logits
-    ce = cross_entropy(logits[0], targets) if config.method == "fixmatch" else h.new_zeros(())
-    return with_term(ce, value, gamma=config.gamma), logits
-
-
-@torch.no_grad()
-def _step_sums(loss: Loss, logits: list[Tensor], targets: Tensor) -> Tensor:
-    """(5,) loss, ce, term, labelled views predicted right, labelled views."""
-    labelled = targets != UNLABELLED
-    right = torch.stack([((view.argmax(1) == targets) & labelled).sum() for view in logits]).sum()
-    term = torch.zeros_like(loss.ce) if loss.term is None else loss.term
-    return torch.stack([loss.total, loss.ce, term, right.float(), labelled.sum().float() * len(logits)])
-
-
 def _train_row(config: TrialConfig, term: Term | None, sums: list[float], steps: int, epoch: int) -> EpochRow:
-    """Means of an epoch from `_step_sums` added up; a term has a column where it is trained."""
+    """Means of an epoch from `Step.sums` added up; a term has a column where it is trained."""
     total, ce, of_term, right, labelled = sums
     without_labels = config.method == "unsupervised"
     parts = {} if without_labels else {"train/ce": ce}

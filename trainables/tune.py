@@ -2,7 +2,8 @@
 
 A worker reports to the driver: `started` (the run's tags) with `started_at` (ms since 1970); `resumed` (rows
 of epochs trained by an earlier attempt) and `notes` (lines for people) if there are any; `row` (an epoch);
-finally one of `ENDINGS`, each but the first three with a `traceback`.
+`noted` (a line for people) with new `tags` of the run, if steps cannot be replayed; finally one of `ENDINGS`,
+each but the first three with a `traceback`.
 """
 
 import contextlib
@@ -42,6 +43,11 @@ because there was no time left, or because this node may not run trials (with th
 succeed; its share of a GPU was too small; the disk is full; the storage does not answer. The last five come
 with a line that says what happened."""
 
+ON_GPUS = {"cuda_graphs": False, "kernels": "deterministic", "mps": {}}
+"""Whether steps are replayed as CUDA graphs; which of `catalogue.KERNELS`; where the MPS daemon of each node
+has its pipes, by the id of the node."""
+MPS_PIPES = "CUDA_MPS_PIPE_DIRECTORY"
+
 LESS_MEMORY = "the machine's memory is full: fewer trials at once (--max-concurrent), or a smaller batch_size"
 
 GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
@@ -67,6 +73,7 @@ def job(
     save_at: Iterable[int] = (),
     keep: Iterable[str] = (),
     verdict: bool = False,
+    on_gpus: Mapping[str, Any] = ON_GPUS,
 ) -> dict[str, Any]:
     """What `run_job` needs to know: plain values that Ray can ship to any node.
 
@@ -81,6 +88,7 @@ def job(
             so that the scheduler can rely on it.
         keep: what its run keeps besides what all do: `weights`.
         verdict: whether it reports its test accuracy, by which verdicts decide about more seeds.
+        on_gpus: how it is trained on a GPU, which is no part of the trial; see `ON_GPUS`.
     """
     return {
         "key": config.key,
@@ -93,6 +101,7 @@ def job(
         "save_at": sorted(save_at),
         "keep": sorted(keep),
         "verdict": verdict,
+        "on_gpus": {**ON_GPUS, **on_gpus},
         "files": [file.shipped for file in loaded()],
     }
 
@@ -123,7 +132,7 @@ def run_job(job: dict[str, Any]) -> None:
         tune.report({"unfit": masked(f"node {socket.gethostname()}: {error}"), "node": _node()})
         return
     try:
-        with _same_environment("CUDA_VISIBLE_DEVICES"):
+        with _same_environment("CUDA_VISIBLE_DEVICES"), _same_environment(MPS_PIPES):
             ending = _trained(job)
     except Exception as error:
         # Reported as a result: Tune would retry an exception, even one that will never succeed.
@@ -167,6 +176,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
     if not saved_epoch(storage, job["key"]) and time.time() > job.get("latest_start", math.inf):
         return {"late": job["key"]}
     from trainables import data
+    from trainables.graph import cuda_graph
     from trainables.train import train
 
     config = TrialConfig.from_params(job["params"])
@@ -175,6 +185,10 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         raise UnfitError(f"node {socket.gethostname()}: has other code than the driver for {found}")
     threads = max(1, int(job["request"]["cpu"]))
     share = job["request"]["gpu"]
+    on_gpus = job["on_gpus"]
+    pipes = on_gpus["mps"].get(_node()) if on_gpus["mps"] else None
+    if pipes:
+        os.environ[MPS_PIPES] = pipes  # before this process first uses its GPU
     device = _granted_device(share)
     digest = data.prepare(config.dataset, Path(job["data_dir"]), folds=config.fold != "none")
     gpus = {}
@@ -182,9 +196,16 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
         cap = cap_gpu_memory(share)
         gpus = {"gpus": f"{share:g}", "gpus.visible": os.environ.get("CUDA_VISIBLE_DEVICES", "all")}
         gpus |= {"gpus.memory_gib": f"{cap:.1f}"} if cap else {}
+        gpus |= {"gpus.mps": "yes" if pipes else "no", "gpus.kernels": on_gpus["kernels"]}
+        gpus["gpus.step"] = "CUDA graph" if on_gpus["cuda_graphs"] else "eager"
     tags = {**job["tags"], **_tags(device, threads), **gpus, "data.sha256": digest}
     tune.report({"started": tags, "started_at": int(time.time() * 1000)})
     checkpoints = Checkpoints(storage, config.key)
+
+    def on_note(reason: str) -> None:
+        tags["gpus.step"] = f"eager: {reason}"
+        tune.report({"noted": f"{config.name}: {reason}", "tags": {"gpus.step": tags["gpus.step"]}})
+
     with Meter(gpu=share if device == "cuda" else 0.0, threads=threads) as meter:
         result = train(
             config,
@@ -199,6 +220,9 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
             save_at=job["save_at"],
             keep_weights="weights" in job["keep"],
             meter=meter,
+            kernels=on_gpus["kernels"],
+            capture=cuda_graph if device == "cuda" and on_gpus["cuda_graphs"] else None,
+            on_note=on_note,
         )
     files = {file["name"]: file["source"].encode() for file in job["files"]}
     result = dataclasses.replace(result, artifacts={**result.artifacts, **files})

@@ -13,6 +13,7 @@ from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
+from trainables.catalogue import KERNELS
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
 
 LISTED_TRIALS = 200
@@ -128,7 +129,9 @@ _SAME_CODE = "but what trains is the same in all (`source.sha256`)"
 def _caveats(done: pd.DataFrame) -> list[str]:
     """Circumstances that were not the same for all finished trials, or not reproducible."""
     notes = []
-    for tag, what in (("device", "kinds of devices"), ("threads", "numbers of threads")):
+    done = done.assign(**{"gpus.kernels": done["gpus.kernels"].fillna(KERNELS[0])})
+    mixing = (("device", "kinds of devices"), ("threads", "numbers of threads"), ("gpus.kernels", "kernels"))
+    for tag, what in mixing:
         counts = done.groupby("cell_label", sort=False)[tag].nunique()
         mixed = [str(label) for label in counts.index[counts > 1]]
         if mixed:

@@ -19,6 +19,7 @@ from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_database_writable
 from trainables import backbones, data, tried
+from trainables.catalogue import KERNELS
 from trainables.redact import first_line, masked, plain
 from trainables.trial import TrialConfig
 
@@ -111,6 +112,13 @@ class Invocation:
             check_database_writable(file, self.say)
         self.ledger.exists()  # raises for a store that cannot be read
         connection.check_address(self.args.address, self.resources)
+        if connection.is_local(self.args.address) and not self.allocation.gpus:
+            asked = {
+                "--cuda-graphs": self.args.cuda_graphs,
+                f"--kernels {self.args.kernels}": self.args.kernels != KERNELS[0],
+            }
+            for option in (option for option, wanted in asked.items() if wanted):
+                raise connection.ClusterError(f"{option}: no trial would run on a GPU here; leave it out")
 
 
 def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:

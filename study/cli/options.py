@@ -8,8 +8,10 @@ from pathlib import Path
 from search_spaces import add_selection_arguments
 from search_spaces.searches import SAMPLERS, SCHEDULERS
 from study.cli.notify import VARIABLE, webhook
+from study.cluster.mps import MODES
 from study.ledger.options import CommandLine, add_ledger_arguments, path
 from study.ledger.storage_uri import add_storage_argument
+from trainables.catalogue import KERNELS
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -93,6 +95,25 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--gpus-per-trial", metavar="F", type=float, help="GPUs a trial, 0.25 packs four (default: 1 if any)"
+    )
+    group.add_argument(
+        "--mps",
+        choices=MODES,
+        default=MODES[0],
+        help="auto: where trials share a GPU, start an MPS daemon on each node, so that they run at the same"
+        " time (default: off)",
+    )
+    group.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="on GPUs, record a training step once and replay it with one launch",
+    )
+    group.add_argument(
+        "--kernels",
+        choices=KERNELS,
+        default=KERNELS[0],
+        help="on GPUs: cuDNN's deterministic kernels, the fastest by its timing, or those and TF32 (default:"
+        " deterministic)",
     )
     group.add_argument(
         "--max-failures",

@@ -13,7 +13,17 @@ from rich.text import Text
 
 from study.ledger.search_state import SEARCH_STAGE, STAGE_TAG
 from study.planning.forecast import format_duration
-from study.recording.events import CacheHit, EpochDone, Event, Failed, Pruned, Resumed, Retrying, Started
+from study.recording.events import (
+    CacheHit,
+    EpochDone,
+    Event,
+    Failed,
+    Noted,
+    Pruned,
+    Resumed,
+    Retrying,
+    Started,
+)
 from trainables.redact import masked, plain
 from trainables.storage.bundles import Bundle
 from trainables.trial import TrialConfig
@@ -66,6 +76,9 @@ class Progress:
 
     def on(self, event: Event) -> None:
         """Show an event."""
+        if isinstance(event, Noted):
+            self.note(event.warning)
+            return
         key = event.config.key
         with self._lock:
             match event:

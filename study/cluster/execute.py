@@ -191,6 +191,8 @@ class TuneCallback(tune.Callback):
         elif "resumed" in result:
             self._count_epochs(config, trial, result["resumed"])
             self._on_event(events.Resumed(config, result["resumed"], result["notes"]))
+        elif "noted" in result:
+            self._on_event(events.Noted(config, result["noted"], result["tags"]))
         elif "row" in result:
             self._count_epochs(config, trial, [result["row"]])
             self._on_event(events.EpochDone(config, result["row"]))

@@ -28,6 +28,15 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """The worker does something in another way than it was asked to; its run gets these tags."""
+
+    config: TrialConfig
+    warning: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class EpochDone:
     """An epoch has ended; `row` is its row of the history."""
 
@@ -88,4 +97,6 @@ class Retrying:
     reason: str
 
 
-Event = Started | Resumed | EpochDone | Succeeded | Pruned | CacheHit | Failed | Interrupted | Retrying
+Event = (
+    Started | Resumed | Noted | EpochDone | Succeeded | Pruned | CacheHit | Failed | Interrupted | Retrying
+)

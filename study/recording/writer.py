@@ -134,6 +134,8 @@ class LedgerWriter:
                 self._remember(config, self.ledger.begin(config, tags, timestamp))
             case events.Resumed(config, rows):
                 self._log_rows(config, list(rows))
+            case events.Noted(config, _, tags):
+                self.ledger.tag(self._run_id(config), tags)
             case events.EpochDone(config):
                 self._log_rows(config, [event.row for event in batch if isinstance(event, events.EpochDone)])
             case events.Succeeded(config):

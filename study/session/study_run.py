@@ -164,6 +164,7 @@ class StudyRun:
         self, make_queue: MakeQueue[Queue], background: Sequence[Callable[[], object]]
     ) -> "tuple[GracefulStop, Queue]":
         """Connect to Ray, check its nodes, and run the queue."""
+        from study.cluster.mps import mps_daemons
         from study.cluster.nodes import checked_nodes
         from study.cluster.watch import watched_nodes
 
@@ -180,10 +181,18 @@ class StudyRun:
                 if connection.is_local(address)
                 else watched_nodes(self._on_node_lost)
             )
-            with checked_nodes(invocation.storage_uri, address) as node, watching:
-                queue = make_queue(
-                    partial(self.job, request=request, node=node, code=code_version().tags), request
-                )
+            with (
+                checked_nodes(invocation.storage_uri, address) as node,
+                watching,
+                mps_daemons(invocation.args.mps, request, address, self._progress.note) as mps,
+            ):
+                on_gpus = {
+                    "cuda_graphs": invocation.args.cuda_graphs,
+                    "kernels": invocation.args.kernels,
+                    "mps": mps,
+                }
+                job = partial(self.job, request=request, node=node, code=code_version().tags, on_gpus=on_gpus)
+                queue = make_queue(job, request)
                 tune_dir, failures = invocation.output / "ray", invocation.args.max_failures
                 stop = execute(queue, tune_dir, self.on_event, max_failures=failures)
         return stop, queue
@@ -198,6 +207,7 @@ class StudyRun:
         request: Mapping[str, float],
         node: Mapping[str, str] | None,
         code: Mapping[str, str],
+        on_gpus: Mapping[str, Any],
     ) -> "Job":
         """The job of a trial whose run gets `code` and `extra` as tags (see `trainables.tune.job`)."""
         from trainables.tune import job
@@ -214,6 +224,7 @@ class StudyRun:
             save_at=save_at,
             keep=invocation.args.keep,
             verdict=verdict,
+            on_gpus=on_gpus,
         )
 
     def fixed_queue(self, make_job: "MakeJob", _request: Mapping[str, float]) -> "TrialQueue":

@@ -1,6 +1,7 @@
 """Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it."""
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -41,8 +42,11 @@ class SGD:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Change each parameter that has a gradient, with learning rate `lr`."""
+    def step(self, lr: float | Tensor) -> None:
+        """Change each parameter that has a gradient, with learning rate `lr`.
+
+        A tensor is a scalar, on a GPU of fp32, which is read when the kernel runs.
+        """
         having = [i for i, parameter in enumerate(self._parameters) if parameter.grad is not None]
         parameters = [self._parameters[i] for i in having]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -62,7 +66,7 @@ class SGD:
             fused=True,
             weight_decay=self._weight_decay,
             momentum=self._momentum,
-            lr=lr,
+            lr=cast(float, lr),  # the fused kernel takes both
             dampening=0.0,
             nesterov=False,
             maximize=False,

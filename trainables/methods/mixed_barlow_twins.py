@@ -16,7 +16,7 @@ def mixed_barlow_twins_loss(
     z1: Tensor,
     z2: Tensor,
     mixed: Tensor,
-    alpha: float,
+    alpha: float | Tensor,
     order: Tensor,
     *,
     lambd: float = 0.0078125,
@@ -49,7 +49,8 @@ def mixed_barlow_twins_loss(
         ValueError: other shapes, fewer than two images, or alpha out of range.
     """
     check_shapes("embeddings", z1, z2, mixed, images=2)
-    Setting(low=0.0, high=1.0).check("alpha", alpha)
+    if not isinstance(alpha, Tensor):  # reading one would wait for a GPU
+        Setting(low=0.0, high=1.0).check("alpha", alpha)
     if order.shape != z1.shape[:1]:
         raise ValueError(f"order: got shape {tuple(order.shape)}; allowed: ({len(z1)},)")
     # Once, not in each correlation: gradients of half precision would be added up in it.

@@ -28,7 +28,7 @@ class Mixed(NamedTuple):
     """
 
     z: Tensor
-    alpha: float
+    alpha: float | Tensor
     order: Tensor
 
 

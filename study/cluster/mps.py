@@ -1,0 +1,187 @@
+"""NVIDIA's Multi-Process Service (MPS): trials that share a GPU run at the same time, not in turns.
+
+Without it, each process on a GPU has its slice of time, in which the others wait. A study that was asked to
+starts a daemon of its own on each node, in a private folder, and ends it. A daemon that is there already is
+left alone: trials find it by themselves.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study.cluster.connection import is_local
+from trainables.redact import first_line
+
+CONTROL = "nvidia-cuda-mps-control"
+PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+USUAL = Path("/tmp/nvidia-mps")  # noqa: S108  # the daemon's own default
+"""Where a daemon is that somebody has started without naming a folder."""
+MODES = ("off", "auto")
+START, END = 30.0, 5.0
+"""Seconds for a daemon to start; to wait for its end, which comes when no process uses it any more."""
+KEEPER = 'exec 3<&0 </dev/null >/dev/null 2>&1; (cat <&3; exec 3<&-; echo quit | "$1"; rm -rf "$2") &'
+"""Ends the daemon `$1` of the folder `$2` when nobody holds the other end of its input any more.
+
+In the background, so that it is nobody's child: Ray kills the children of a process that ends."""
+
+
+class NoDaemonError(RuntimeError):
+    """No daemon was started; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A running daemon that ends with the process that has started it, however that ends."""
+
+    folder: Path
+    _lifeline: int
+
+    @classmethod
+    def start(cls, gpus: int) -> "Daemon":
+        """Start one for the first GPUs of this machine; NoDaemonError where that cannot be."""
+        control = shutil.which(CONTROL)
+        if control is None:
+            raise NoDaemonError(f"{CONTROL} is not installed")
+        if os.environ.get(PIPES) or _is_running(USUAL):
+            raise NoDaemonError("an MPS daemon is there already, and is used as it is")
+        ours = [str(number) for number in range(gpus)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(ours)).split(",")
+        if visible[:gpus] != ours:  # the daemon would number them anew, and Ray does not
+            raise NoDaemonError(f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, not {','.join(ours)!r}")
+        folder = Path(tempfile.mkdtemp(prefix="mps-"))
+        names = {PIPES: folder / "pipe", LOGS: folder / "log"}
+        for path in names.values():
+            path.mkdir()
+        environment = {**os.environ, **{name: str(path) for name, path in names.items()}}
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(ours)
+        daemon = cls(folder, _keeper(control, folder, environment))
+        nothing = subprocess.DEVNULL  # the daemon would hold what it inherits
+        try:
+            subprocess.run(
+                [control, "-d"],
+                env=environment,
+                stdin=nothing,
+                stdout=nothing,
+                stderr=nothing,
+                timeout=START,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            daemon.end()
+            raise NoDaemonError(f"{CONTROL} did not start ({error})") from None
+        return daemon
+
+    @property
+    def pipes(self) -> str:
+        """What a process needs as `CUDA_MPS_PIPE_DIRECTORY` to use this daemon."""
+        return str(self.folder / "pipe")
+
+    def end(self) -> None:
+        """Let it end, with its folder; waits for `END` seconds at most."""
+        os.close(self._lifeline)
+        deadline = time.monotonic() + END
+        while self.folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _keeper(control: str, folder: Path, environment: Mapping[str, str]) -> int:
+    """Start what will end a daemon; returns what keeps it from doing so until it is closed."""
+    read, write = os.pipe()
+    command = ["sh", "-c", KEEPER, "sh", control, str(folder)]
+    subprocess.run(command, env=environment, stdin=read, start_new_session=True, check=True)
+    os.close(read)
+    return write
+
+
+def _is_running(folder: Path) -> bool:
+    """Whether a daemon uses this folder."""
+    try:
+        os.kill(int((folder / f"{CONTROL}.pid").read_text()), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def mps_daemons(
+    mode: str, request: Mapping[str, float], address: str | None, say: Callable[[str], object]
+) -> Iterator[Mapping[str, str]]:
+    """Within this context, inside a `ray_connection`, each node with GPUs that are shared has a daemon.
+
+    Yields the folder of its pipes by the id of the node; nodes without, and such as join later, have none.
+    `say` is told where there is none, and why.
+    """
+    if mode == "off" or not 0 < request["gpu"] < 1:
+        yield {}
+        return
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    pipes = {}
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            gpus = int(node["Resources"]["GPU"])
+            start = _here(gpus) if is_local(address) else _there(node["NodeID"], gpus)
+            try:
+                pipes[node["NodeID"]] = stack.enter_context(start)
+            except NoDaemonError as error:
+                say(f"--mps: trials on {node['NodeManagerAddress']} share GPUs without a daemon: {error}")
+        yield pipes
+
+
+@contextlib.contextmanager
+def _here(gpus: int) -> Iterator[str]:
+    daemon = Daemon.start(gpus)
+    try:
+        yield daemon.pipes
+    finally:
+        daemon.end()
+
+
+class _Host:
+    """Has a daemon on another node."""
+
+    def start(self, gpus: int) -> str:
+        """Start it and return the folder of its pipes, or why there is none after `no: `."""
+        self._daemon: Daemon | None = None
+        try:
+            self._daemon = Daemon.start(gpus)
+        except NoDaemonError as error:
+            return f"no: {error}"
+        return self._daemon.pipes
+
+    def end(self) -> None:
+        """End it."""
+        if self._daemon:
+            self._daemon.end()
+
+
+@contextlib.contextmanager
+def _there(node: str, gpus: int) -> Iterator[str]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    affinity = NodeAffinitySchedulingStrategy(node, soft=False)
+    remote: Any = ray.remote(_Host)
+    host = remote.options(num_cpus=0, scheduling_strategy=affinity).remote()
+    try:
+        try:
+            answer = ray.get(host.start.remote(gpus), timeout=2 * START)
+        except ray.exceptions.RayError as error:
+            raise NoDaemonError(first_line(error)) from None
+        if answer.startswith("no: "):
+            raise NoDaemonError(answer.removeprefix("no: "))
+        yield answer
+    finally:
+        with contextlib.suppress(ray.exceptions.RayError):  # the node is gone, and its daemon with it
+            ray.get(host.end.remote(), timeout=2 * END)
+        ray.kill(host)

@@ -1,0 +1,146 @@
+"""Training steps that a GPU replays from a graph: one launch instead of hundreds.
+
+At 32 x 32 pixels a step is hundreds of kernels of microseconds each, and launching one takes as long. A CUDA
+graph records all launches of a step once and repeats them on the same memory, so that what is new in a step
+is written into buffers first.
+
+A graph repeats kernels, not Python: whatever a step reads from anywhere else would stay as it was when the
+graph was captured. So the first replay is held against the same step without a graph, from the same state. If
+they disagree, or a step cannot be captured, all steps run without one, and the trial says so.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.step import Inputs, Step
+
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does on the device, and returns what repeats it."""
+WARM_UP = 3
+"""Steps before a capture, in which libraries choose kernels and take their memory; as PyTorch's documentation
+of CUDA graphs has it, in a stream of their own."""
+AGREEMENT = 0.05
+"""Largest difference between the states after a step with and without a graph, as a share of what the step
+changes. Rounding makes far less, an input that was not read anew makes far more."""
+
+
+def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
+    """Capture a function's work on the current GPU."""
+    graph = torch.cuda.CUDAGraph()
+    # What measures the use of the GPU, in another thread, must not break a capture.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        run()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+State = dict[str, list[Tensor]]
+"""See `Step.state`."""
+
+
+class Replayed:
+    """A step that is captured after `WARM_UP` calls, and replayed from then on."""
+
+    def __init__(self, step: Step, capture: Capture, tell: Callable[[str], None]) -> None:
+        """Capture nothing yet; `tell` is called, once, with the reason why nothing can be replayed."""
+        self._step, self._capture, self._tell = step, capture, tell
+        self._device = step.sums.device
+        self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
+        self._buffers: Inputs | None = None
+        self._replay: Callable[[], None] | None = None
+        self._warm_up = WARM_UP
+        self._possible = True
+
+    def __call__(self, inputs: Inputs) -> None:
+        """Train on a batch; draws may be on the CPU still."""
+        if self._buffers is None:
+            self._buffers = inputs.buffers(self._device)
+        if self._replay is None and self._possible and not self._warm_up:
+            self._replay = self._captured(inputs)
+            return
+        inputs.fill(self._buffers)
+        if self._warm_up:
+            self._warm_up -= 1
+            self._run_aside(inputs.seed)
+            return
+        torch.manual_seed(inputs.seed)
+        if self._replay:
+            self._replay()
+        else:
+            self._step.run(self._buffers)
+
+    def _captured(self, inputs: Inputs) -> Callable[[], None] | None:
+        """Capture the step and train on a batch with it; None where that is not what it does without."""
+        buffers = self._buffers
+        assert buffers is not None  # noqa: S101  # only a full one gets here
+        inputs.fill(buffers)
+        before = _copy(self._step)
+        self._run_aside(inputs.seed)
+        expected = _copy(self._step)
+        _restore(self._step, before)
+        self._step.optimizer.zero_grad()
+        reason = "a replayed step had another result"
+        try:
+            # Capturing runs nothing. What it reads now, and not at each replay, will be seen to differ.
+            inputs.buffers(self._device).fill(buffers)
+            replay = self._capture(lambda: self._step.run(buffers))
+            inputs.fill(buffers)
+            torch.manual_seed(inputs.seed)
+            replay()
+            if _agrees(self._step, before, expected):
+                return replay
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _restore(self._step, expected)
+        self._possible = False
+        self._tell(f"its steps are not replayed as CUDA graphs: {reason}")
+        return None
+
+    def _run_aside(self, seed: int) -> None:
+        """The step as it is, on what is in the buffers, in a stream of a GPU that is not the usual one."""
+        assert self._buffers is not None  # noqa: S101  # filled before
+        torch.manual_seed(seed)
+        if self._stream is None:
+            self._step.run(self._buffers)
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._step.run(self._buffers)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+
+def _copy(step: Step) -> State:
+    """The state, on the CPU: a second one may not fit into a share of a GPU."""
+    return {
+        kind: [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+        for kind, tensors in step.state().items()
+    }
+
+
+@torch.no_grad()
+def _restore(step: Step, state: State) -> None:
+    for kind, tensors in step.state().items():
+        for tensor, value in zip(tensors, state[kind], strict=True):
+            tensor.copy_(value)
+
+
+def _agrees(step: Step, before: State, expected: State) -> bool:
+    """Whether the state is what was expected but for rounding."""
+    for kind, tensors in step.state().items():
+        changed = _distance(expected[kind], before[kind])
+        # A step that ends in numbers that are not finite will end the trial, with a graph or without.
+        if math.isfinite(changed) and not _distance(tensors, expected[kind]) <= AGREEMENT * changed:
+            return False
+    return True
+
+
+def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """Between tensors as one vector; the other ones are on the CPU."""
+    norms = (
+        float(torch.linalg.vector_norm((a.detach().cpu() - b).float(), dtype=torch.float64))
+        for a, b in zip(one, other, strict=True)
+    )
+    return math.sqrt(sum(norm**2 for norm in norms))
