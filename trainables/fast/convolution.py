@@ -157,8 +157,10 @@ def _gradient_of_pixels(pixels: Tensor, kernel: Tensor, dy: Tensor, stride: int,
     return dx
 
 
-def _meeting(size: int, kernel: int, out: int, stride: int, padding: int) -> Iterator[tuple[slice, list[int]]]:
-    """For each row of pixels: the rows of the output whose kernel meets it, and that kernel's row at each."""
+def _meeting(
+    size: int, kernel: int, out: int, stride: int, padding: int
+) -> Iterator[tuple[slice, list[int]]]:
+    """For each row of pixels: the rows of the output that meet it, and with which row of the kernel."""
     for pixel in range(size):
         first = max(0, -(-(pixel + padding - kernel + 1) // stride))
         last = min(out - 1, (pixel + padding) // stride)

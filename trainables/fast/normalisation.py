@@ -69,7 +69,9 @@ class _OneByOne(torch.autograd.Function):
             mean, invstd = torch.empty_like(weight), torch.empty_like(weight)
             torch.ops.aten.native_batch_norm.out(
                 *(x_v, weight, bias, *running[:2], True, running[2], norm.eps),
-                **{"out": y_v, "save_mean": mean, "save_invstd": invstd},
+                out=y_v,
+                save_mean=mean,
+                save_invstd=invstd,
             )
             statistics += [mean, invstd]
         ctx.save_for_backward(x, weight, *statistics)
