@@ -31,8 +31,8 @@ MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 ORDER = {
     "trainables": (
         *("setting", "catalogue", "relevance", "arms", "metrics", "extensions", "values", "trial", "redact"),
-        *("command_line", "randomness", "machine", "allocation", "usage", "fast", "storage", "datasets"),
-        *("methods", "losses", "measures"),
+        *("command_line", "randomness", "machine", "bf16", "allocation", "usage", "fast", "storage"),
+        *("datasets", "methods", "losses", "measures"),
         *("linear_probe", "kept", "data", "augment", "batches", "own_metric", "models", "backbones", "tried"),
         *("weights", "evaluator", "passes", "evaluate", "remeasure", "step", "graph", "train", "node", "probe"),
         *("tune", "preload"),

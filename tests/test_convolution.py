@@ -55,6 +55,41 @@ def test_small_maps_are_pytorchs(
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        *((1, 3, 1, 1), (2, 3, 1, 1), (2, 3, 2, 1), (4, 3, 1, 1), (4, 3, 2, 1), (8, 3, 2, 1), (2, 1, 2, 0)),
+        *((3, 7, 2, 3), (5, 4, 3, 2), (2, 1, 2, 2)),
+    ],
+)
+def test_half_precision_is_exact_where_numbers_are(
+    size: int, kernel: int, stride: int, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of small integers bf16 keeps all that is computed: any sum over too much or too little shows."""
+    monkeypatch.setattr(convolution, "LARGEST_BACKWARD", 4)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, kernel, stride, padding, bias=False)
+    plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float()
+    x = torch.randint(-1, 2, (3, 3, size, size)).float()
+    dy = torch.randint(-1, 2, plain(x).shape).float()
+    expected = gradients(plain, x, dy)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(speed_up(copy.deepcopy(plain)), x, dy.bfloat16())
+    assert type(found[0].grad_fn).__name__ == "_HalfConvolutionBackward"
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.float(), theirs)
+
+
+def test_gradients_of_weights_are_not_rounded_to_half_precision() -> None:
+    """Sums over the positions of a map: 1 + 2**-10 is no bf16 number."""
+    conv = speed_up(nn.Conv2d(1, 1, 3, padding=1, bias=False))
+    x = torch.tensor([[[[1.0, 0.0], [0.0, 2**-10]]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(x).sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad[0, 0, 1, 1] == 1 + 2**-10
+
+
 def test_gradients_are_right() -> None:
     """Against finite differences."""
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ from study.cluster.connection import (
     check_address,
     ray_connection,
 )
+from trainables import machine
 
 
 @pytest.mark.parametrize(
@@ -127,13 +128,17 @@ def test_ray_that_does_not_start_is_a_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_path_of_workers_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/first", str(ROOT), "/last"]))
     monkeypatch.delenv(METRICS, raising=False)
+    monkeypatch.delenv(machine.ARENAS, raising=False)
     with _workers_environment(local=True), _workers_environment(local=True):
         assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/first", "/last"]
         assert os.environ[METRICS] == "0"
+        assert os.environ[machine.ARENAS] == "1"  # memory that a trial's thread frees is kept
     assert METRICS not in os.environ
     monkeypatch.setenv(METRICS, "1")  # a user's
+    monkeypatch.setenv(machine.ARENAS, "3")
     with _workers_environment(local=True):
         assert os.environ[METRICS] == "1"
+        assert os.environ[machine.ARENAS] == "3"
     assert os.environ["PYTHONPATH"].split(os.pathsep) == ["/first", str(ROOT), "/last"]
 
 

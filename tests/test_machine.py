@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,24 @@ from trainables.machine import keep_freed_memory
 
 def test_glibc_keeps_freed_memory() -> None:
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_large_blocks_are_kept_in_threads_too() -> None:
+    """Ray trains in a thread. A block of 64 MiB has 16,384 pages, of which each costs a page fault."""
+    code = (
+        "import resource, threading; from trainables.machine import keep_freed_memory\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def work():\n"
+        "    bytearray(2**26); before = faults()\n"
+        "    for _ in range(3): bytearray(2**26)\n"
+        "    print(faults() - before)\n"
+        "keep_freed_memory(); thread = threading.Thread(target=work); thread.start(); thread.join()"
+    )
+    environment = {**os.environ, machine.ARENAS: "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from pathlib import Path
 CONTEXT = 600 * 2**20
 """Bytes of each process's share that CUDA takes for itself, outside of PyTorch's allocator: its context and
 kernels are about half a GiB on recent GPUs."""
-LARGEST_BLOCK = 32 * 2**20
-"""Bytes; glibc keeps freed blocks up to this size at most."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+ARENAS = "MALLOC_ARENA_MAX"
+"""Variable that, as 1, lets glibc keep memory that is freed in threads, where Ray trains: by default a thread
+has an arena of its own, which holds 64 MiB and returns what is free. Read when a process starts."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """glibc's numbers of the settings (malloc.h)."""
 
 
@@ -95,10 +96,10 @@ def settle(threads: int, kernels: str = "deterministic") -> None:
 def keep_freed_memory() -> bool:
     """Keep what tensors free for the next ones, in this process; returns whether the C library does so.
 
-    By default glibc returns freed blocks to the kernel, depending on how they happen to lie in memory, and
-    gets them back page by page: filling a tensor of a megabyte can take ten times as long.
+    By default glibc returns freed blocks to the kernel, depending on how they happen to lie in memory and
+    always above 32 MiB, and gets them back page by page: filling a tensor can take ten times as long.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        return bool(mallopt(_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+        return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
     return False

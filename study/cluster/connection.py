@@ -162,13 +162,15 @@ def _why_no_ray(address: str | None, error: Exception) -> str:
 def _workers_environment(*, local: bool) -> Iterator[None]:
     """Set variables for the processes of Ray, in this context.
 
-    Workers of a local Ray run the code of this checkout, not of another one that is installed. Its metrics,
-    which nobody reads, would be served to everybody on the network, without asking for the token.
+    Workers of a local Ray run the code of this checkout, not of another one that is installed, and keep the
+    memory that their threads free. Its metrics, which nobody reads, would be served to everybody on the
+    network, without asking for the token.
     """
     paths = [
         path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))
     ]
     ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *paths])}
+    ours[machine.ARENAS] = os.environ.get(machine.ARENAS, "1")
     if local:
         ours[METRICS] = os.environ.get(METRICS, "0")
     before = {name: os.environ.get(name) for name in ours}

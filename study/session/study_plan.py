@@ -6,13 +6,14 @@ from typing import Generic, TypeVar
 
 from search_spaces import Selection
 from study.cli.invocation import Invocation
+from study.cluster.connection import is_local
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
-from study.planning import forecast, weights
+from study.planning import forecast, precision, weights
 from study.planning.forecast import Forecast, format_duration, wall_seconds
 from study.planning.plan import Plan, describe, make_plan
 from study.planning.probe import probe
-from trainables import data
+from trainables import bf16, data
 from trainables.trial import TrialConfig
 
 State = TypeVar("State", Plan, SearchState)
@@ -73,12 +74,23 @@ def forecast_lines(
 
     `finalists` as in `forecast.describe`.
     """
-    lines = []
+    configs = [trial for trial, _ in trials]
+    lines = precision_lines(invocation, configs, measure=measure)
     if measure:
-        configs = [trial for trial, _ in trials]
         lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
     budget = invocation.args.budget
     return lines + forecast.describe(expected, trials, invocation.allocation, budget, finalists)
+
+
+def precision_lines(invocation: Invocation, trials: Sequence[TrialConfig], *, measure: bool) -> list[str]:
+    """What is to be said of the precision of trials that run on this machine's processor.
+
+    A study that is about to train measures it where bf16 is chosen and the processor may be slow at it.
+    """
+    if invocation.allocation.gpus or not is_local(invocation.args.address):
+        return []
+    begins = not invocation.args.plan and any(trial.precision == "bf16" for trial in trials)
+    return precision.lines(trials, measure=measure or (begins and bf16.units() != bf16.AMX))
 
 
 def range_lines(invocation: Invocation, plan: StudyPlan[Plan], most: Selection) -> list[str]:

@@ -58,11 +58,13 @@ class SmallMapConv2d(nn.Conv2d):
         square = input.ndim == 4 and input.shape[-1] == input.shape[-2]
         if input.device.type != "cpu" or not square or not 1 <= size <= LARGEST_BACKWARD:
             return super()._conv_forward(input, weight, bias)
+        stride, padding = self.stride[0], int(self.padding[0])
         if torch.is_autocast_enabled("cpu"):
             half = torch.get_autocast_dtype("cpu")
-            input, weight = input.to(half), weight.to(half)  # noqa: A001
             bias = None if bias is None else bias.to(half)
-        y: Tensor = _Convolution.apply(input, weight, self.stride[0], int(self.padding[0]))
+            y: Tensor = _HalfConvolution.apply(input.to(half), weight, stride, padding)
+        else:
+            y = _Convolution.apply(input, weight, stride, padding)
         return y if bias is None else y + bias.view(1, -1, 1, 1)
 
 
@@ -73,15 +75,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.layout = stride, padding  # type: ignore[attr-defined]
-        size = _output_size(x.shape[-1], w.shape[-1], stride, padding)
-        if size > LARGEST_FORWARD:
-            return F.conv2d(x, w, stride=stride, padding=padding)
-        pixels, kernel = x.permute(0, 2, 3, 1), w.permute(0, 2, 3, 1)
-        y = x.new_empty(len(x), size, size, len(w))
-        for at in _positions(x.shape[-1], w.shape[-1], stride, padding):
-            block = pixels[:, *at.pixels].flatten(1)
-            torch.mm(block, kernel[:, *at.kernel].flatten(1).T, out=y[:, at.row, at.column])
-        return y.permute(0, 3, 1, 2)
+        return _forward(x, w, stride, padding)
 
     @staticmethod
     @once_differentiable
@@ -89,9 +83,7 @@ class _Convolution(torch.autograd.Function):
         x, w = ctx.saved_tensors
         pixels, kernel, dy = (tensor.permute(0, 2, 3, 1) for tensor in (x, w, dy))
         of_pixels, of_kernel = ctx.needs_input_grad[:2]
-        # In half precision the sums over positions would lose what the products within them keep.
-        exact = torch.promote_types(x.dtype, torch.float32)
-        dx, dw = (torch.zeros_like(like, dtype=exact) for like in (pixels, kernel))
+        dx, dw = (torch.zeros_like(like) for like in (pixels, kernel))
         for at in _positions(x.shape[-1], w.shape[-1], *ctx.layout):
             dy_here = dy[:, at.row, at.column]
             if of_pixels:
@@ -99,11 +91,80 @@ class _Convolution(torch.autograd.Function):
             if of_kernel:
                 _add_product(dw[:, *at.kernel], dy_here.T, pixels[:, *at.pixels].flatten(1))
         return (
-            dx.permute(0, 3, 1, 2).to(x.dtype) if of_pixels else None,
-            dw.permute(0, 3, 1, 2).to(w.dtype) if of_kernel else None,
+            dx.permute(0, 3, 1, 2) if of_pixels else None,
+            dw.permute(0, 3, 1, 2) if of_kernel else None,
             None,
             None,
         )
+
+
+class _HalfConvolution(torch.autograd.Function):
+    """The same of x in half precision and weights in fp32, which it casts; all sums are in fp32.
+
+    Sums over positions would lose in half precision what the products keep. So each pixel of dx is one
+    product, over all positions that meet it, and dw is added up in fp32 and never cast.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        w = weight.to(x.dtype)
+        ctx.save_for_backward(x, w)
+        ctx.layout = stride, padding  # type: ignore[attr-defined]
+        return _forward(x, w, stride, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, w = ctx.saved_tensors
+        pixels, kernel, dy = (tensor.permute(0, 2, 3, 1) for tensor in (x, w, dy))
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = _gradient_of_pixels(pixels, kernel, dy, *ctx.layout).permute(0, 3, 1, 2)
+        if ctx.needs_input_grad[1]:
+            dw = torch.zeros_like(kernel, dtype=torch.float32)
+            for number, at in enumerate(_positions(x.shape[-1], w.shape[-1], *ctx.layout)):
+                into = dw[:, *at.kernel]
+                product = (dy[:, at.row, at.column].T @ pixels[:, *at.pixels].flatten(1)).view(into.shape)
+                into.add_(product) if number else into.copy_(product)
+            dw = dw.permute(0, 3, 1, 2)
+        return dx, dw, None, None
+
+
+def _forward(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    """y (B, K, O, O) of x (B, C, S, S) and w (K, C, T, T)."""
+    size = _output_size(x.shape[-1], w.shape[-1], stride, padding)
+    if size > LARGEST_FORWARD:
+        return F.conv2d(x, w, stride=stride, padding=padding)
+    pixels, kernel = x.permute(0, 2, 3, 1), w.permute(0, 2, 3, 1)
+    y = x.new_empty(len(x), size, size, len(w))
+    for at in _positions(x.shape[-1], w.shape[-1], stride, padding):
+        block = pixels[:, *at.pixels].flatten(1)
+        torch.mm(block, kernel[:, *at.kernel].flatten(1).T, out=y[:, at.row, at.column])
+    return y.permute(0, 3, 1, 2)
+
+
+def _gradient_of_pixels(pixels: Tensor, kernel: Tensor, dy: Tensor, stride: int, padding: int) -> Tensor:
+    """dx (B, S, S, C) of pixels of that shape, the kernel (K, T, T, C) and dy (B, O, O, K)."""
+    dx = torch.empty_like(pixels)
+    meetings = list(_meeting(pixels.shape[1], kernel.shape[1], dy.shape[1], stride, padding))
+    for row, (rows, kernel_rows) in enumerate(meetings):
+        for column, (columns, kernel_columns) in enumerate(meetings):
+            met = [kernel[:, i, j] for i in kernel_rows for j in kernel_columns]
+            if met:
+                torch.mm(dy[:, rows, columns].flatten(1), torch.cat(met), out=dx[:, row, column])
+            else:  # steps that are longer than the kernel leave pixels out
+                dx[:, row, column] = 0
+    return dx
+
+
+def _meeting(
+    size: int, kernel: int, out: int, stride: int, padding: int
+) -> Iterator[tuple[slice, list[int]]]:
+    """For each row of pixels: the rows of the output that meet it, and with which row of the kernel."""
+    for pixel in range(size):
+        first = max(0, -(-(pixel + padding - kernel + 1) // stride))
+        last = min(out - 1, (pixel + padding) // stride)
+        yield slice(first, last + 1), [pixel + padding - row * stride for row in range(first, last + 1)]
 
 
 def _add_product(into: Tensor, a: Tensor, b: Tensor) -> None:

@@ -8,10 +8,13 @@ Shapes: V views, B images a view, C channels, S pixels height and width.
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """What normalises by statistics of the batch."""
@@ -32,15 +35,74 @@ class ViewBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """Normalised maps (V·B, C, S, S) of maps of that shape."""
-        one_view = super().forward
         if not self.training or self.views == 1:
-            return one_view(input)
+            return super().forward(input)
+        if input.device.type == "cpu" and self.affine and input.numel() > self.views * self.num_features:
+            y: Tensor = _OneByOne.apply(input, self.weight, self.bias, self)
+            return y
+        one_view = super().forward
         views = input.chunk(self.views)
         counted = [one_view(view) for view in views[: self.counted]]
         if len(counted) == len(views):
             return torch.cat(counted)
         with without_updates(self):
             return torch.cat([*counted, *(one_view(view) for view in views[self.counted :])])
+
+    def count(self, view: int) -> tuple[Tensor | None, Tensor | None, float]:
+        """Running mean and variance that a view updates, and its share in them; as in `nn.BatchNorm2d`."""
+        counts = self.counted is None or view < self.counted
+        if not counts or not self.track_running_stats or self.num_batches_tracked is None:
+            return None, None, 0.0
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        return self.running_mean, self.running_var, share
+
+
+class _OneByOne(torch.autograd.Function):
+    """PyTorch's batch norm of each view on CPUs; each writes its part of one output, so nothing is joined."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: ViewBatchNorm2d) -> Tensor:
+        y, statistics = torch.empty_like(x), []
+        for view, (x_v, y_v) in enumerate(zip(x.chunk(norm.views), y.chunk(norm.views), strict=True)):
+            running = norm.count(view)
+            mean, invstd = torch.empty_like(weight), torch.empty_like(weight)
+            torch.ops.aten.native_batch_norm.out(
+                *(x_v, weight, bias, *running[:2], True, running[2], norm.eps),
+                out=y_v,
+                save_mean=mean,
+                save_invstd=invstd,
+            )
+            statistics += [mean, invstd]
+        ctx.save_for_backward(x, weight, *statistics)
+        ctx.eps = norm.eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *statistics = ctx.saved_tensors
+        views = len(statistics) // 2
+        mask = [ctx.needs_input_grad[0], True, True]
+        if x.dtype != torch.float32 and x.shape[-2:] == (1, 1):
+            dy = dy.contiguous().as_strided(x.shape, x.stride())
+        dx, dw, db = zip(
+            *(
+                torch.ops.aten.native_batch_norm_backward(
+                    *(dy_v, x_v, weight, None, None, mean, invstd, True, ctx.eps, mask)
+                )
+                for dy_v, x_v, mean, invstd in zip(
+                    dy.chunk(views), x.chunk(views), statistics[::2], statistics[1::2], strict=True
+                )
+            ),
+            strict=True,
+        )
+        return torch.cat(dx) if mask[0] else None, _last_first(dw), _last_first(db), None
+
+
+def _last_first(gradients: Sequence[Tensor]) -> Tensor:
+    """Their sum in the order in which autograd adds them up, so that it is the same to the last bit."""
+    return functools.reduce(torch.add, reversed(gradients))
 
 
 @contextlib.contextmanager

@@ -56,12 +56,13 @@ class SGD:
                 torch.zeros_like(parameter) if buffer is None else buffer
                 for parameter, buffer in zip(parameters, buffers, strict=True)
             ]
-        # The fused kernel reads and writes each weight once. It goes through memory and knows no strides.
         gradients = [_laid_out_as(p, gradient) for p, gradient in zip(parameters, gradients, strict=True)]
+        # The fused kernel reads and writes each weight once. It goes through memory and knows no strides, and
+        # copies what is in channels_last before it begins; a row of numbers it takes as it is.
         sgd(
-            parameters,
-            gradients,
-            buffers,
+            [_as_row(parameter) for parameter in parameters],
+            [_as_row(gradient) for gradient in gradients],
+            [None if buffer is None else _as_row(buffer) for buffer in buffers],
             foreach=False,
             fused=True,
             weight_decay=self._weight_decay,
@@ -79,6 +80,14 @@ class SGD:
 
 def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:
     """The values in the memory order of the parameter: themselves where they are already."""
-    if values.stride() == parameter.stride():
+    sides = zip(values.shape, values.stride(), parameter.stride(), strict=True)
+    if all(of_values == of_parameter for size, of_values, of_parameter in sides if size > 1):
         return values
     return torch.empty_like(parameter).copy_(values)
+
+
+def _as_row(values: Tensor) -> Tensor:
+    """Values in channels_last as one row, in the order in which they lie in memory; others as they are."""
+    if values.is_contiguous() or not values.is_contiguous(memory_format=torch.channels_last):
+        return values
+    return values.as_strided((values.numel(),), (1,))
