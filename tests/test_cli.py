@@ -21,6 +21,7 @@ from study.cli.invocation import parse_invocation
 from study.planning.plan import make_plan
 from study.recording.events import EpochDone, Resumed, Started
 from study.run import main
+from trainables import machine
 from trainables.command_line import brief
 from trainables.setting import nearest
 from trainables.trial import FIELDS
@@ -287,3 +288,21 @@ def test_the_time_left_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> N
     assert "validation 62.5%" in text
     assert "loss" not in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    "words", [["--cuda-graphs"], ["--kernels", "tf32"], ["--cuda-graphs", "--mps", "auto"]]
+)
+def test_what_is_about_gpus_is_refused_where_no_trial_would_run_on_one(
+    words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is created; where there are GPUs, also if trials are to run on CPUs."""
+    for gpus, more in ((0, []), (2, ["--gpus-per-trial", "0"])):
+        monkeypatch.setattr(machine, "gpus", lambda gpus=gpus: gpus)
+        with pytest.raises(SystemExit) as ended:
+            main(["--space", "quickstart", *words, *more])
+        assert ended.value.code == 2
+        option = " ".join(words[:2]) if words[0] == "--kernels" else words[0]
+        message = f"{option}: no trial would run on a GPU here; leave it out"
+        assert capsys.readouterr().err.splitlines()[-1] == f"study/run.py: error: {message}"
+        assert [path.name for path in here.iterdir()] == ["file"]

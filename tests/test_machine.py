@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from trainables import machine
-from trainables.machine import keep_freed_memory
+from trainables.catalogue import KERNELS
+from trainables.machine import keep_freed_memory, settle
 
 
 def test_glibc_keeps_freed_memory() -> None:
@@ -53,3 +55,27 @@ def test_cores_are_those_that_the_process_is_given(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", granted)
     assert machine.cores() == count
+
+
+@pytest.mark.parametrize(
+    ("kernels", "deterministic", "tf32"),
+    [("tf32", False, True), ("fastest", False, False), ("deterministic", True, False)],
+)
+def test_kernels_are_those_that_were_asked_for_whatever_was_before(
+    kernels: str, deterministic: bool, tf32: bool
+) -> None:
+    cudnn = torch.backends.cudnn
+    settle(1, kernels)
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (
+        deterministic,
+        not deterministic,
+        tf32,
+    )
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    settle(1)  # the next trial in this process
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (True, False, False)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_kernels_that_can_be_asked_for_are_those_that_are_tested() -> None:
+    assert set(KERNELS) == {"deterministic", "fastest", "tf32"}

@@ -690,12 +690,17 @@ def test_what_goes_with_the_dataset_is_named_and_not_called_fixed(tmp_path: Path
 def test_what_a_reader_should_know_of_how_it_ran(tmp_path: Path, empty_store: Path) -> None:
     configs = arms("ce", "0.01")
     changed = {"git.dirty": "true", "source.kept": "code-0.patch"}
-    tags = [{"device": "gpu one", **changed}, {"attempts": "3"}, {"git.commit": "1" * 40}]
+    tags = [
+        {"device": "gpu one", "gpus.kernels": "tf32", **changed},
+        {"attempts": "3"},
+        {"git.commit": "1" * 40},
+    ]
     made = [
         Made(config=c, metrics=results(c), tags=t) for c, t in zip(configs, [*tags, {}, {}, {}], strict=True)
     ]
     page = studied(tmp_path, empty_store, made, configs)()
     assert "ran on different kinds of devices (cpu test, gpu one): digits · convnet · rrc+hflip." in page
+    assert "ran on different kernels (deterministic, tf32): digits · convnet · rrc+hflip." in page
     kept = "they are kept by the run “code”: code-0.patch."
     assert f"1 of 6 trials ran from a working tree with uncommitted changes; {kept}" in page
     assert "1 of 6 trials were started more than once: interrupted and resumed, or retried." in page
