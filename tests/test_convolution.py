@@ -80,6 +80,26 @@ def test_half_precision_is_exact_where_numbers_are(
         assert torch.equal(ours.float(), theirs)
 
 
+@pytest.mark.parametrize("channels", [16, 15])
+def test_wide_layers_of_larger_maps_are_products_too(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In fp32 with AVX-512; exact where numbers are."""
+    monkeypatch.setattr(convolution, "LARGEST_BACKWARD", 3)
+    monkeypatch.setattr(convolution, "LARGEST_WIDE", 5)
+    monkeypatch.setattr(convolution, "WIDE", 16)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(channels, 20, 3, padding=1, bias=False)
+    plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float()
+    x = torch.randint(-1, 2, (3, channels, 4, 4)).float()
+    dy = torch.randint(-1, 2, plain(x).shape).float()
+    conv = speed_up(copy.deepcopy(plain))
+    for ours, theirs in zip(gradients(conv, x, dy), gradients(plain, x, dy), strict=True):
+        assert torch.equal(ours, theirs)
+    products = "_ConvolutionBackward" if channels == 16 else "ConvolutionBackward0"
+    assert type(conv(x).grad_fn).__name__ == products
+    with torch.autocast("cpu", torch.bfloat16):
+        assert type(conv(x).grad_fn).__name__ == "ConvolutionBackward0"
+
+
 def test_gradients_of_weights_are_not_rounded_to_half_precision() -> None:
     """Sums over the positions of a map: 1 + 2**-10 is no bf16 number."""
     conv = speed_up(nn.Conv2d(1, 1, 3, padding=1, bias=False))

@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
 LARGEST_FORWARD = 3
-"""Largest O whose forward pass is faster this way; measured, as the next one, in docs/performance.md."""
-LARGEST_BACKWARD = 3 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 4
+"""Largest O whose forward pass is faster this way; measured, as the next ones, in docs/performance.md."""
+LARGEST_BACKWARD = 3 if AVX512 else 4
 """Largest O whose gradients are: PyTorch's own of 4 x 4 maps are faster where it has AVX-512."""
+WIDE, LARGEST_WIDE = 256, 5 if AVX512 else 0
+"""Least of C and K, and the largest O, from and up to which both passes are faster in fp32 even so."""
 
 
 class Position(NamedTuple):
@@ -56,11 +59,12 @@ class SmallMapConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's
         size = _output_size(input.shape[-1], self.kernel_size[0], self.stride[0], int(self.padding[0]))
         square = input.ndim == 4 and input.shape[-1] == input.shape[-2]
-        if input.device.type != "cpu" or not square or not 1 <= size <= LARGEST_BACKWARD:
+        half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        largest = max(LARGEST_BACKWARD, 0 if half else _largest_wide(weight))
+        if input.device.type != "cpu" or not square or not 1 <= size <= largest:
             return super()._conv_forward(input, weight, bias)
         stride, padding = self.stride[0], int(self.padding[0])
-        if torch.is_autocast_enabled("cpu"):
-            half = torch.get_autocast_dtype("cpu")
+        if half:
             bias = None if bias is None else bias.to(half)
             y: Tensor = _HalfConvolution.apply(input.to(half), weight, stride, padding)
         else:
@@ -133,7 +137,7 @@ class _HalfConvolution(torch.autograd.Function):
 def _forward(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
     """y (B, K, O, O) of x (B, C, S, S) and w (K, C, T, T)."""
     size = _output_size(x.shape[-1], w.shape[-1], stride, padding)
-    if size > LARGEST_FORWARD:
+    if size > max(LARGEST_FORWARD, _largest_wide(w)):
         return F.conv2d(x, w, stride=stride, padding=padding)
     pixels, kernel = x.permute(0, 2, 3, 1), w.permute(0, 2, 3, 1)
     y = x.new_empty(len(x), size, size, len(w))
@@ -141,6 +145,11 @@ def _forward(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
         block = pixels[:, *at.pixels].flatten(1)
         torch.mm(block, kernel[:, *at.kernel].flatten(1).T, out=y[:, at.row, at.column])
     return y.permute(0, 3, 1, 2)
+
+
+def _largest_wide(w: Tensor) -> int:
+    """`LARGEST_WIDE` of weights for which it holds."""
+    return LARGEST_WIDE if w.dtype == torch.float32 and min(w.shape[:2]) >= WIDE else 0
 
 
 def _gradient_of_pixels(pixels: Tensor, kernel: Tensor, dy: Tensor, stride: int, padding: int) -> Tensor:

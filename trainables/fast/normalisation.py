@@ -84,7 +84,9 @@ class _OneByOne(torch.autograd.Function):
         x, weight, *statistics = ctx.saved_tensors
         views = len(statistics) // 2
         mask = [ctx.needs_input_grad[0], True, True]
-        if x.dtype != torch.float32 and x.shape[-2:] == (1, 1):
+        if x.dtype != torch.float32 and x.shape[-2:] == (1, 1) and x.is_contiguous():
+            # Of maps of one pixel strides may differ though the memory is the same, and PyTorch's fast kernel
+            # takes equal ones alone. In fp32 it gives other last bits than the one that it takes so far.
             dy = dy.contiguous().as_strided(x.shape, x.stride())
         dx, dw, db = zip(
             *(
