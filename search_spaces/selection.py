@@ -26,7 +26,8 @@ class Selection:
     Of several spaces `space` is their joined name, `a+b`, and `origins` has the first one that each trial is
     from. `steps` says how many trials each step of the selection left, in lines for people. `seeds` is what
     was asked for; if a range, `trials` are all that it may take. `margin` (points of test accuracy) is what
-    counts as a difference worth having.
+    counts as a difference worth having. `planned` are the trials with all seeds, where `--only seed=…` says
+    which of them are wanted now; empty: they are `trials`.
     """
 
     space: str
@@ -35,6 +36,7 @@ class Selection:
     seeds: SeedPlan | None = None
     margin: float | None = None
     origins: Mapping[TrialConfig, str] = field(default_factory=dict, hash=False)
+    planned: tuple[TrialConfig, ...] = ()
 
     def space_of(self, trial: TrialConfig) -> str:
         """The first of the given spaces that has a trial."""
@@ -43,7 +45,8 @@ class Selection:
     @property
     def seed_plans(self) -> dict[str, SeedPlan]:
         """What is planned for each cell, by its digest, if these trials are the first."""
-        return seed_plans(self.trials, replace(self.seeds or SeedPlan(low=1, high=1), margin=self.margin))
+        asked = self.seeds or SeedPlan(low=1, high=1)
+        return seed_plans(self.planned or self.trials, replace(asked, margin=self.margin))
 
 
 def select(
@@ -69,11 +72,15 @@ def select(
         check_count("--seeds", plan, plan.high * len(once))
         origins = {t.replace(seed=seed): name for seed in range(plan.high) for t, name in once.items()}
         steps.append(f"--seeds {plan}: {'at most ' if plan.is_range else ''}{len(origins)}")
-    trials = Trials(origins)
+    trials = planned = Trials(origins)
     for condition in only:
         trials = _filter(trials, condition)
         steps.append(f"--only {condition}: {len(trials)}")
+        if split_option("--only", condition, FORM)[0] != "seed":
+            planned = _filter(planned, condition)
+    planned = planned if len(planned) > len(trials) else Trials([])
     if assign:
+        planned = Trials(assign_all(planned, assign)[0]) if planned else planned
         changed, lines = assign_all(trials, assign)
         origins, trials = {new: origins[old] for new, old in changed.items()}, Trials(changed)
         steps += lines
@@ -89,6 +96,7 @@ def select(
         seeds=plan,
         margin=margin,
         origins=origins if len(names) > 1 else {},
+        planned=tuple(planned),
     )
 
 

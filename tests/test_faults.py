@@ -310,7 +310,7 @@ print("lost", writer.lost)
 """A driver that trains without end; `blind`: one that never asks whether it still has the lease."""
 
 
-def test_a_driver_that_was_stopped_writes_nothing_once_another_has_taken_over(
+def test_a_server_takes_nothing_from_a_driver_that_was_stopped(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does what it had sent already arrive, if it did not look at the clock at the right moment."""
@@ -398,7 +398,7 @@ CHAOS_SEEDS = range(int(os.environ.get("CHAOS", "1")))
 
 
 @pytest.mark.parametrize("seed", CHAOS_SEEDS)
-def test_chaos_before_a_server(
+def test_a_server_behind_chaos(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """A fifth of all requests go wrong, each in one of ten ways; some outlive the client's patience."""

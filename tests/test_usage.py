@@ -259,11 +259,11 @@ def test_the_report_says_what_each_arm_took() -> None:
         *("Trials", "Time a trial", "CPU time", "CPUs used", "Peak memory"),
         *("GPU energy a trial", "GPU energy"),
     ]
-    assert shown.loc["CE"].tolist() == ["2", "100 s", "3 min", "80%", "1.4 GB", "16 Wh", "32 Wh"]
-    of_one = ["80 s (1 of 2)", "40% (1 of 2)", "0.9 GB (1 of 2)", "12 Wh (1 of 2)", "12 Wh (1 of 2)"]
+    assert shown.loc["CE"].tolist() == ["2", "100 s", "3 min", "80 %", "1.4 GB", "16 Wh", "32 Wh"]
+    of_one = ["80 s (1 of 2)", "40 % (1 of 2)", "0.9 GB (1 of 2)", "12 Wh (1 of 2)", "12 Wh (1 of 2)"]
     assert shown.loc["γ = 0"].tolist() == ["2", "4 min", *of_one]
     # The mean of use counts long trials more: (2 · 100 s · 0.8 + 300 s · 0.4) / 500 s.
-    assert shown.loc["All", "CPUs used"] == "56% (3 of 4)"
+    assert shown.loc["All", "CPUs used"] == "56 % (3 of 4)"
     assert shown.loc["All", "GPU energy"] == "44 Wh (3 of 4)"
     assert "CPU energy" not in table.caption
     assert costs_section(frame({config("ce", 0): 0.5})).is_empty

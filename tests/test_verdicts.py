@@ -206,6 +206,20 @@ def test_a_look_at_a_space_is_a_look_at_what_it_is_joined_to(
     assert read_seed_plans(store, "controls") == {c: p for c, p in joined.items() if c not in first}
 
 
+def test_some_of_the_seeds_are_a_part_of_the_plan(store: Ledger) -> None:
+    """Seeds that several machines share, or the tasks of a job array, are planned together."""
+    arms = "arm=ce,siamese-0"
+    whole = select("quickstart", only=[arms], assign=["epochs=2"], seeds=7)
+    for seed in ("3", "0,1"):
+        part = select("quickstart", only=[f"seed={seed}", arms], assign=["epochs=2"], seeds=7)
+        assert {trial.seed for trial in part.trials} == set(map(int, seed.split(",")))
+        assert part.seed_plans == whole.seed_plans
+        assert declare_seed_plans(store, part, {}) == declare_seed_plans(store, whole, {})
+    (plan,) = whole.seed_plans.values()
+    assert plan.low == 7
+    assert select("quickstart", assign=["seed=5"]).seed_plans.popitem()[1].low == 1
+
+
 def test_what_an_earlier_study_has_counts_as_its_plan(store: Ledger) -> None:
     asked = select("quickstart", seeds=6)
     records = {t.key: record(t, 0.5) for t in asked.trials if t.seed < 3}

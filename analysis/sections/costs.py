@@ -61,16 +61,20 @@ def _watt_hours(wh: float) -> str:
     return f"{wh:.0f} Wh" if wh >= 10 else f"{wh:.2g} Wh"
 
 
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
 _whole = _of("train_seconds", "evaluate_seconds")
 COLUMNS = (
     Column("Time a trial", _whole, "mean", _time),
     Column("CPU time", _of("cpu_seconds"), "sum", _time),
-    Column("CPUs used", _of("cpu_utilization"), "mean", "{:.0%}".format, weights=_whole),
+    Column("CPUs used", _of("cpu_utilization"), "mean", _share, weights=_whole),
     Column("Peak memory", _of("memory_peak_mb"), "max", _gigabytes),
     Column("CPU energy a trial", _of("cpu_energy_wh"), "mean", _watt_hours),
     Column("CPU energy", _of("cpu_energy_wh"), "sum", _watt_hours),
     Column("GPU time", _of("gpu_seconds"), "sum", _time),
-    Column("GPU used", _of("gpu_utilization"), "mean", "{:.0%}".format, weights=_whole),
+    Column("GPU used", _of("gpu_utilization"), "mean", _share, weights=_whole),
     Column("Peak GPU memory", _of("gpu_memory_peak_mb"), "max", _gigabytes),
     Column("GPU energy a trial", _of("gpu_energy_wh"), "mean", _watt_hours),
     Column("GPU energy", _of("gpu_energy_wh"), "sum", _watt_hours),
