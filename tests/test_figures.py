@@ -14,14 +14,16 @@ from synthetic import config, frame, results
 from test_overview import model, powerset_study
 
 from analysis.plots import accuracy, effects, style
-from analysis.plots.cache import digest_of
-from analysis.plots.projections import shown_arms
+from analysis.plots.cache import FigureCache, digest_of
+from analysis.plots.projections import Embedding, shown_arms
+from analysis.sections import figures
 from analysis.sections.cells import cell_table
 from analysis.stats.comparisons import comparisons, values_of
 from analysis.stats.factors import effects_of
 from analysis.stats.pooling import pooled_comparisons
 from analysis.stats.summary import summarise
 from analysis.trials import cell_labels
+from study.ledger.ledger import Ledger
 
 ARMS = {"ce": [0.5, 0.6, 0.7], "0": [0.62, 0.7, 0.81], "0.01": [0.8, 0.9, None]}
 
@@ -291,6 +293,24 @@ def test_of_many_arms_baselines_and_the_best_have_embeddings(rivals: pd.DataFram
     assert shown_arms(rivals) == ["ce", "siamese-0", *best]
     few = rivals[rivals["arm_label"].isin(["ce", "vicreg-0.1"])]
     assert shown_arms(few) == ["ce", "vicreg-0.1"]
+
+
+def test_embeddings_are_drawn_again_only_for_another_state_of_the_seed_that_they_show(
+    trials: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests: list[str] = []
+    monkeypatch.setattr(
+        FigureCache, "add", lambda self, name, source, *_, **how: digests.append(digest_of(source)) or []
+    )
+    panel = Embedding(arm="ce", values=np.zeros((4, 2)), labels=np.arange(4), index=np.arange(4))
+    monkeypatch.setattr(figures, "read", lambda *_: [panel])
+    monkeypatch.setattr(figures, "class_names", lambda *_: ())
+    ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
+    other = trials.assign(changed=trials["changed"].where(trials["seed"] > 0, trials["changed"] + 1))
+    for cell in (trials, trials[trials["seed"] < 2], other):
+        figures._embeddings(cell, 0, ledger, FigureCache(tmp_path))
+    assert len(digests) == 6
+    assert digests[0] == digests[1] == digests[2] == digests[3] != digests[4]
 
 
 def test_a_table_of_many_arms_is_turned_round(rivals: pd.DataFrame) -> None:

@@ -265,7 +265,10 @@ class StudyRun:
 
 
 def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
-    """Prepare datasets; returns what can be done while Ray starts."""
+    """Prepare datasets and ask a server; returns what can be done while Ray starts."""
+    local = invocation.ledger.store.sqlite_file is not None
+    if not local:  # it may answer late, and Ctrl-C waits for no thread
+        invocation.ledger.check()
     embedded = [name for name in invocation.datasets if name in data.EMBEDDED]
     for name in invocation.datasets:
         if name not in embedded:
@@ -274,6 +277,6 @@ def _warm_up(invocation: Invocation) -> list[Callable[[], object]]:
     return [
         partial(importlib.import_module, "study.cluster.execute"),
         code_version,
-        invocation.ledger.check,
+        *([invocation.ledger.check] if local else []),
         *(partial(data.prepare, name, invocation.data_dir) for name in embedded),
     ]
