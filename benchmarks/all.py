@@ -62,6 +62,7 @@ MEASUREMENTS = (
     Measurement(
         "views.py", "Both views in one batch, bf16", "--precision bf16", "--precision bf16 --rounds 1 convnet"
     ),
+    Measurement("step.py", "A step", "", "--rounds 1 --precision fp32 -- convnet"),
     Measurement("augment_throughput.py", "Augmentation", "", "--rounds 1 --batch 16"),
     Measurement(
         "study_overhead.py",
@@ -72,7 +73,7 @@ MEASUREMENTS = (
     Measurement("report_time.py", "Report", "", "--trials 100"),
     Measurement("cluster_scale.py", "A long study on three nodes", "", "--trials 20"),
     Measurement("verdict.py", "What a verdict costs", "power", "power --cells 20"),
-    Measurement("gpu.py", "GPU", "", "--quick"),
+    Measurement("gpu.py", "GPU", "", "--seconds 0.2 --minutes 1 --networks resnet18"),
 )
 
 
