@@ -194,8 +194,13 @@ def blank_store(empty_store: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def without_pdfs() -> Iterator[None]:
-    """Figures are drawn as PNG alone: their PDFs, with fonts, take as long as all else of a small report."""
+    """Figures are drawn as PNG alone: their PDFs, with fonts, take as long as all else of a small report.
+
+    And in this process, where that can be arranged.
+    """
     from matplotlib.figure import Figure
+
+    from analysis import report
 
     draw = Figure.savefig
 
@@ -207,6 +212,7 @@ def without_pdfs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", savefig)
+        patch.setattr(report, "others_here", lambda: 0)
         yield
 
 
