@@ -5,8 +5,8 @@ graph records all launches of a step once and repeats them on the same memory, s
 is written into buffers first.
 
 A graph repeats kernels, not Python: whatever a step reads from anywhere else would stay as it was when the
-graph was captured. So the first replay is held against the same step without a graph, from the same state. If
-they disagree, or a step cannot be captured, all steps run without one, and the trial says so.
+graph was captured. So the first replay is compared with the same step without a graph, from the same state.
+If they disagree, or a step cannot be captured, all steps run without one, and the trial says so.
 """
 
 import math
