@@ -39,6 +39,11 @@ def finalists_ready(state: SearchState, exhausted: Collection[str] = ()) -> bool
     return bool(state.final_selection().trials)
 
 
+def can_choose_finalists(state: SearchState) -> bool:
+    """Whether every method has finished as many configurations as it has finalists."""
+    return all(len(best) == state.search.finalists for best in state.finalists().values())
+
+
 def plan_search(invocation: Invocation, *, refresh: bool = False) -> StudyPlan[SearchState]:
     """Compare the search with the ledger; `refresh` as in `study_plan.plan_study`."""
     assert invocation.search is not None  # noqa: S101  # for the type checker: the caller has checked
@@ -133,7 +138,7 @@ def run_search(invocation: Invocation, driver: Driver) -> "tuple[SearchState, Gr
     state = load_search_state(search, invocation.ledger.trials(), invocation.current_digests())
     ready = finalists_ready(state, queue.exhausted)
     if not ready and stop.out_of_budget and (kept := queue.budget.kept() if queue.budget else 0.0):
-        ready = all(len(best) == search.finalists for best in state.finalists().values())
+        ready = can_choose_finalists(state)
         if ready:
             invocation.say(
                 f"{state.missing} configurations are missing; {format_duration(kept)} of the budget are for"

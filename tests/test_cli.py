@@ -18,6 +18,8 @@ from study.__main__ import COMMANDS
 from study.__main__ import main as study
 from study.cli import options, progress, summary
 from study.cli.invocation import parse_invocation
+from study.cluster.execute import GracefulStop
+from study.ledger.search_state import load_search_state
 from study.planning.plan import make_plan
 from study.recording.events import EpochDone, Resumed, Started
 from study.run import main
@@ -231,6 +233,33 @@ def closing(arguments: str, findings: list[str]) -> list[str]:
     lines = summary.report_lines(findings, invocation.report_folder / "report.html", new=True, width=None)
     assert summary.print_summary(invocation, make_plan(selection, records, {}), None, lines) == 0
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.usefixtures("store")
+def test_finalists_of_a_part_of_a_search_do_not_make_it_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    searching = parse_invocation(
+        options.parser().parse_args(shlex.split("--space search --experiment test --trials 5 --budget 2h")),
+        Console(width=300),
+    )
+    assert searching.search is not None
+    state = load_search_state(searching.search, {}, {})
+    selection = select("quickstart", seeds=1)
+    fill(
+        Path("runs/mlflow.db"),
+        Path("runs/mlartifacts"),
+        [Made(config=trial, metrics=results(trial)) for trial in selection.trials],
+    )
+    plan = make_plan(selection, searching.ledger.trials(), {})
+    assert plan.complete
+    cut = GracefulStop(reason="the budget of 2 h 00 min has no room for the rest", out_of_budget=True)
+    assert summary.print_summary(searching, plan, None, [], state=state, cut=cut) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert not [line for line in said if line.startswith(("complete:", "next:"))]
+    assert said[-2] == (
+        "the budget of 2 h 00 min has no room for the rest: 10 of 10 configurations are missing;"
+        " 4 trials of finalists among the others finished"
+    )
+    assert said[-1].startswith("resume:   ")
 
 
 @pytest.mark.usefixtures("store")

@@ -16,6 +16,7 @@ from study.ledger.search_state import SearchState, describe, load_search_state
 from study.recording.events import CacheHit, Failed, Interrupted, Pruned, Succeeded
 from study.search.asha import INTERMEDIATE_METRIC, PerMethodASHA
 from study.search.optuna_queue import OptunaQueue
+from study.search_session import can_choose_finalists
 from trainables.trial import TrialConfig
 
 FIXED = {"dataset": "digits", "val_fraction": 0.1, "backbone": "convnet", "augmentations": (), "epochs": 20}
@@ -307,6 +308,15 @@ def test_a_budget_begins_nothing_that_does_not_fit() -> None:
     jobs = suggestions(standing_of(searching()), budget=budget)
     assert jobs.suggest("a") == "FINISHED"
     assert jobs.pending == 1  # and no second one is made up
+
+
+def test_a_budget_has_finalists_once_each_method_has_enough() -> None:
+    of_ce = [record(config(lr=lr), number=i) for i, lr in enumerate((0.1, 0.2), 1)]
+    of_siamese = record(config(method="siamese", gamma=0.01), number=1)
+    one = searching(finalists=1)
+    assert not can_choose_finalists(standing_of(one, *of_ce))
+    assert can_choose_finalists(standing_of(one, *of_ce, of_siamese))
+    assert not can_choose_finalists(standing_of(searching(finalists=2), *of_ce, of_siamese))
 
 
 def tunes(trial: TrialConfig) -> SimpleNamespace:

@@ -118,7 +118,7 @@ def mps_daemons(
     """Within this context, inside a `ray_connection`, each node with GPUs that are shared has a daemon.
 
     Yields the folder of its pipes by the id of the node; nodes without, and such as join later, have none.
-    `say` is told where there is none, and why.
+    `say` gets a line where there is none, and why.
     """
     if mode == "off" or not 0 < request["gpu"] < 1:
         yield {}

@@ -36,7 +36,7 @@ def tell(line: str) -> None:
 def check_reachable(uri: str, say: Callable[[str], object] = tell) -> None:
     """Raise LedgerError unless the address is supported, and its server answers or its file can be read.
 
-    A server has 5 s. A locked file is waited for; `say` is told so.
+    A server has 5 s. It waits for a locked file, and `say`s so.
     """
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":

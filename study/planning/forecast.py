@@ -187,10 +187,10 @@ def describe_time(forecast: Forecast, trials: Sequence[TrialConfig], *, slots: i
 def kept_for_finalists(
     forecast: Forecast, finalists: Sequence[TrialConfig], slots: int | None, budget: float
 ) -> float:
-    """Seconds of a search's budget that are for its finalists.
+    """Seconds of a search's budget that are kept for its finalists.
 
-    None where their time is not known, and where it is more than half of the budget: such a budget is one of
-    several, and the finalists get one of their own.
+    0 where their time is not known, and where it is more than half of the budget: then the search takes
+    several calls with a budget each, and the finalists are for the last of them.
     """
     expected = [forecast.seconds(trial) for trial in finalists]
     known = [seconds for seconds in expected if seconds is not None]

@@ -92,7 +92,7 @@ class LiveReport:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Training begins, or goes on with another stage."""
+        """Training begins, or continues with another stage."""
         self._began = self._clock() if self._began is None else self._began
         self._open = True
 
