@@ -27,7 +27,8 @@ NAMED_RUNS = 8
 """Most runs that an error names one by one."""
 DESCRIPTION = (
     *("key", "name", "status", "run_id", "changed", "failure"),
-    *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label", "seed_plan"),
+    *("group", "group_label", "cell", "cell_label", "subset", "settings", "arm", "arm_label", "tuned"),
+    "seed_plan",
     *(*FIELDS, *TAGS),
 )
 """Columns that describe a trial; all others are its final metrics."""
@@ -49,9 +50,9 @@ def load(
         `run_id`, `changed` (ms since 1970), `failure`, `cell` (its number, from 0), `cell_label`, `group` (of
         cells that differ in their augmentations alone), `group_label`, `subset` (augmentations, for people),
         `settings` (what the arms of the cell share that is not the default, for people), `arm` (as in the
-        tag), `arm_label` (unique within its cell), `seed_plan` (JSON of the `SeedPlan`, if any), every
-        field of `TrialConfig` (augmentations as text),
-        every tag of `TAGS`, and every final metric: results of finished trials, NaN otherwise.
+        tag), `arm_label` (unique within its cell), `tuned` (fields that were tuned for each arm: `lr`; or
+        None), `seed_plan` (JSON of the `SeedPlan`, if any), every field of `TrialConfig` (augmentations as
+        text), every tag of `TAGS`, and every final metric: results of finished trials, NaN otherwise.
 
     Raises:
         MixedData: trials of one cell were trained on different data.
@@ -86,6 +87,7 @@ def load(
             "settings": settings[cell],
             "arm": trial.arm,
             "arm_label": labels[trial],
+            "tuned": format_value(trial.tuned) if trial.tuned else None,
             "seed_plan": declared.get(cell),
             **{name: getattr(trial, name) for name in FIELDS},
             "augmentations": format_value(trial.augmentations),
@@ -146,7 +148,9 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 def config_of(row: Mapping[Hashable, Any]) -> TrialConfig:
     """The trial of a row of a frame, where None has become NaN and integers beside it floats."""
     values: dict[str, Any] = {name: None if pd.isna(row[name]) else row[name] for name in FIELDS}
-    whole = [name for name, value in values.items() if value is not None and field_type(name)[0] is int]
+    tuned = row.get("tuned")
+    values["tuned"] = () if tuned is None or pd.isna(tuned) else tuple(tuned.split("+"))
+    whole = [name for name in FIELDS if values[name] is not None and field_type(name)[0] is int]
     return TrialConfig(**{**values, **{name: int(values[name]) for name in whole}})
 
 

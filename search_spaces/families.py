@@ -40,8 +40,11 @@ def families(arms: Mapping[str, TrialConfig]) -> dict[str, dict[str, str]]:
 
     `arms` has a trial of each arm, by label.
     """
-    arms = {label: trial.replace(seed=0) for label, trial in arms.items()}
-    labels = {trial: label for label, trial in arms.items()}
+    # Partners agree in everything but what was tuned for each.
+    first = next(iter(arms.values()), None)
+    same = {name: getattr(first, name) for name in (first.tuned if first else ())}
+    arms = {label: trial.replace(seed=0, **same) for label, trial in arms.items()}
+    labels = {trial: label for label, trial in reversed(arms.items())}  # of equal ones, the first counts
     pairs = {label: trial for label, trial in arms.items() if two_views(trial)}
     single = [label for label in arms if label not in pairs]
     compared = {CE: dict.fromkeys(pairs, single[0]) if single else {}}
@@ -90,7 +93,8 @@ def controls_elsewhere(cells: Mapping[Cell, Mapping[str, TrialConfig]]) -> dict[
             continue
         first = next(iter(arms.values()))
         for other, control in lone.items():
-            differing = [name for name in CELL_FIELDS if getattr(control, name) != getattr(first, name)]
+            values = zip(CELL_FIELDS, control.cell, first.cell, strict=True)
+            differing = [name for name, theirs, ours in values if theirs != ours]
             if any(differing and {*differing} <= {*budget} for budget in _BUDGETS):
                 difference = " ".join(f"{name}={format_value(getattr(control, name))}" for name in differing)
                 controls.setdefault(cell, {})[f"{CE} {difference}"] = other

@@ -54,7 +54,9 @@ def name_groups(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], t
     varying = {name for members in kinds.values() for name in varying_fields(members, besides=always)}
     groups = {}
     for cell, trial in cells.items():
-        others = (f"{name} {format_value(getattr(trial, name))}" for name in CELL_FIELDS if name in varying)
+        values = {name: format_value(getattr(trial, name)) for name in CELL_FIELDS if name in varying}
+        values |= {name: "tuned" for name in trial.tuned if name in varying}
+        others = (f"{name} {value}" for name, value in values.items())
         groups[cell] = (trial.dataset, trial.backbone, *others)
     return groups
 
@@ -73,7 +75,8 @@ def varying_fields(trials: Sequence[TrialConfig], *, besides: Collection[str]) -
     return [
         name
         for name in CELL_FIELDS
-        if name not in besides and len({getattr(trial, name) for trial in cells if trial.uses(name)}) > 1
+        if name not in besides
+        and len({getattr(t, name) for t in cells if t.uses(name) and name not in t.tuned}) > 1
     ]
 
 
@@ -89,12 +92,13 @@ def arm_labels(trials: Sequence[TrialConfig]) -> dict[TrialConfig, str]:
             terms.setdefault(trial.cell, set()).add(trial.term)
     groups: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
     for trial in trials:
-        values = tuple(getattr(trial, name) for name in ARM_FIELDS)
+        values = tuple(getattr(trial, name) for name in (*ARM_FIELDS, *trial.tuned))
         groups.setdefault((trial.cell, trial.arm), set()).add(values)
     labels = {}
     for trial in trials:
         variants = list(zip(*groups[trial.cell, trial.arm], strict=True))
-        differing = [name for name, values in zip(ARM_FIELDS, variants, strict=True) if len(set(values)) > 1]
+        names = (*ARM_FIELDS, *trial.tuned)
+        differing = [name for name, values in zip(names, variants, strict=True) if len(set(values)) > 1]
         told = [name for name in differing if getattr(trial, name) != DEFAULTS.get(name)] or differing[:1]
         alone = terms.get(trial.cell, {FIRST_TERM}) == {FIRST_TERM}
         if trial.method == "siamese" and trial.uses("term") and trial.term == FIRST_TERM and not alone:

@@ -88,8 +88,10 @@ def cell_digest(trial: TrialConfig) -> str:
 
     Fields at their defaults are left out, so that a field that is added later changes nothing.
     """
-    values = {name: getattr(trial, name) for name in CELL_FIELDS}
+    values = {name: getattr(trial, name) for name in CELL_FIELDS if name not in trial.tuned}
     known = {name: value for name, value in values.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+    if trial.tuned:
+        known["tuned"] = sorted(trial.tuned)
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -347,6 +347,42 @@ def test_cross_entropy_with_another_budget_is_compared_though_it_is_another_cell
     assert "against CE (epochs=20) nothing can be shown with 2 seeds" in told
 
 
+def test_arms_with_tuned_steps_are_compared_in_one_cell() -> None:
+    """Each arm with the step that suits it, and cross-entropy for twice the epochs with a third one."""
+    tuned: dict[str, Any] = {"tuned": ("lr",), "epochs": 10}
+    trials = frame(
+        results({"ce": [0.50, 0.61, 0.70]}, lr=0.1, **tuned)
+        | results({"0": [0.60, 0.70, 0.81]}, lr=0.03, **tuned)
+        | results({"0.1": [0.65, 0.71, 0.84], "0.2": [0.64, 0.75, 0.83]}, lr=0.01, **tuned)
+        | results({"ce": [0.61, 0.72, 0.79]}, lr=0.2, **tuned | {"epochs": 20})
+    )
+    assert trials.groupby("cell")["arm_label"].unique().map(list).tolist() == [
+        ["ce", "siamese-0", "siamese-0.1", "siamese-0.2"],
+        ["ce"],
+    ]
+    names = [f"digits · convnet · rrc+hflip · epochs {epochs}" for epochs in (10, 20)]
+    assert trials["cell_label"].unique().tolist() == names
+    tested = comparisons(trials).groupby("baseline")["arm_label"].unique().map(list).to_dict()
+    assert tested == {
+        "ce": ["siamese-0", "siamese-0.1", "siamese-0.2"],
+        "siamese-0": ["siamese-0.1", "siamese-0.2"],
+        "ce epochs=20": ["siamese-0", "siamese-0.1", "siamese-0.2"],
+    }
+    assert {config.lr for config in arm_configs(trials[trials["cell"] == 0]).values()} == {0.1, 0.03, 0.01}
+
+
+def test_several_values_of_a_tuned_field_tell_arms_apart() -> None:
+    values: dict[str, list[float | None]] = {"ce": [0.5, 0.6, 0.8], "0.1": [0.6, 0.7, 0.7]}
+    trials = frame(
+        results(values, lr=0.1, tuned=("lr",))
+        | results({"0": [0.5, 0.7, 0.7]}, lr=0.1, tuned=("lr",))
+        | results({"0": [0.5, 0.7, 0.7]}, lr=0.2, tuned=("lr",))
+    )
+    assert sorted(set(trials["arm_label"])) == ["ce", "siamese-0 lr=0.1", "siamese-0 lr=0.2", "siamese-0.1"]
+    control = comparisons(trials).set_index("baseline").loc["siamese-0"]
+    assert (control["arm_label"], control["baseline_label"]) == ("siamese-0.1", "siamese-0 lr=0.1")
+
+
 def test_a_sweep_is_no_control(controlled: dict[TrialConfig, float | None]) -> None:
     """Cells with all arms at another step are compared within themselves; another backbone is no control."""
     sweep = results({"ce": [0.5, 0.6], "0": [0.6, 0.7]}, epochs=10)

@@ -431,6 +431,19 @@ def test_what_was_given_is_no_part_of_identity() -> None:
     assert pickle.loads(pickle.dumps(one)).replace(method="siamese", gamma=1).lambd == 0.01  # noqa: S301
 
 
+def test_what_is_tuned_is_no_part_of_identity_but_of_no_cell_either() -> None:
+    slow, fast = (ce(lr=lr, tuned=("lr",)) for lr in (0.01, 0.1))
+    assert (slow, slow.key, repr(slow.to_params())) == (ce(), ce().key, repr(ce().to_params()))
+    assert slow.cell == fast.cell != ce().cell
+    assert slow.replace(seed=3).tuned == ("lr",)
+    assert pickle.loads(pickle.dumps(fast)).cell == fast.cell  # noqa: S301
+    # A value that somebody gives is not tuned for an arm.
+    assert slow.replace(lr=0.1).cell == ce(lr=0.1).cell
+    message = "tuned: got 'lrr' (did you mean 'lr'?); allowed: batch_size, lr, momentum, weight_decay,"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        ce(tuned=("lrr",))
+
+
 def test_a_value_that_is_normalised_away_must_be_valid_all_the_same() -> None:
     for bad in ({"views": "nonsense"}, {"gamma": -3}, {"hidden_dim": 0}, {"lambd": -1}):
         with pytest.raises(ValueError, match=f"^{next(iter(bad))}: got "):

@@ -50,6 +50,8 @@ from trainables.relevance import (
 from trainables.setting import Setting, nearest, setting
 from trainables.values import FieldValue, format_value, in_type, parse
 
+TUNABLE = ("batch_size", "lr", "momentum", "weight_decay", "lr_schedule")
+"""Fields that may be tuned for each arm: those of the optimiser."""
 PROTOCOL = 2
 """Version of the meaning of training and evaluation. Raised by hand when either changes: it is part of
 every key, so that results from before and after are never mixed up."""
@@ -179,6 +181,10 @@ class TrialConfig:
     seed: int = setting(low=0, part="seed")
     """The replicate: initial weights, order of images, augmentation, dropout."""
 
+    tuned: tuple[str, ...] = field(default=(), compare=False)
+    """Fields, some of `TUNABLE`, that a space has tuned for each arm: they tell arms apart, not cells.
+    Training does not depend on it, so it is part of neither the key nor equality."""
+
     _given: tuple[FieldValue, ...] = field(init=False, repr=False, compare=False)
     """The fields before normalising, for `replace`."""
 
@@ -202,6 +208,11 @@ class TrialConfig:
         if two_views(self) and self.gamma is None:
             raise ValueError(f"gamma: required by method {self.method!r}; allowed: a number >= 0")
         check_term(self)
+        for name in self.tuned:
+            if name not in TUNABLE:
+                raise ValueError(
+                    f"tuned: got {name!r}{nearest(name, TUNABLE)}; allowed: {', '.join(TUNABLE)}"
+                )
         if self.unlabeled_size and not has_unlabelled(self.dataset):
             raise ValueError(f"unlabeled_size: got {self.unlabeled_size}; allowed: 0 for {self.dataset}")
         if self.fold != "none" and not has_folds(self.dataset):
@@ -233,8 +244,8 @@ class TrialConfig:
 
     @property
     def cell(self) -> tuple[FieldValue, ...]:
-        """The values of all fields that make neither the arm nor the replicate."""
-        return tuple(getattr(self, name) for name in CELL_FIELDS)
+        """The values of all fields that make neither the arm nor the replicate; None for tuned ones."""
+        return tuple(None if name in self.tuned else getattr(self, name) for name in CELL_FIELDS)
 
     @property
     def name(self) -> str:
@@ -247,8 +258,10 @@ class TrialConfig:
 
         Starts from the values that this config was made from: where a change gives meaning to a field
         that did not matter before, the field has the value that it was given, not its default.
-        (`dataclasses.replace` would start from the normalised ones.)
+        (`dataclasses.replace` would start from the normalised ones.) A changed field is no longer tuned.
         """
+        if self.tuned and "tuned" not in changes:
+            changes["tuned"] = tuple(name for name in self.tuned if name not in changes)
         return TrialConfig(**{**dict(zip(FIELDS, self._given, strict=True)), **changes})
 
     def to_params(self) -> dict[str, str]:
@@ -262,7 +275,7 @@ class TrialConfig:
 
 
 SETTINGS: Mapping[str, Setting] = types.MappingProxyType(
-    {f.name: f.metadata["setting"] for f in dataclasses.fields(TrialConfig) if f.init}
+    {f.name: f.metadata["setting"] for f in dataclasses.fields(TrialConfig) if "setting" in f.metadata}
 )
 """What is known of each field, by name."""
 FIELDS: tuple[str, ...] = tuple(SETTINGS)
@@ -272,7 +285,7 @@ DEFAULTS: Mapping[str, typing.Any] = types.MappingProxyType(
     {
         f.name: f.default
         for f in dataclasses.fields(TrialConfig)
-        if f.init and f.default is not dataclasses.MISSING
+        if "setting" in f.metadata and f.default is not dataclasses.MISSING
     }
 )
 

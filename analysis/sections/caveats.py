@@ -11,8 +11,10 @@ from analysis.render.section import Section
 from analysis.render.text import join_and, number_of
 from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
+from search_spaces.names import arm_labels, name_cells
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
+from trainables.arms import Arm
 from trainables.catalogue import KERNELS
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
 
@@ -63,15 +65,21 @@ def open_section(trials: pd.DataFrame) -> Section:
 
 def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
     """The fields that all trials have in common; those that vary with dataset, backbone or term alone."""
-    fixed, confounded = [], []
+    fixed, tuned, confounded = [], [], []
     for name in (*CELL_FIELDS, *(name for name in ARM_FIELDS if name not in ("method", "gamma"))):
         using = [trial for trial in trials if trial.uses(name)]
         users = SETTINGS[name].used_by.title
         title = f"{name} ({users})" if users else name
-        if len({getattr(trial, name) for trial in using}) == 1:
+        if any(name in trial.tuned for trial in using):
+            tuned.append((title, _by_arm(name, using)))
+        elif len({getattr(trial, name) for trial in using}) == 1:
             fixed.append((title, format_value(getattr(using[0], name))))
         elif name not in ("dataset", "backbone", "term") and (values := _confounded(name, using)):
             confounded.append((title, values))
+    parts = []
+    if tuned:
+        text = "These were chosen for each arm beforehand, by the author of the space:"
+        parts.append(Section(paragraphs=(text,), facts=tuple(tuned)))
     text = (
         "These varied with the dataset, the backbone or the term: their effects cannot be told apart from"
         " theirs."
@@ -81,7 +89,7 @@ def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
         title="Held fixed",
         paragraphs=(f"{who} had these values. What is said above holds for them, and for no others.",),
         facts=tuple(fixed),
-        parts=(Section(paragraphs=(text,), facts=tuple(confounded)),) if confounded else (),
+        parts=(*parts, Section(paragraphs=(text,), facts=tuple(confounded))) if confounded else tuple(parts),
     )
 
 
@@ -105,6 +113,20 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
         facts=tuple(facts.items()),
         items=tuple(_caveats(done)),
     )
+
+
+def _by_arm(name: str, trials: Sequence[TrialConfig]) -> str:
+    """`0.03: CE, γ = 0; 0.01: γ = 10⁻³`: which arms have which value of a tuned field."""
+    labels, cells = arm_labels(trials), name_cells(trials)
+    titles = {trial: Arm.parse(labels[trial]).title for trial in trials}
+    values: dict[str, set[FieldValue]] = {}
+    for trial, title in titles.items():
+        values.setdefault(title, set()).add(getattr(trial, name))
+    arms: dict[FieldValue, dict[str, None]] = {}
+    for trial, title in titles.items():
+        where = f" in {cells[trial.cell]}" if len(values[title]) > 1 else ""
+        arms.setdefault(getattr(trial, name), {})[title + where] = None
+    return "; ".join(f"{format_value(value)}: {', '.join(those)}" for value, those in arms.items())
 
 
 def _confounded(name: str, trials: Sequence[TrialConfig]) -> str:

@@ -110,9 +110,9 @@ def _differing(own: Spread, other: Spread) -> str:
     """` with epochs 3, lr 0.1`: in what a relative differs that its name does not tell."""
     named = ("dataset", "backbone", "augmentations")
     fields = [
-        f"{name} {format_value(getattr(other.trial, name))}"
-        for name in CELL_FIELDS
-        if name not in named and getattr(own.trial, name) != getattr(other.trial, name)
+        f"{name} {format_value(theirs) if theirs is not None else 'tuned'}"
+        for name, ours, theirs in zip(CELL_FIELDS, own.trial.cell, other.trial.cell, strict=True)
+        if name not in named and ours != theirs
     ]
     shown = fields[:NAMED_FIELDS] + (
         [f"{len(fields) - NAMED_FIELDS} more fields"] if len(fields) > NAMED_FIELDS else []

@@ -92,7 +92,8 @@ def arm_configs(cell: pd.DataFrame) -> dict[str, TrialConfig]:
     for row, label in enumerate(cell["arm_label"].tolist()):
         first.setdefault(label, row)
     # Not by rows: those of a frame with all metrics take ten times longer, and a report needs thousands.
-    columns = {name: cell[name].tolist() for name in FIELDS}
+    names = [name for name in (*FIELDS, "tuned") if name in cell]
+    columns = {name: cell[name].tolist() for name in names}
     return {
         label: config_of({name: column[row] for name, column in columns.items()})
         for label, row in first.items()

@@ -124,6 +124,7 @@ def _cells(plan: Plan, to_run: tuple[TrialConfig, ...]) -> list[str]:
         settings = [f"{first.epochs} epochs"]
         settings += [f"{name} {format_value(getattr(first, name))}" for name in varying]
         settings += arm_settings(members)
+        settings += [f"{name} tuned for each arm" for name in first.tuned]
         design = f"{arms} x{NBSP}seeds {_ranges({t.seed for t in members})}, {_unbroken(settings)}"
         network = f"{first.dataset}/{first.backbone}"
         state = _unbroken(f"{count} {name}" for name, count in counts[cell].items())
