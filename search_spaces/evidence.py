@@ -1,0 +1,73 @@
+"""The study of `docs/evidence/`: its cells, its arms, and how the step of each arm was chosen."""
+
+import types
+from collections.abc import Mapping
+
+from search_spaces.design import Row, trials
+from trainables.catalogue import TRANSFORMS
+from trainables.trial import TrialConfig
+
+LABELS_5000: Row = {"train_size": 5000, "epochs": 20}
+LABELS_1000: Row = {"train_size": 1000, "epochs": 60}
+"""Fewer images, seen more often: 480 steps; with 5,000 images there are 800."""
+CELLS: tuple[Row, ...] = (
+    {**LABELS_5000, "augmentations": ("rrc", "hflip")},
+    {**LABELS_5000, "augmentations": TRANSFORMS},
+    {**LABELS_5000, "augmentations": ()},
+    {**LABELS_1000, "augmentations": ("rrc", "hflip")},
+)
+TUNED_IN: Row = CELLS[0]
+"""The cell in which steps and weights are chosen, for all cells."""
+TUNING_SEED = 1000
+"""None of the seeds of the study: what is chosen by it cannot favour one of them."""
+STEPS = (0.003, 0.01, 0.03, 0.1)
+"""Learning rates that an arm with a given weight tries; of arms with two weights, those in the middle."""
+TRIES = len(STEPS)
+
+_TWICE_THE_EPOCHS = "ce-twice"
+_GIVEN: Mapping[str, Row] = types.MappingProxyType(
+    {
+        "ce": {"method": "ce"},
+        _TWICE_THE_EPOCHS: {"method": "ce"},
+        "control": {"method": "siamese", "gamma": 0.0},
+        "barlow_twins 0.001": {"method": "siamese", "gamma": 1e-3},
+        "barlow_twins 0.01": {"method": "siamese", "gamma": 1e-2},
+    }
+)
+"""Arms whose weight is a question of the study: the thesis's own values, and 0."""
+_RIVALS: Mapping[str, tuple[float, float]] = types.MappingProxyType(
+    {"vicreg": (1e-2, 1e-1), "ntxent": (1e-1, 1.0), "supcon": (1e-1, 1.0), "kl": (1.0, 10.0)}
+)
+"""Other terms, and the weights that each tries. All have the thesis's projector: only the term differs."""
+
+
+def evidence_tuning() -> list[TrialConfig]:
+    """Which step and weight suit each arm of `evidence`? Four tries each, judged on validation images."""
+    rows = [_row(arm, TUNED_IN, lr=lr) for lr in STEPS for arm in _GIVEN]
+    rows += [
+        _row(term, TUNED_IN, method="siamese", term=term, gamma=gamma, lr=lr)
+        for term, gammas in _RIVALS.items()
+        for gamma in gammas
+        for lr in STEPS[1:3]
+    ]
+    return trials(rows, seed=TUNING_SEED, **_shared())
+
+
+def _row(arm: str, cell: Row, **fields: object) -> Row:
+    """An arm in a cell; `ce-twice` sees as many images as two views are."""
+    row: Row = {**cell, **_GIVEN.get(arm, {}), **fields}
+    return {**row, "epochs": 2 * cell["epochs"]} if arm == _TWICE_THE_EPOCHS else row
+
+
+def _shared() -> Row:
+    """What all trials have in common."""
+    return {
+        "dataset": "folder:cifar10-jpeg",
+        "val_fraction": 0.1,
+        # Each seed draws the images that it trains and is validated on: verdicts are not about one choice.
+        "data_seed": 0,
+        "backbone": "resnet18",
+        "batch_size": 128,
+        "lr_schedule": "cosine",
+        "tuned": ("lr",),
+    }
