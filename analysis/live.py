@@ -1,4 +1,4 @@
-"""Renders the report of a study while it runs: a process that `study.session.live` starts.
+"""Renders the report of a study while it runs, or parts of it: a process that `study.session.live` starts.
 
 It gets a pickled `Look` on its standard input, which stays open as long as the driver lives: this process
 ends with it, so that it never writes over the report of another driver. It writes nothing into the ledger.
@@ -32,24 +32,26 @@ if TYPE_CHECKING:
 
 NICE = 10
 """Less priority than training by so much: beside it, this process gets a tenth of a busy core."""
+NICE_AHEAD = 5
+"""The same for what the last report will not have to do: a quarter of a core."""
 SOONEST = 15
 """Seconds after which the page loads itself again, at least."""
 
 
 def render_look(look: Look) -> Path:
-    """Render what the ledger has into the report's folder; returns the page.
+    """Render what the ledger has into the report's folder; returns the page, or the folder without one.
 
     Raises:
         ValueError: there is nothing that a report could show, such as trials on different data.
         OSError: a file cannot be written.
     """
-    ledger = look.ledger
+    ledger, nice = look.ledger, NICE_AHEAD if look.ahead else NICE
     if ledger.store.sqlite_file is None:
-        os.nice(NICE)
+        os.nice(nice)
         records = ledger.trials()
     else:  # a reader that waited for a busy core would hold up the writer of the database
         records = ledger.trials()
-        os.nice(NICE)
+        os.nice(nice)
     load_shipped(look.files)  # some import PyTorch
     know_again(look.args.space)
     search = search_from(look.args)
@@ -59,8 +61,8 @@ def render_look(look: Look) -> Path:
 
 
 def render_study_so_far(look: Look, records: Mapping[str, TrialRecord]) -> Path:
-    """Render a study from the ledger's records; returns the page. Errors as in `render_look`."""
-    from analysis.report import render
+    """Render a study from the ledger's records, or what can be drawn ahead; as `render_look`."""
+    from analysis.report import draw_ahead, render
     from analysis.stats.verdicts import decided_selection
     from analysis.trials import finished, load
 
@@ -74,6 +76,9 @@ def render_study_so_far(look: Look, records: Mapping[str, TrialRecord]) -> Path:
     plans = plans_so_far(ledger, selection)
     selection = decided_selection(selection, records, plans)
     trials = load(selection, records, plans)
+    if look.ahead:
+        draw_ahead(trials, ledger, look.folder)
+        return look.folder
     done = f"{len(finished(trials))} of {len(trials)} trials finished"
     return render(selection, trials, ledger, look.folder, live=_live(look, done)).path
 

@@ -23,6 +23,7 @@ from analysis.render.markdown import to_text
 from analysis.render.page import to_page
 from analysis.render.section import Live, Report
 from analysis.render.table import Ui
+from analysis.sections.figures import embedding_figures, settled_cells
 from analysis.sections.generality import over_images
 from analysis.sections.search import search_notes, search_report
 from analysis.sections.search_tables import final_tables
@@ -69,6 +70,22 @@ def render(
 
     state = f"{digest_of(trials)} {numbers.name} {digest_of(numbers.rows)}"
     return _publish(build, state, ledger, folder, ui=ui, force=force, live=live)
+
+
+def draw_ahead(trials: pd.DataFrame, ledger: Ledger, folder: Path) -> None:
+    """Draw what takes longest, PCA and t-SNE, as far as it is settled: `render` finds it in the folder.
+
+    Raises:
+        ValueError: a folder of the report is a link.
+    """
+    files.refuse_links(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, cell in settled_cells(trials).items():
+        stamp = files.read_stamp(folder)
+        cache = FigureCache(folder / "figures", known=dict(stamp.get("figures", {})))
+        embedding_figures(cell, number, ledger, cache)
+        cache.finish()
+        files.write_stamp(folder, {**stamp, "figures": cache.known})
 
 
 def render_search(

@@ -308,7 +308,7 @@ def test_embeddings_are_drawn_again_only_for_another_state_of_the_seed_that_they
     ledger = Ledger(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="test", artifact_root=tmp_path)
     other = trials.assign(changed=trials["changed"].where(trials["seed"] > 0, trials["changed"] + 1))
     for cell in (trials, trials[trials["seed"] < 2], other):
-        figures._embeddings(cell, 0, ledger, FigureCache(tmp_path))
+        figures.embedding_figures(cell, 0, ledger, FigureCache(tmp_path))
     assert len(digests) == 6
     assert digests[0] == digests[1] == digests[2] == digests[3] != digests[4]
 

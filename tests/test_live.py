@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from synthetic import TAGS, Made, fill, results
+from test_embeddings import artifact
 
 from analysis import live
 from analysis.plots.cache import FigureCache
@@ -176,6 +177,63 @@ def test_one_rendering_at_a_time_which_ends_when_it_is_told_to(tmp_path: Path) -
     assert not watched.report.exists
 
 
+AHEAD = """
+(look.folder.parent / "ahead").write_text(str(look.ahead))
+time.sleep(look.left == "" and 0.5)
+print(9)
+"""
+
+
+def test_what_takes_longest_is_drawn_ahead_beside_the_pace_of_looks(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, AHEAD, Pace(every=10.0))
+    report = watched.report
+    assert report.draw_ahead()  # nothing trains: that is done
+    assert report._thread is None
+    report.start()
+    assert report.draw_ahead()
+    assert not report.draw_ahead()  # later: one is under way
+    assert report._thread is not None
+    report._thread.join(30)
+    assert (tmp_path / "ahead").read_text() == "True"
+    assert watched.declared == [0.0]
+    assert (watched.said, report.exists, report._last) == ([], False, None)
+    watched.at(10, "a look")
+    assert (tmp_path / "ahead").read_text() == "False"
+    never = Watched(tmp_path / "never", AHEAD, None)
+    never.report.start()
+    assert never.report.draw_ahead()
+    assert never.report._thread is None
+
+
+def test_what_is_drawn_ahead_is_not_drawn_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.report.others_here", lambda: 0)
+    selection = selection_from(look_at(store).args)
+
+    def end(numbers: range) -> None:
+        made = [
+            Made(config=t, metrics=results(t), artifacts={"embeddings.npz": artifact(t)})
+            for t in (selection.trials[number] for number in numbers)
+        ]
+        fill(store / "mlflow.db", store / "artifacts", made)
+
+    end(range(3))
+    look, figures_there = look_at(store, ahead=True), store / "report/figures"
+    live.render_look(look)
+    assert not list(figures_there.glob("*"))  # an arm has no result yet
+    end(range(3, 5))
+    live.render_look(look)
+    assert sorted(path.name for path in figures_there.glob("*.png")) == [
+        "embeddings-test-0.png",
+        "embeddings-train-0.png",
+    ]
+    assert not (store / "report/report.html").exists()
+    end(range(5, 12))
+    monkeypatch.setattr(figures.embeddings, "draw", lambda *_: pytest.fail("drawn again"))
+    at_the_end(store, selection, store / "report")
+    page = (store / "report/report.html").read_text()
+    assert page.count("PCA and t-SNE of") >= 2
+
+
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -221,7 +279,7 @@ def test_looks_record_nothing_and_change_no_verdict(
     before = (store / "mlflow.db").read_bytes()
     look = look_at(store, left="about 4 min left", folder=store / "out")
     with monkeypatch.context() as patched:
-        patched.setattr(figures, "_embeddings", None)  # t-SNE is slow: it is not asked for
+        patched.setattr(figures, "embedding_figures", None)  # t-SNE is slow: it is not asked for
         page = live.render_look(look)
     assert (store / "mlflow.db").read_bytes() == before
     text = page.read_text()

@@ -123,8 +123,11 @@ def digest_of(source: pd.DataFrame, caption: str = "") -> str:
     state, numbers = source, b""
     if "changed" in source:
         state = source[["key", "status", "run_id", "changed"]]
+        if state["changed"].dtype == float:  # where other trials of the study have not ended
+            state = state.astype({"changed": "Int64"})
         # A metric that was measured later changes no state of its run.
-        numbers = repr(list(source.columns)).encode() + source.select_dtypes("float").to_numpy().tobytes()
+        floats = source.drop(columns="changed").select_dtypes("float")
+        numbers = repr(list(source.columns)).encode() + floats.to_numpy().tobytes()
     text = state.to_csv(index=False) + caption + _code()
     return hashlib.sha256(text.encode() + numbers).hexdigest()
 

@@ -12,14 +12,22 @@ from analysis.plots import accuracy, embeddings
 from analysis.plots import effects as effect_plots
 from analysis.plots.cache import FigureCache, Partial
 from analysis.plots.kept import class_names
-from analysis.plots.projections import NEIGHBOURS, SPLITS, read, read_rows, shown_arms, shown_seed
+from analysis.plots.projections import (
+    NEIGHBOURS,
+    SHOWN_ARMS,
+    SPLITS,
+    read,
+    read_rows,
+    shown_arms,
+    shown_seed,
+)
 from analysis.render.section import RenderedFigure
 from analysis.render.text import arm_title, left_out, number_of, slug, span
 from analysis.sections.cells import settings_note, settings_text
 from analysis.sections.views import view_figures
 from analysis.stats.comparisons import TESTED, pooled_values
 from analysis.stats.results import Results
-from analysis.trials import cell_labels, finished
+from analysis.trials import cell_labels, cells_of, finished
 from study.ledger.ledger import Ledger
 from study.ledger.records import is_result
 from trainables.metrics import ACCURACIES
@@ -73,8 +81,24 @@ def cell_figures(
     )
     shown += view_figures(cell, number, ledger, cache)
     if cells <= CELLS_WITH_EMBEDDINGS and not cache.quick:
-        shown += _embeddings(cell, number, ledger, cache)
+        shown += embedding_figures(cell, number, ledger, cache)
     return shown
+
+
+def settled_cells(trials: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The cells, by number, whose PCA and t-SNE no trial that is still to end will change.
+
+    They show the lowest seed, of all arms unless these are too many: which are shown then depends on all.
+    """
+    cells = cells_of(trials)
+    if len(cells) > CELLS_WITH_EMBEDDINGS:
+        return {}
+    return {
+        number: cell
+        for number, cell in cells.items()
+        if cell["arm_label"].nunique() <= SHOWN_ARMS
+        and (cell.loc[cell["seed"] == cell["seed"].min(), "status"] == "FINISHED").all()
+    }
 
 
 def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
@@ -98,7 +122,9 @@ def _draw_curves(cell: pd.DataFrame, ledger: Ledger) -> Figure | Partial | None:
     return Partial(figure=figure, lacking=without)
 
 
-def _embeddings(cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache) -> list[RenderedFigure]:
+def embedding_figures(
+    cell: pd.DataFrame, number: int, ledger: Ledger, cache: FigureCache
+) -> list[RenderedFigure]:
     """PCA and t-SNE of one cell, a figure per split; none if the embeddings are not kept any more."""
     shown: list[RenderedFigure] = []
     if (seed := shown_seed(cell)) is None:

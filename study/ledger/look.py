@@ -25,6 +25,7 @@ class Look:
         files: what `OwnFile.shipped` has of the own files that the driver has loaded.
         left: how long the study will take, for people; empty: not known.
         every: seconds between two renderings at least.
+        ahead: whether only what takes longest is drawn, without a page, for the last report.
     """
 
     args: argparse.Namespace
@@ -37,6 +38,7 @@ class Look:
     files: tuple[Mapping[str, str], ...]
     left: str
     every: float
+    ahead: bool = False
 
     @property
     def ledger(self) -> Ledger:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from study import ROOT
 from study.cli.invocation import Invocation
@@ -107,10 +107,27 @@ class LiveReport:
             return
         if self._clock() < self._pace.due(self._began, self._last):
             return
+        self._begin(left, ahead=False)
+
+    def draw_ahead(self) -> bool:
+        """Draw what takes longest for the last report; False: not now, as a rendering is under way.
+
+        Returns at once. Only for the thread that writes to the ledger.
+        """
+        if not self._open or self._pace is None:
+            return True
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        self._begin("", ahead=True)
+        return True
+
+    def _begin(self, left: str, *, ahead: bool) -> None:
         if self.declare is not None:
             self.declare()
             self.declare = None
-        self._thread = threading.Thread(target=self._render, args=(left,), name="live report", daemon=True)
+        self._thread = threading.Thread(
+            target=self._render, args=(left, ahead), name="live report", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,10 +143,10 @@ class LiveReport:
             process.kill()
             self._thread.join(PATIENCE)
 
-    def _render(self, left: str) -> None:
+    def _render(self, left: str, ahead: bool) -> None:
         began = self._clock()
         try:
-            look = self._look(left)
+            look = replace(self._look(left), ahead=ahead)
             code, lines = self._run(pickle.dumps(look))
         except Exception as error:  # whatever it is, the study goes on
             code, lines = 1, [first_line(error)]
@@ -137,6 +154,8 @@ class LiveReport:
         took = self._clock() - began
         with contextlib.suppress(ValueError):  # a failure took no more than all of that
             took = float(answer) if code == 0 else took
+        if ahead:  # whatever has gone wrong, the last report draws it
+            return
         self._last = began, took
         if not self._open:
             return

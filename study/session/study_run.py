@@ -87,6 +87,10 @@ class StudyRun:
         self._epochs_done = dict(plan.to_run)
         self._deadline, self._lease_lost, self._live = driver.deadline, driver.lease_lost, driver.live
         self._something_finished = False
+        seeds = [trial.seed for trial in invocation.selection.trials]
+        # With the last of these, all arms have a result: what shows one seed alone can be drawn.
+        self._first_seed = {trial for trial in plan.to_run if trial.seed == min(seeds)}
+        self._draw_ahead = invocation.search is None
         self._progress = Progress(trials, epochs, invocation.console)
         self._live.say = self._progress.note
         self._writer = LedgerWriter(
@@ -102,13 +106,17 @@ class StudyRun:
 
     def _on_finished(self, bundle: "Bundle") -> None:
         self._something_finished = True
+        self._first_seed.discard(bundle.config)
         self._progress.finished(bundle)
         self.forecast.learn_finished(bundle.config, bundle.result.metrics)
 
     def _consider_a_look(self) -> None:
         """Have the report rendered, if it is time to and there is something to show."""
-        if self._something_finished and not self._lease_lost.is_set():
-            self._live.consider(self._progress.left)
+        if not self._something_finished or self._lease_lost.is_set():
+            return
+        if self._draw_ahead and not self._first_seed:
+            self._draw_ahead = not self._live.draw_ahead()
+        self._live.consider(self._progress.left)
 
     def _on_node_lost(self, node: str) -> None:
         self._progress.note(f"node {node} was lost: its trials go on elsewhere, from their last checkpoint")
