@@ -28,6 +28,7 @@ from analysis.sections.overview import overview
 from analysis.sections.published import published_findings, published_tables
 from analysis.sections.rules import rule_sentences
 from analysis.sections.seeds_needed import seeds_section
+from analysis.sections.tuning import tuning_section
 from analysis.stats.published import Published, match_published
 from analysis.stats.results import Results
 from analysis.trials import cell_labels, cells_of, finished, groups_of
@@ -61,6 +62,7 @@ def study_report(
         Section(
             id="published", title="Against published numbers", short_title="Published numbers", tables=tables
         ),
+        tuning_section(trials),
         seeds_section(results),
         costs_section(trials),
         open_section(trials),
