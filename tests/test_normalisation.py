@@ -62,6 +62,39 @@ def test_it_is_pytorchs_view_by_view(
     assert torch.equal(ours.eval()(x), plain.eval()(x))
 
 
+CUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "half of the channels": lambda x: x[:, ::2],
+    "the second half": lambda x: x.chunk(2, 1)[1],
+    "transposed": lambda x: x.transpose(2, 3)[:, :6],
+    "cropped": lambda x: x[:, :6, 1:-1, 1:-1],
+    "expanded": lambda x: x[:, :6, :1].expand(-1, -1, 5, -1),
+    "every other image": lambda x: torch.stack([x, x], 1).flatten(0, 1)[::2, :6],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_maps_that_do_not_fill_their_memory(
+    cut: Callable[[Tensor], Tensor], layout: torch.memory_format
+) -> None:
+    """As a backbone in a file of one's own may have them."""
+    torch.manual_seed(0)
+    x = cut(torch.randn(8, 12, 5, 5, dtype=torch.float64).to(memory_format=layout) * 3 + 1)
+    plain = nn.BatchNorm2d(x.shape[1], dtype=torch.float64)
+    ours = by_views(nn.Sequential(copy.deepcopy(plain)))[0]  # type: ignore[index]
+    ours.views = 2
+    dy = torch.randn(x.shape, dtype=torch.float64)
+
+    def outcome(norm: nn.Module, forward: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        leaf = x.detach().requires_grad_()  # as it lies in memory: a copy would fill its own
+        y = forward(leaf)
+        return [y, *torch.autograd.grad(y, [leaf, *norm.parameters()], dy), *norm.buffers()]
+
+    expected = outcome(plain, lambda x: one_by_one(plain, x, 2))
+    for mine, theirs in zip(outcome(ours, ours), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_half_precision_maps_meet_weights_in_single_precision() -> None:
     torch.manual_seed(0)
     plain = nn.BatchNorm2d(8)

@@ -37,7 +37,8 @@ class ViewBatchNorm2d(nn.BatchNorm2d):
         """Normalised maps (V·B, C, S, S) of maps of that shape."""
         if not self.training or self.views == 1:
             return super().forward(input)
-        if input.device.type == "cpu" and self.affine and input.numel() > self.views * self.num_features:
+        several = input.numel() > self.views * self.num_features
+        if input.device.type == "cpu" and self.affine and several and _is_plain(input):
             y: Tensor = _OneByOne.apply(input, self.weight, self.bias, self)
             return y
         one_view = super().forward
@@ -56,6 +57,14 @@ class ViewBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         return self.running_mean, self.running_var, share
+
+
+def _is_plain(maps: Tensor) -> bool:
+    """Whether maps lie in memory in one of the two usual orders, without gaps.
+
+    For others, such as half of the channels, PyTorch's kernel for CPUs leaves the means as it finds them.
+    """
+    return maps.is_contiguous() or maps.is_contiguous(memory_format=torch.channels_last)
 
 
 class _OneByOne(torch.autograd.Function):
