@@ -8,7 +8,7 @@
 ResNet-18 with CIFAR's stem and VGG-16 in bf16 and fp32. Beside it, on the same GPU:
 
 - plain: torchvision's ImageFolder, transforms on PIL images in as many workers as there are cores, two
-  forwards, torch.optim.SGD, autocast where the precision is bf16.
+  forwards, torch.optim.SGD, autocast where the precision is bf16, kernels as PyTorch chooses them by default.
 - lightly: its transform for two views and its BarlowTwinsLoss in the same loop.
 
 Every process that is measured is one of its own, as trials are. Those that share the GPU begin together when
@@ -19,11 +19,13 @@ for a graph, which calls the step.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +40,7 @@ GAMMA = train_throughput.GAMMA
 NETWORKS = ("resnet18", "resnet18_cifar", "vgg16")
 PRECISIONS = ("bf16", "fp32")
 PATIENCE = 300
-"""Seconds for processes to be ready, and to end."""
+"""Seconds for processes to get ready, and to end."""
 
 
 class Run(NamedTuple):
@@ -49,6 +51,7 @@ class Run(NamedTuple):
     way: str
     processes: int = 1
     mps: bool = False
+    kernels: str = "deterministic"
 
 
 def main() -> None:
@@ -88,6 +91,7 @@ def plan(args: argparse.Namespace) -> Iterator[Run]:
         for precision in PRECISIONS:
             yield Run(network, precision, "eager")
             yield Run(network, precision, "graph")
+            yield Run(network, precision, "graph", kernels="fastest" if precision == "bf16" else "tf32")
             for mps in (True, False):
                 for processes in several:
                     yield Run(network, precision, "graph", processes, mps)
@@ -128,11 +132,18 @@ def together(args: argparse.Namespace, run: Run) -> dict[str, Any]:
         subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
         for _ in range(run.processes)
     ]
+    late = threading.Timer(PATIENCE, lambda: [process.kill() for process in processes])
+    late.start()
     try:
         for process in processes:
             process.stdout.readline()  # it is ready, or has ended
-        outputs = [process.communicate("go\n", timeout=PATIENCE) for process in processes]
+        for process in processes:
+            with contextlib.suppress(BrokenPipeError):  # that has ended, and will say why
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        outputs = [process.communicate() for process in processes]
     finally:
+        late.cancel()
         for process in processes:
             process.kill()
         if daemon:
@@ -155,7 +166,10 @@ def measured_here(args: argparse.Namespace, run: Run) -> None:
 
     from trainables.machine import settle
 
-    settle(1)
+    if run.way in ("eager", "graph"):
+        settle(1, run.kernels)
+    else:
+        torch.set_num_threads(1)
     if args.device == "cuda":
         torch.cuda.init()
     notes: list[str] = []
@@ -218,7 +232,7 @@ def own_steps(args: argparse.Namespace, run: Run, on_note: Callable[[str], None]
 
     def once() -> None:
         nonlocal number
-        batch = torch.randperm(len(images))[: args.batch].to(device)
+        batch = torch.randperm(len(images))[: args.batch].to(device, non_blocking=True)
         train_on(step.inputs(images[batch], labels[batch], epoch=1, number=number, steps=10**6))
         number += 1
 
@@ -303,12 +317,13 @@ def memory_in_use(device: str) -> float:
 
 def table(args: argparse.Namespace, found: dict[Run, dict[str, Any]]) -> str:
     """All results in Markdown."""
-    columns = "network | precision | step | processes | MPS | images/s | against eager | GiB | of the peak"
-    lines = [f"{machine(args)}\n", f"| {columns} |", "|" + " --- |" * 5 + " ---: |" * 4]
+    columns = "network | precision | step | kernels | processes | MPS | images/s | against eager | GiB"
+    lines = [f"{machine(args)}\n", f"| {columns} | of the peak |", "|" + " --- |" * 6 + " ---: |" * 4]
     for run, result in found.items():
         if run.way == "peak":
             continue
-        cells = [run.network, run.precision, run.way, str(run.processes), "yes" if run.mps else ""]
+        kernels = run.kernels if run.way in ("eager", "graph") else "PyTorch's"
+        cells = [run.network, run.precision, run.way, kernels, str(run.processes), "yes" if run.mps else ""]
         if "rate" not in result:
             lines.append(f"| {' | '.join(cells)} | {result['error']} | | | |")
             continue

@@ -22,7 +22,8 @@ from study.ledger.ledger import Ledger
 from study.recording.stopping import ASKED
 from trainables import catalogue, data, extensions, metrics
 from trainables.extensions import files
-from trainables.trial import TrialConfig, TrialResult
+from trainables.storage.bundles import TrialResult
+from trainables.trial import TrialConfig
 
 TINY: dict[str, Any] = {
     "dataset": "digits",

@@ -116,7 +116,9 @@ folder=$(dirname "$CUDA_MPS_PIPE_DIRECTORY")
 pid="$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
 if [ "$1" = -d ]; then
     [ -z "$MPS_FAILS" ] || exit 1
-    sleep 600 &
+    daemon="$(dirname "$0")/nvidia-cuda-mps-sleep"
+    [ -e "$daemon" ] || cp "$(command -v sleep)" "$daemon"
+    "$daemon" 600 &
     echo $! > "$pid"
     said=-d
 else

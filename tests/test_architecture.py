@@ -23,7 +23,14 @@ MAY_IMPORT = {
     "trainables": {"trainables"},
     "search_spaces": {"search_spaces", *DESCRIPTION},
     "study": {"study", "search_spaces", "trainables"},
-    "analysis": {"analysis", "search_spaces", *DESCRIPTION, "trainables.redact", "study.ledger"},
+    "analysis": {
+        "analysis",
+        "search_spaces",
+        *DESCRIPTION,
+        "trainables.redact",
+        "trainables.machine",
+        "study.ledger",
+    },
 }
 MAY_IMPORT_BESIDES = {"study/run.py": {"analysis"}}
 """run.py puts everything together."""

@@ -1,6 +1,7 @@
 """All measurements in one go: the page says what each printed, and one that fails costs no other."""
 
 import importlib.util
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -9,15 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def every() -> ModuleType:
-    """`benchmarks/all.py`, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_all", ROOT / "benchmarks/all.py")
+def benchmark(name: str) -> ModuleType:
+    """One of the benchmarks, which are no package."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / f"benchmarks/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def every() -> ModuleType:
+    return benchmark("all")
 
 
 def test_each_measurement_knows_its_options(every: ModuleType) -> None:
@@ -29,6 +34,36 @@ def test_each_measurement_knows_its_options(every: ModuleType) -> None:
     page = (ROOT / "docs/performance.md").read_text()
     measured = {each.script for each in every.MEASUREMENTS} - {"gpu.py"}
     assert [script for script in sorted(measured) if f"benchmarks/{script}" not in page] == []
+
+
+PROCESS = """
+import json, pathlib, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+time.sleep(0.5)
+with open(pathlib.Path(__file__).with_name("times"), "a") as times:
+    times.write(f"{began} {time.monotonic()}\\n")
+print("a line of a library")
+print(json.dumps({"rate": 2.0, "memory": 1.0}))
+"""
+
+
+def test_processes_that_share_a_gpu_are_measured_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = benchmark("gpu")
+    stub = tmp_path / "stub.py"
+    stub.write_text(PROCESS)
+    monkeypatch.setattr(gpu, "__file__", str(stub))
+    args = Namespace(device="cpu", seconds=1.0, batch=8, folder=tmp_path)
+    assert gpu.together(args, gpu.Run("resnet18", "fp32", "graph", 3)) == {"rate": 6.0, "memory": 1.0}
+    times = [tuple(map(float, line.split())) for line in (tmp_path / "times").read_text().splitlines()]
+    assert len(times) == 3
+    assert max(began for began, _ in times) < min(ended for _, ended in times)
+    stub.write_text("raise SystemExit('no GPU is left')")
+    assert gpu.together(args, gpu.Run("resnet18", "fp32", "graph", 2)) == {"error": "no GPU is left"}
 
 
 def test_the_page_has_the_machine_and_what_each_printed(

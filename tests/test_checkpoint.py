@@ -8,6 +8,7 @@ import pytest
 
 from trainables.storage.bundles import (
     Bundle,
+    TrialResult,
     bundle_keys,
     delete_bundle,
     read_bundle,
@@ -16,7 +17,7 @@ from trainables.storage.bundles import (
 )
 from trainables.storage.checkpoints import Checkpoints, checkpoint_keys, delete_checkpoints
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 

@@ -12,10 +12,10 @@ from study.clean import main
 from study.ledger.ledger import DEFAULT_EXPERIMENT, Ledger
 from study.recording import notes
 from study.recording.writer import log_waiting_bundles
-from trainables.storage.bundles import Bundle, delete_half_written, to_parquet, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, delete_half_written, to_parquet, write_bundle
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 
 def trial(seed: int) -> TrialConfig:

@@ -21,7 +21,8 @@ from trainables.kept import relative_logits
 from trainables.linear_probe import linear_probe_accuracy
 from trainables.models import SiameseNet, build
 from trainables.passes import NonFiniteOutputs, Passes
-from trainables.trial import TrialConfig, TrialResult
+from trainables.storage.bundles import TrialResult
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]

@@ -44,9 +44,9 @@ from study.recording.events import EpochDone, Started, Succeeded
 from study.recording.leases import read_leases
 from study.recording.writer import LedgerWriter, log_waiting_bundles
 from study.run import main
-from trainables.storage.bundles import Bundle, bundle_keys, to_parquet, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, bundle_keys, to_parquet, write_bundle
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 AWAY = float(os.environ.get("AWAY", "12"))
 """Seconds without a tracking server: more than its client tries for by itself."""
@@ -284,7 +284,8 @@ from study.recording import fence, leases
 from study.recording.events import EpochDone, Started
 from study.recording.writer import LedgerWriter
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.storage.bundles import TrialResult
+from trainables.trial import TrialConfig
 
 uri, experiment, folder, blind = sys.argv[1:]
 leases.HEARTBEAT, leases.SETTLE, fence.TRUSTED = 0.2, 0.1, 1.0

@@ -100,12 +100,35 @@ def test_where_no_daemon_is_started(
 
 def test_a_daemon_that_runs_already_is_not_touched(calls: Callable[[], list[str]]) -> None:
     mps.USUAL.mkdir()
-    (mps.USUAL / f"{CONTROL}.pid").write_text(str(os.getpid()))
-    with pytest.raises(NoDaemonError, match="there already"):
+    subprocess.run([CONTROL, "-d"], env={**os.environ, PIPES: str(mps.USUAL)}, check=True)
+    with pytest.raises(NoDaemonError, match="there already") as there:
+        Daemon.start(1)
+    assert there.value.pipes == str(mps.USUAL)
+    os.kill(int((mps.USUAL / f"{CONTROL}.pid").read_text()), signal.SIGKILL)
+    assert len(calls()) == 1
+    for number in (os.getpid(), 4194999):  # another program's by now; above the kernel's largest
+        (mps.USUAL / f"{CONTROL}.pid").write_text(str(number))
+        Daemon.start(1).end()
+
+
+def test_two_studies_do_not_share_a_machines_gpus_by_two_daemons(calls: Callable[[], list[str]]) -> None:
+    first = Daemon.start(1)
+    with pytest.raises(NoDaemonError, match=r"^another study has a daemon here$") as other:
+        Daemon.start(1)
+    assert other.value.pipes == ""
+    first.end()
+    Daemon.start(1).end()
+    assert [call.split()[0] for call in calls()] == ["-d", "quit", "-d", "quit"]
+
+
+def test_a_full_disk_is_a_line(calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: str) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mps.tempfile, "mkdtemp", full)
+    with pytest.raises(NoDaemonError, match="No space left on device"):
         Daemon.start(1)
     assert calls() == []
-    (mps.USUAL / f"{CONTROL}.pid").write_text("4194999")  # above the kernel's largest number of a process
-    Daemon.start(1).end()
 
 
 def test_a_daemon_that_does_not_start_leaves_nothing(
@@ -114,7 +137,7 @@ def test_a_daemon_that_does_not_start_leaves_nothing(
     monkeypatch.setenv("MPS_FAILS", "1")
     with pytest.raises(NoDaemonError, match=r"^nvidia-cuda-mps-control did not start \(.* exit status 1"):
         Daemon.start(1)
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("mps-")] == []
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(mps.PREFIX)] == []
 
 
 def test_only_shared_gpus_get_a_daemon_and_what_has_none_says_why(
@@ -135,11 +158,17 @@ def test_only_shared_gpus_get_a_daemon_and_what_has_none_says_why(
         assert Path(pipes["a"]).exists()
     assert not Path(pipes["a"]).exists()
     assert [call.split()[0] for call in calls()] == ["-d", "quit"]
+    monkeypatch.setenv(PIPES, "/somewhere")
+    with mps_daemons("auto", SHARED, None, told.append) as pipes:
+        assert pipes == {"a": "/somewhere"}
+    monkeypatch.delenv(PIPES)
     monkeypatch.setenv("PATH", "/nowhere")
     with mps_daemons("auto", SHARED, None, told.append) as pipes:
         assert pipes == {}
-    line = f"--mps: trials on 10.0.0.1 share GPUs without a daemon: {CONTROL} is not installed"
-    assert told == [line]
+    assert told == [
+        "--mps: trials on 10.0.0.1 share GPUs with a daemon that is not the study's (/somewhere)",
+        f"--mps: trials on 10.0.0.1 share GPUs without a daemon: {CONTROL} is not installed",
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")

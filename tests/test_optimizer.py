@@ -57,6 +57,15 @@ def test_gradients_and_momentum_in_another_memory_order_are_the_same() -> None:
     torch.testing.assert_close(ours, others, rtol=0, atol=0)
 
 
+def test_a_parameter_with_gaps_in_memory_is_refused() -> None:
+    """The fused kernel goes through memory, and would change what lies between."""
+    whole = torch.zeros(4, 6)
+    SGD([whole, whole.T, whole[:2], whole[:, :0], whole[:1, ::6]], momentum=0.9, weight_decay=0.0)
+    for gaps in (whole[:, :4], whole[::2], whole.T[:3], torch.zeros(3).expand(2, 3)):
+        with pytest.raises(ValueError, match=r"^a parameter of shape .* has gaps in memory$"):
+            SGD([gaps], momentum=0.9, weight_decay=0.0)
+
+
 def test_nothing_is_copied_for_the_fused_kernel() -> None:
     """It copies what is in channels_last: half of its time in a ResNet-18."""
     from torch.profiler import ProfilerActivity, profile

@@ -29,10 +29,10 @@ from study.ledger.storage_uri import storage_uri
 from study.recording.holders import describe_holder
 from study.recording.writer import log_waiting_bundles
 from trainables.redact import first_line, masked, plain
-from trainables.storage.bundles import Bundle, read_bundle, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, read_bundle, write_bundle
 from trainables.storage.checkpoints import saved_epoch
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 PASSWORD = "hunter2/and@more"  # noqa: S105  # both are allowed where SQLAlchemy reads it
 Trained = Callable[..., TrialResult]

@@ -14,12 +14,12 @@ from trainables import data
 from trainables.fast.optimizer import SGD
 from trainables.models import build
 from trainables.storage import state as state_module
-from trainables.storage.bundles import from_parquet
+from trainables.storage.bundles import TrialResult, from_parquet
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
 from trainables.storage.state import DamagedState, Saver, State, pack, unpack
 from trainables.train import train
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 from trainables.usage import Meter
 
 Tiny = Callable[..., TrialConfig]

@@ -23,9 +23,9 @@ from trainables.losses import Loss, barlow_twins_loss, siamese_loss
 from trainables.methods import barlow_twins, term_of
 from trainables.methods.term import Branches
 from trainables.models import SiameseNet, build
-from trainables.storage.bundles import from_parquet
+from trainables.storage.bundles import TrialResult, from_parquet
 from trainables.train import NonFiniteLoss, train
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 Trained = Callable[..., TrialResult]

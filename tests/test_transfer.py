@@ -37,10 +37,10 @@ from study.transfer.merging import carry_out, plan_merge
 from study.transfer.origins import LedgerOrigin, Origin
 from study.transfer.verifying import damaged, judge, sample, train_again
 from study.transfer.writing import ArchiveWriter
-from trainables.storage.bundles import Bundle, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, write_bundle
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 FILES = {
     "config.json": b"{}",

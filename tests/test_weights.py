@@ -17,10 +17,10 @@ from trainables.machine import settle
 from trainables.metrics import METRICS, PREDICTIONS, WEIGHTS
 from trainables.models import build
 from trainables.remeasure import remeasure
-from trainables.storage.bundles import Bundle, read_bundle, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, read_bundle, write_bundle
 from trainables.storage.filesystem import Storage
 from trainables.train import train
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 Tiny = Callable[..., TrialConfig]
 TRIALS = pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from study.recording import writer as writer_module
 from study.recording.events import EpochDone, Failed, Interrupted, Started, Succeeded
 from study.recording.writer import LedgerWriter, log_waiting_bundles
 from trainables.extensions.files import load_shipped, load_source
-from trainables.storage.bundles import Bundle, bundle_keys, to_parquet, write_bundle
+from trainables.storage.bundles import Bundle, TrialResult, bundle_keys, to_parquet, write_bundle
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 
 
 class FlakyLedger(Ledger):

@@ -22,17 +22,26 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 WARM_UP = 3
 """Steps before a capture, in which libraries choose kernels and take their memory; as PyTorch's documentation
 of CUDA graphs has it, in a stream of their own."""
-AGREEMENT = 0.05
-"""Largest difference between the states after a step with and without a graph, as a share of what the step
-changes. Rounding makes far less, an input that was not read anew makes far more."""
+ROUNDING = {"fp32": 1e-4, "bf16": 1e-3}
+"""By precision, the share of what a step changes that may differ with a graph, which runs the same kernels.
+An input that was not read anew makes more: the mixed images of Mixed Barlow Twins are 0.002 of its term."""
+NOISE = 10
+"""So many times what the same step differs from itself may differ, too: not all kernels are deterministic."""
 
 
 def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
-    """Capture a function's work on the current GPU."""
-    graph = torch.cuda.CUDAGraph()
-    # What measures the use of the GPU, in another thread, must not break a capture.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
+    """Capture a function's work on the current GPU. An error leaves stream and generator as they were."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    state = generator.clone_state()
+    try:
+        # What measures the use of the GPU, in another thread, must not break a capture.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            run()
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)
+        raise
     replay: Callable[[], None] = graph.replay
     return replay
 
@@ -79,6 +88,9 @@ class Replayed:
         inputs.fill(buffers)
         before = _copy(self._step)
         self._run_aside(inputs.seed)
+        again = _copy(self._step)
+        _restore(self._step, before)
+        self._run_aside(inputs.seed)
         expected = _copy(self._step)
         _restore(self._step, before)
         self._step.optimizer.zero_grad()
@@ -90,10 +102,11 @@ class Replayed:
             inputs.fill(buffers)
             torch.manual_seed(inputs.seed)
             replay()
-            if _agrees(self._step, before, expected):
+            if _agrees(self._step, before, expected, again):
                 return replay
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            first = _first_of(error)
+            reason = (str(first).splitlines() or [type(first).__name__])[0]
         _restore(self._step, expected)
         self._possible = False
         self._tell(f"its steps are not replayed as CUDA graphs: {reason}")
@@ -112,6 +125,13 @@ class Replayed:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
+def _first_of(error: BaseException) -> BaseException:
+    """The error that all others of a capture come from: ending a capture that has failed fails, too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def _copy(step: Step) -> State:
     """The state, on the CPU: a second one may not fit into a share of a GPU."""
     return {
@@ -127,12 +147,13 @@ def _restore(step: Step, state: State) -> None:
             tensor.copy_(value)
 
 
-def _agrees(step: Step, before: State, expected: State) -> bool:
-    """Whether the state is what was expected but for rounding."""
+def _agrees(step: Step, before: State, expected: State, again: State) -> bool:
+    """Whether the state is what was expected but for rounding; the step was done twice before."""
     for kind, tensors in step.state().items():
         changed = _distance(expected[kind], before[kind])
+        allowed = ROUNDING[step.config.precision] * changed + NOISE * _distance(again[kind], expected[kind])
         # A step that ends in numbers that are not finite will end the trial, with a graph or without.
-        if math.isfinite(changed) and not _distance(tensors, expected[kind]) <= AGREEMENT * changed:
+        if math.isfinite(changed) and not _distance(tensors, expected[kind]) <= allowed:
             return False
     return True
 

@@ -33,7 +33,7 @@ class Mixing(NamedTuple):
 
     def to(self, device: torch.device) -> "Mixing":
         """The same with the order on another device."""
-        return self._replace(order=self.order.to(device))
+        return self._replace(order=self.order.to(device, non_blocking=True))
 
     def zeros_like(self) -> "Mixing":
         """Memory for such numbers, `alpha` included."""

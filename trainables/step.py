@@ -1,7 +1,7 @@
 """One training step: from a batch of images to new weights, as a function of tensors alone.
 
 Whatever changes from step to step comes in as `Inputs`. Nothing within the step reads a number back from the
-device or sends one there, so that a GPU can replay it (`trainables.fast.graph`).
+device or sends one there, so that a GPU can replay it (`trainables.graph`).
 
 Shapes: B images a batch, 3 channels, S pixels height and width, K classes.
 """
@@ -51,7 +51,7 @@ class Inputs:
         """The same with all tensors on a device."""
         mixing = self.mixing and self.mixing.to(device)
         draws = tuple(draws.to(device) for draws in self.draws)
-        images, targets = self.images.to(device), self.targets.to(device)
+        images, targets = (one.to(device, non_blocking=True) for one in (self.images, self.targets))
         return dataclasses.replace(self, images=images, targets=targets, draws=draws, mixing=mixing)
 
     def buffers(self, device: torch.device) -> "Inputs":
@@ -175,7 +175,11 @@ class Step:
             "statistics": [buffer for buffer in buffers if buffer.is_floating_point()],
             "counters": [buffer for buffer in buffers if not buffer.is_floating_point()],
             "momentum": [buffer for buffer in self.optimizer.momentum_buffers if buffer is not None],
-            "loss": [self.sums],
+            # Each by itself: the term may be far smaller than the loss, and counts far larger.
+            "loss": [self.sums[0:1]],
+            "cross-entropy": [self.sums[1:2]],
+            "term": [self.sums[2:3]],
+            "counts": [self.sums[3:]],
         }
 
 

@@ -23,10 +23,10 @@ from trainables.methods.term import Term
 from trainables.metrics import WEIGHTS
 from trainables.models import SiameseNet, build
 from trainables.step import Step
-from trainables.storage.bundles import to_parquet
+from trainables.storage.bundles import TrialResult, to_parquet
 from trainables.storage.checkpoints import Checkpoints
 from trainables.storage.state import DamagedState, Saver, State, unpack
-from trainables.trial import TrialConfig, TrialResult
+from trainables.trial import TrialConfig
 from trainables.usage import Meter
 from trainables.weights import pack
 
@@ -102,7 +102,7 @@ def train(
         net.train()
         step.sums.zero_()
         for number, batch in enumerate(shuffled_batches(config, len(trained_on), epoch)):
-            targets = labels[batch.to(device)]
+            targets = labels[batch.to(device, non_blocking=True)]  # a copy that waits would wait for the GPU
             inputs = step.inputs(images(batch), targets, epoch=epoch, number=number, steps=steps)
             train_on(inputs)
         # Read once an epoch: reading a number from a GPU waits for all the work queued on it.
@@ -227,11 +227,11 @@ def _training_set(
     size = len(indices) * mapped[0].numel()
     if device.type == "cpu" or size > RESIDENT_BYTES:
         # All trials of a machine share the pages.
-        return (lambda positions: mapped[rows[positions]].to(device)), labels
+        return (lambda positions: mapped[rows[positions]].to(device, non_blocking=True)), labels
     resident = torch.empty(len(indices), *mapped.shape[1:], dtype=torch.uint8, device=device)
     for some in torch.arange(len(indices)).split(1000):  # no second copy of all in the machine's memory
         resident[some[0] : some[-1] + 1] = mapped[rows[some]].to(device)
-    return (lambda positions: resident[positions.to(device)]), labels
+    return (lambda positions: resident[positions.to(device, non_blocking=True)]), labels
 
 
 def _train_row(config: TrialConfig, term: Term | None, sums: list[float], steps: int, epoch: int) -> EpochRow:

@@ -290,22 +290,6 @@ DEFAULTS: Mapping[str, typing.Any] = types.MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialResult:
-    """What a finished trial leaves.
-
-    Attributes:
-        metrics: final metrics by name, without the `final/` prefix; fractions, or seconds where the
-            name says so.
-        history: one row an epoch: `epoch` (1 … epochs), `timestamp` (ms since 1970), and metrics.
-        artifacts: file name -> content.
-    """
-
-    metrics: Mapping[str, float]
-    history: tuple[Mapping[str, float], ...]
-    artifacts: Mapping[str, bytes]
-
-
 def parse_value(name: str, text: str) -> typing.Any:
     """The value that `text` stands for in field `name`; the inverse of `format_value`.
 

@@ -220,7 +220,7 @@ def _trained(job: Mapping[str, Any]) -> dict[str, Any]:
             save_at=job["save_at"],
             keep_weights="weights" in job["keep"],
             meter=meter,
-            kernels=on_gpus["kernels"],
+            kernels=on_gpus["kernels"] if device == "cuda" else "deterministic",  # CPUs know TF32, too
             capture=cuda_graph if device == "cuda" and on_gpus["cuda_graphs"] else None,
             on_note=on_note,
         )

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # this project's packages, not this folder's modules
 from matplotlib.figure import Figure
 
 from analysis.plots.style import save
+from trainables.machine import cores
 
 MOST_PROCESSES = 3
 """Other processes at most: a report has about ten figures, and each process takes 200 MB."""
@@ -30,9 +31,8 @@ DONE = b"done\n"
 
 
 def others_here() -> int:
-    """How many further processes this machine has cores for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, MOST_PROCESSES)
+    """How many further processes there are cores for."""
+    return min(cores() - 1, MOST_PROCESSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,8 @@ def _ask(process: "subprocess.Popen[bytes]", task: Task) -> bool:
 def main() -> None:
     """Do the tasks that come in, and answer each with a line: done, or not."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as answers, contextlib.suppress(EOFError):
+        with open(os.devnull, "wb") as nowhere:  # what a figure prints is no answer
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         while True:
             task = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started this one
             try:

@@ -23,6 +23,8 @@ CONTROL = "nvidia-cuda-mps-control"
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 USUAL = Path("/tmp/nvidia-mps")  # noqa: S108  # the daemon's own default
 """Where a daemon is that somebody has started without naming a folder."""
+PREFIX = "study-mps-"
+"""How the private folders of daemons begin, within that for temporary files."""
 MODES = ("off", "auto")
 START, END = 30.0, 5.0
 """Seconds for a daemon to start; to wait for its end, which comes when no process uses it any more."""
@@ -33,7 +35,16 @@ In the background, so that it is nobody's child: Ray kills the children of a pro
 
 
 class NoDaemonError(RuntimeError):
-    """No daemon was started; the message says why."""
+    """No daemon was started; the message says why.
+
+    Attributes:
+        pipes: of a daemon that is there already, and is used as it is; empty: there is none.
+    """
+
+    def __init__(self, message: str, pipes: str = "") -> None:
+        """Take what the message says, and the folder of pipes."""
+        super().__init__(message)
+        self.pipes = pipes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +60,26 @@ class Daemon:
         control = shutil.which(CONTROL)
         if control is None:
             raise NoDaemonError(f"{CONTROL} is not installed")
-        if os.environ.get(PIPES) or _is_running(USUAL):
-            raise NoDaemonError("an MPS daemon is there already, and is used as it is")
+        there = os.environ.get(PIPES) or (str(USUAL) if _is_running(USUAL) else "")
+        if there:
+            raise NoDaemonError("an MPS daemon is there already, and is used as it is", there)
+        if any(map(_is_running, Path(tempfile.gettempdir()).glob(f"{PREFIX}*/pipe"))):
+            # Its daemon will end with it, and two of them would give each other turns.
+            raise NoDaemonError("another study has a daemon here")
         ours = [str(number) for number in range(gpus)]
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(ours)).split(",")
         if visible[:gpus] != ours:  # the daemon would number them anew, and Ray does not
             raise NoDaemonError(f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, not {','.join(ours)!r}")
-        folder = Path(tempfile.mkdtemp(prefix="mps-"))
-        names = {PIPES: folder / "pipe", LOGS: folder / "log"}
-        for path in names.values():
-            path.mkdir()
-        environment = {**os.environ, **{name: str(path) for name, path in names.items()}}
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(ours)
-        daemon = cls(folder, _keeper(control, folder, environment))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            names = {PIPES: folder / "pipe", LOGS: folder / "log"}
+            for path in names.values():
+                path.mkdir()
+            environment = {**os.environ, **{name: str(path) for name, path in names.items()}}
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(ours)
+            daemon = cls(folder, _keeper(control, folder, environment))
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NoDaemonError(first_line(error)) from None
         nothing = subprocess.DEVNULL  # the daemon would hold what it inherits
         try:
             subprocess.run(
@@ -72,6 +90,7 @@ class Daemon:
                 stderr=nothing,
                 timeout=START,
                 check=True,
+                start_new_session=True,  # Ctrl-C on the terminal is for the study
             )
         except (OSError, subprocess.SubprocessError) as error:
             daemon.end()
@@ -101,14 +120,12 @@ def _keeper(control: str, folder: Path, environment: Mapping[str, str]) -> int:
 
 
 def _is_running(folder: Path) -> bool:
-    """Whether a daemon uses this folder."""
+    """Whether a daemon uses this folder, and not what got its number after it had ended."""
     try:
-        os.kill(int((folder / f"{CONTROL}.pid").read_text()), 0)
-    except PermissionError:
-        return True
+        number = int((folder / f"{CONTROL}.pid").read_text())
+        return Path(f"/proc/{number}/comm").read_text().strip() == CONTROL[:15]  # the kernel keeps no more
     except (OSError, ValueError):
         return False
-    return True
 
 
 @contextlib.contextmanager
@@ -118,7 +135,7 @@ def mps_daemons(
     """Within this context, inside a `ray_connection`, each node with GPUs that are shared has a daemon.
 
     Yields the folder of its pipes by the id of the node; nodes without, and such as join later, have none.
-    `say` gets a line where there is none, and why.
+    `say` gets a line where there is none, and why, or another one than the study's own.
     """
     if mode == "off" or not 0 < request["gpu"] < 1:
         yield {}
@@ -134,7 +151,12 @@ def mps_daemons(
             try:
                 pipes[node["NodeID"]] = stack.enter_context(start)
             except NoDaemonError as error:
-                say(f"--mps: trials on {node['NodeManagerAddress']} share GPUs without a daemon: {error}")
+                where = f"--mps: trials on {node['NodeManagerAddress']} share GPUs"
+                if error.pipes:
+                    pipes[node["NodeID"]] = error.pipes
+                    say(f"{where} with a daemon that is not the study's ({error.pipes})")
+                else:
+                    say(f"{where} without a daemon: {error}")
         yield pipes
 
 
@@ -151,12 +173,12 @@ class _Host:
     """Has a daemon on another node."""
 
     def start(self, gpus: int) -> str:
-        """Start it and return the folder of its pipes, or why there is none after `no: `."""
+        """Start it and return the folder of its pipes; after `there: ` another's, after `no: ` why none."""
         self._daemon: Daemon | None = None
         try:
             self._daemon = Daemon.start(gpus)
         except NoDaemonError as error:
-            return f"no: {error}"
+            return f"there: {error.pipes}" if error.pipes else f"no: {error}"
         return self._daemon.pipes
 
     def end(self) -> None:
@@ -178,6 +200,8 @@ def _there(node: str, gpus: int) -> Iterator[str]:
             answer = ray.get(host.start.remote(gpus), timeout=2 * START)
         except ray.exceptions.RayError as error:
             raise NoDaemonError(first_line(error)) from None
+        if answer.startswith("there: "):
+            raise NoDaemonError("an MPS daemon is there already", answer.removeprefix("there: "))
         if answer.startswith("no: "):
             raise NoDaemonError(answer.removeprefix("no: "))
         yield answer

@@ -16,7 +16,8 @@ from trainables import data
 from trainables.machine import device_name
 from trainables.metrics import TESTED
 from trainables.node import source_digest
-from trainables.trial import TrialConfig, TrialResult
+from trainables.storage.bundles import TrialResult
+from trainables.trial import TrialConfig
 
 FIRST_EPOCH = {"fp32": 1e-3, "bf16": 2e-2}
 """Relative difference of the first epoch's loss up to which numbers agree on other hardware. Later epochs

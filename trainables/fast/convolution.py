@@ -103,10 +103,10 @@ class _Convolution(torch.autograd.Function):
 
 
 class _HalfConvolution(torch.autograd.Function):
-    """The same of x in half precision and weights in fp32, which it casts; all sums are in fp32.
+    """The same of x in half precision and weights in fp32, which it casts.
 
-    Sums over positions would lose in half precision what the products keep. So each pixel of dx is one
-    product, over all positions that meet it, and dw is added up in fp32 and never cast.
+    Products are added up in fp32 and rounded to half precision. Sums over positions would be rounded again
+    and again: so each pixel of dx is one product, over all positions that meet it, and dw is summed in fp32.
     """
 
     @staticmethod

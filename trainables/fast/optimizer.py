@@ -20,8 +20,11 @@ class SGD:
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, momentum: float, weight_decay: float) -> None:
-        """Take the parameters to train."""
+        """Take the parameters to train; ValueError for one that does not fill its memory, as a slice."""
         self._parameters = list(parameters)
+        for parameter in self._parameters:
+            if not _is_dense(parameter):
+                raise ValueError(f"a parameter of shape {tuple(parameter.shape)} has gaps in memory")
         self._momentum = momentum
         self._weight_decay = weight_decay
         self.momentum_buffers: list[Tensor | None] = [None] * len(self._parameters)
@@ -76,6 +79,16 @@ class SGD:
         )
         for i, buffer in zip(having, buffers, strict=True):
             self.momentum_buffers[i] = buffer
+
+
+def _is_dense(values: Tensor) -> bool:
+    """Whether the values lie in memory without gaps or overlap, in any order of their dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
+        if size > 1 and values.numel() and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:

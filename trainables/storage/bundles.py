@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from trainables.catalogue import code_of
 from trainables.storage.filesystem import Storage
-from trainables.trial import TrialConfig, TrialResult, parse_value
+from trainables.trial import TrialConfig, parse_value
 
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Name of a file in a bundle."""
@@ -31,6 +31,22 @@ OLD = 600.0
 
 class CodeNotLoaded(ValueError):
     """A result is of a trial with code of a file of your own that this process has not loaded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult:
+    """What a finished trial leaves.
+
+    Attributes:
+        metrics: final metrics by name, without the `final/` prefix; fractions, or seconds where the
+            name says so.
+        history: one row an epoch: `epoch` (1 … epochs), `timestamp` (ms since 1970), and metrics.
+        artifacts: file name -> content.
+    """
+
+    metrics: Mapping[str, float]
+    history: tuple[Mapping[str, float], ...]
+    artifacts: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
