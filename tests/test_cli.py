@@ -1,7 +1,10 @@
 """First and last contact: what the commands say before, while and after trials run."""
 
 import io
+import os
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
@@ -335,3 +338,19 @@ def test_what_is_about_gpus_is_refused_where_no_trial_would_run_on_one(
         message = f"{option}: no trial would run on a GPU here; leave it out"
         assert capsys.readouterr().err.splitlines()[-1] == f"study/run.py: error: {message}"
         assert [path.name for path in here.iterdir()] == ["file"]
+
+
+def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    """`… --plan | head` ends without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--plan"],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (1, "")

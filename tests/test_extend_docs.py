@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_has_an_example_of_everything() -> None:
-    assert list(FILES) == [f"my_{what}.py" for what in ("space", *INPUTS, "lists", "search")]
+    assert list(FILES) == [f"my_{what}.py" for what in ("space", "tuned_space", *INPUTS, "lists", "search")]
     assert all(text.startswith("# my_") for text in FILES.values())
     assert max(len(text.splitlines()) for text in FILES.values()) <= 22
 
@@ -51,6 +51,7 @@ def test_the_tables_name_every_parameter() -> None:
     ("space", "trials", "arms"),
     [
         ("my_space.py:one_by_one", 5 * 5 * 3, {"ce", "siamese-0", "siamese-0.001"}),
+        ("my_tuned_space.py:study", 15, {"ce", "siamese-0", "siamese-0.01"}),
         ("my_term.py", 25, {"ce", "siamese-0", "siamese-0.001", "cosine-0.1", "cosine-1"}),
         ("my_augmentation.py", 45, {"ce", "siamese-0", "siamese-0.001"}),
         ("my_backbone.py", 30, {"ce", "siamese-0", "siamese-0.001"}),

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sys
+import types
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ class CommandLine(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         """Settings are those of `argparse.ArgumentParser`."""
         super().__init__(allow_abbrev=False, **settings)
+        sys.excepthook = _as_usual_if_read
         self.add_argument("--version", action="version", version=f"study {version('siamese-barlow-twins')}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -54,6 +56,20 @@ class CommandLine(argparse.ArgumentParser):
             message += hint
         lines = f"{usage}  (see {self.prog} --help)", *brief(f"{self.prog}: error: {message}")
         self.exit(2, "\n".join(lines) + "\n")
+
+
+def _as_usual_if_read(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Show an error that nobody has caught; none if it is that nobody reads: `… --plan | head`."""
+    if issubclass(kind, BrokenPipeError):
+        try:
+            sys.stdout.flush()  # a server that has gone breaks other pipes
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            return
+    sys.__excepthook__(kind, error, trace)
 
 
 def path(text: str) -> Path:

@@ -151,12 +151,12 @@ def mps_daemons(
             try:
                 pipes[node["NodeID"]] = stack.enter_context(start)
             except NoDaemonError as error:
-                where = f"--mps: trials on {node['NodeManagerAddress']} share GPUs"
+                where = f"--mps: trials on {node['NodeManagerAddress']}"
                 if error.pipes:
                     pipes[node["NodeID"]] = error.pipes
-                    say(f"{where} with a daemon that is not the study's ({error.pipes})")
+                    say(f"{where} share GPUs with a daemon that is not the study's ({error.pipes})")
                 else:
-                    say(f"{where} without a daemon: {error}")
+                    say(f"{where} share GPUs without a daemon: {error}")
         yield pipes
 
 
