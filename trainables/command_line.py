@@ -63,8 +63,8 @@ def _as_usual_if_read(
 ) -> None:
     """Show an error that nobody has caught; none if it is that nobody reads: `… --plan | head`."""
     if issubclass(kind, BrokenPipeError):
-        try:
-            sys.stdout.flush()  # a server that has gone breaks other pipes
+        try:  # a server that has gone breaks other pipes
+            print(flush=True)
         except BrokenPipeError:
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
