@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from search_spaces import Selection
 from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
 from search_spaces.seeds import SeedPlan, cell_digest
-from study.ledger.records import DATA_TAG, TrialRecord, is_result
+from study.ledger.records import DATA_TAG, LEFT_OUT_TAG, TrialRecord, is_result
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
 
 TAGS = (
     *("data.sha256", "device", "threads", "host", "attempts", "git.commit", "git.dirty"),
-    *("source.sha256", "source.kept", "environment", "gpus.kernels"),
+    *("source.sha256", "source.kept", "environment", "gpus.kernels", LEFT_OUT_TAG),
     *("version.study", "version.torch", "version.ray", "version.python"),
 )
 """Tags of a run that a report shows, each a column of that name."""

@@ -50,7 +50,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/export.py") -> in
             title=args.title or f"Study {args.experiment}", authors=args.author, license=args.license
         )
         digest, unread = export(
-            origin, file, publication, chosen=lambda record: keys is None or record.key in keys, say=_say
+            origin,
+            file,
+            publication,
+            chosen=lambda record: keys is None or record.key in keys,
+            lean=args.lean,
+            say=_say,
         )
     except (ValueError, OSError) as error:
         parser.error(plain(masked(str(error))))
@@ -69,6 +74,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         description="Export an experiment, or the trials of a space, as one file.",
     )
     parser.add_argument("file", metavar="FILE", type=path, help="the archive, such as study.zip")
+    parser.add_argument(
+        "--lean",
+        action="store_true",
+        help="without features, images and weights, and of predictions the classes alone: enough for all"
+        " tables, not for PCA and t-SNE",
+    )
     group = parser.add_argument_group("what the archive says of itself")
     group.add_argument("--title", metavar="TEXT", default="", help="title (default: the experiment's name)")
     group.add_argument(

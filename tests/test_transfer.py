@@ -14,12 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 from synthetic import Made, config, fill, results
 
-from analysis.trials import load
+from analysis.trials import finished, load
 from search_spaces import Selection
 from study import export as export_command
 from study import merge as merge_command
@@ -154,6 +155,60 @@ def test_a_study_travels_whole(there: Place, place: Callable[[str], Place]) -> N
     assert here.take(archive) == ({"KNOWN": 7}, [])
     assert here.take(there.origin) == ({"KNOWN": 7}, [])
     assert here.folder.joinpath("mlflow.db").read_bytes() == before
+
+
+def test_a_lean_archive_is_enough_for_tables(place: Callable[[str], Place], tmp_path: Path) -> None:
+    """Of predictions the classes, of views the names of classes, nothing of features and weights."""
+    arrays = {"labels": np.array([0, 9, 3]), "predicted": np.array([0, 3, 3]), "logits": np.zeros((3, 10))}
+    names = {"classes": np.array([b"cat", b"dog"]), "original": np.zeros((8, 3, 48, 48), np.uint8)}
+    files = {
+        "config.json": b"{}",
+        "predictions.npz": npz(arrays),
+        "views.npz": npz(names),
+        "embeddings.npz": npz({"test_h": np.zeros((9, 9))}),
+        "weights.safetensors": b"weights",
+    }
+    tags = {"artifacts": " ".join(sorted(files))}
+    there = place("there").has(*(made(trial, artifacts=files, tags=tags) for trial in DONE), made(PRUNED))
+    archives = [tmp_path / "one/study.zip", tmp_path / "two/study.zip"]
+    for file in archives:
+        file.parent.mkdir()
+        export(there.origin, file, PUBLICATION, lean=True)
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    assert archives[0].stat().st_size < there.exported().stat().st_size / 2
+    assert b"of their predictions the classes alone" in zipfile.ZipFile(archives[0]).read("README.md")
+    here = place("here")
+    counts, left = here.take(Archive(archives[0]))
+    assert (sum(counts.values()), left) == (len(DONE) + 1, [])
+    record = here.ledger.trials()[DONE[0].key]
+    assert record.kept == {"config.json"}
+    assert record.tags["left_out"] == "embeddings.npz predictions.npz views.npz weights.safetensors"
+    kept = {
+        name: here.ledger.artifacts.path(record.run_id, name) for name in ("predictions.npz", "views.npz")
+    }
+    predictions = np.load(kept["predictions.npz"])
+    assert {key: predictions[key].tolist() for key in predictions} == {
+        "labels": [0, 9, 3],
+        "predicted": [0, 3, 3],
+    }
+    assert predictions["labels"].dtype == np.uint8
+    assert np.load(kept["views.npz"])["classes"].tolist() == [b"cat", b"dog"]
+    assert sorted(here.ledger.artifacts.names(record.run_id)) == ["config.json", *kept]
+    ended = finished(load(Selection(space="a", trials=tuple(DONE), steps=()), here.ledger.trials()))
+    assert set(ended["left_out"]) == {record.tags["left_out"]}
+    # Again, and from a whole archive: nothing is lost by it, and nothing trained again.
+    assert here.take(Archive(archives[1]))[0] == {"KNOWN": len(DONE) + 1}
+    assert here.take(there.origin)[0] == {"KNOWN": len(DONE) + 1}
+    broken = place("damaged").has(made(DONE[0], artifacts={**files, "predictions.npz": b"PK"}, tags=tags))
+    _, unread = export(broken.origin, tmp_path / "damaged.zip", PUBLICATION, lean=True)
+    assert len(unread) == 1
+    assert "predictions.npz" in unread[0]
+
+
+def npz(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def test_equal_studies_give_equal_archives(there: Place, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from search_spaces import Selection
 from search_spaces.names import arm_labels, name_cells
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
+from study.ledger.records import LEFT_OUT_TAG
 from trainables.arms import Arm
 from trainables.catalogue import KERNELS
 from trainables.trial import ARM_FIELDS, CELL_FIELDS, SETTINGS, FieldValue, TrialConfig, format_value
@@ -36,17 +37,22 @@ def status_warning(trials: pd.DataFrame) -> list[str]:
     ]
 
 
-def unread_warning(ledger: Ledger) -> list[str]:
-    """Which files that a report takes could not be read; empty if all were.
+def unread_warning(ledger: Ledger, trials: pd.DataFrame) -> list[str]:
+    """Which files that a report takes could not be read; empty if all were, but for those of lean archives.
 
     Of at least so many trials: some figures need a file of every arm, and give up at the first that lacks.
     """
-    unread = ledger.artifacts.unread
+    left_out = dict(zip(trials["run_id"], trials[LEFT_OUT_TAG].fillna(""), strict=True))
+    unread = {
+        (run_id, name): reason
+        for (run_id, name), reason in ledger.artifacts.unread.items()
+        if name not in left_out.get(run_id, "").split()
+    }
     if not unread:
         return []
-    trials, names = len({run_id for run_id, _ in unread}), sorted({name for _, name in unread})
+    count, names = len({run_id for run_id, _ in unread}), sorted({name for _, name in unread})
     return [
-        f"{join_and(names)} of at least {number_of(trials, 'trial')} could not be read: figures and tables"
+        f"{join_and(names)} of at least {number_of(count, 'trial')} could not be read: figures and tables"
         f" that take them do without, or are left out. For example {next(iter(unread.values()))}"
     ]
 
@@ -96,7 +102,8 @@ def fixed_section(trials: Sequence[TrialConfig], who: str) -> Section:
 def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: str) -> Section:
     """Where the numbers come from, with caveats on how they came about."""
     done = finished(trials)
-    known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in ("attempts", "git.dirty")}
+    apart = ("attempts", "git.dirty", LEFT_OUT_TAG)  # said among the caveats
+    known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in apart}
     ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
     days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
     typed = shlex.join(["python", *(tracking_uri.redacted(word) for word in sys.orig_argv[1:])])
@@ -175,6 +182,12 @@ def _caveats(done: pd.DataFrame) -> list[str]:
         kept = dirty["source.kept"].dropna()
         where = f"; they are kept by the run “code”: {', '.join(sorted(kept.unique()))}" if len(kept) else ""
         notes.append(f"{note}{where}.")
+    lean = done[LEFT_OUT_TAG].dropna()
+    if len(lean):
+        notes.append(
+            f"{len(lean)} of {len(done)} trials came in a lean archive, without features and images: PCA,"
+            " t-SNE and augmented views are left out."
+        )
     repeated = int((pd.to_numeric(done["attempts"], errors="coerce") > 1).sum())
     if repeated:
         notes.append(

@@ -80,7 +80,7 @@ def study_report(
         about=_about(selection),
         front=first,
         lead=_lead(trials),
-        warnings=(*status_warning(trials), *unread_warning(ledger)),
+        warnings=(*status_warning(trials), *unread_warning(ledger, trials)),
         findings=(
             *chance_findings(trials, ledger),
             *findings(results),

@@ -147,9 +147,10 @@ def _date(milliseconds: int) -> str:
 def _description(about: Mapping[str, Any]) -> str:
     trials = about["trials"]
     counts = ", ".join(f"{count} {status.lower()}" for status, count in sorted(trials.items()))
-    return (
-        f"Trials of the experiment {about['experiment']}: {counts or 'none'}, with all that their runs keep."
-    )
+    kept = "with all that their runs keep"
+    if about["lean"]:
+        kept = "without features, images and weights, and of their predictions the classes alone"
+    return f"Trials of the experiment {about['experiment']}: {counts or 'none'}, {kept}."
 
 
 def page(publication: Publication, about: Mapping[str, Any], file: str) -> bytes:

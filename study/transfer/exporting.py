@@ -8,6 +8,7 @@ from typing import Any
 
 from study.ledger.records import DATA_TAG, TrialRecord
 from study.transfer import crate, members
+from study.transfer.lean import lean_content, lean_record
 from study.transfer.members import points_file, study_member, trial_member
 from study.transfer.origins import LedgerOrigin, Unreadable
 from study.transfer.writing import ArchiveWriter
@@ -19,6 +20,7 @@ def export(
     publication: crate.Publication,
     *,
     chosen: Callable[[TrialRecord], bool] = lambda record: True,
+    lean: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, list[str]]:
     """Write an archive, which replaces `file` when it is complete.
@@ -28,6 +30,7 @@ def export(
         file: the members.
         publication: what people say of it.
         chosen: which trials.
+        lean: whether large files are left out (`study.transfer.lean`).
         say: gets a line for people now and then.
 
     Returns:
@@ -38,14 +41,16 @@ def export(
     try:
         unread: list[str] = []
         for number, record in enumerate(records.values(), 1):
-            unread += _add_trial(writer, origin, record)
+            unread += _add_trial(writer, origin, record, lean=lean)
             if number % 100 == 0:
                 say(f"{number} of {len(records)} trials")
         unread += _add_stored(writer, origin, records)
         unread += _add_studies(writer, origin)
         for name in origin.code:
             writer.add(members.code_member(name), origin.code_file(name))
-        about = _about(origin, records)
+        about = {**_about(origin, records), "lean": lean}
+        if lean:
+            records = {key: lean_record(record) for key, record in records.items()}
         writer.add(
             members.TRIALS, "".join(f"{members.row(record)}\n" for record in records.values()).encode()
         )
@@ -58,12 +63,15 @@ def export(
         raise
 
 
-def _add_trial(writer: ArchiveWriter, origin: LedgerOrigin, record: TrialRecord) -> list[str]:
+def _add_trial(writer: ArchiveWriter, origin: LedgerOrigin, record: TrialRecord, *, lean: bool) -> list[str]:
     """Add what a trial's run has; returns what cannot be read."""
     try:
         with origin.files(record) as files:
             for name, path in files.items():
-                writer.add_file(trial_member(record.key, name), path)
+                if not lean:
+                    writer.add_file(trial_member(record.key, name), path)
+                elif (content := lean_content(name, path)) is not None:
+                    writer.add(trial_member(record.key, name), content)
     except Unreadable as error:
         return [str(error)]
     finally:
