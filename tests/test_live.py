@@ -195,9 +195,9 @@ def test_what_takes_longest_is_drawn_ahead_beside_the_pace_of_looks(tmp_path: Pa
     assert report._thread is not None
     report._thread.join(30)
     assert (tmp_path / "ahead").read_text() == "True"
-    assert watched.declared == [0.0]
-    assert (watched.said, report.exists, report._last) == ([], False, None)
+    assert (watched.said, report.exists, report._last, watched.declared) == ([], False, None, [])
     watched.at(10, "a look")
+    assert watched.declared == [10]
     assert (tmp_path / "ahead").read_text() == "False"
     never = Watched(tmp_path / "never", AHEAD, None)
     never.report.start()

@@ -107,12 +107,16 @@ class LiveReport:
             return
         if self._clock() < self._pace.due(self._began, self._last):
             return
+        if self.declare is not None:
+            self.declare()
+            self.declare = None
         self._begin(left, ahead=False)
 
     def draw_ahead(self) -> bool:
         """Draw what takes longest for the last report; False: not now, as a rendering is under way.
 
-        Returns at once. Only for the thread that writes to the ledger.
+        Returns at once. No look is declared: nothing that is tested is shown. Only for the thread that writes
+        to the ledger.
         """
         if not self._open or self._pace is None:
             return True
@@ -122,9 +126,6 @@ class LiveReport:
         return True
 
     def _begin(self, left: str, *, ahead: bool) -> None:
-        if self.declare is not None:
-            self.declare()
-            self.declare = None
         self._thread = threading.Thread(
             target=self._render, args=(left, ahead), name="live report", daemon=True
         )
