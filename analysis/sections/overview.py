@@ -23,6 +23,7 @@ from analysis.render.text import (
     span,
     spread_text,
 )
+from analysis.sections.between_cells import between_cells_table
 from analysis.sections.cells import bold_caption, entry, settings_note, settings_text
 from analysis.sections.many_cells import many_cells
 from analysis.sections.one_by_one import one_by_one_tables
@@ -53,6 +54,8 @@ def overview(results: Results) -> list[Table]:
     if len(groups) > 1:
         tables.append(_by_group(results.trials))
         tables += many_cells(results.pooled, "pooled-all", "{} cells together")
+    if contrasts := between_cells_table(results.between_cells, results.trials):
+        tables.append(contrasts)
     return tables + selected_tables(results.trials)
 
 

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.stats.between_cells import between_cells
 from analysis.stats.comparisons import comparisons
 from analysis.stats.factors import Effects, effects_of
 from analysis.stats.one_by_one import one_by_one
@@ -57,6 +58,11 @@ class Results:
         return seeds_needed_by(self.trials)
 
     @cached_property
+    def between_cells(self) -> pd.DataFrame:
+        """How effects differ between cells."""
+        return between_cells(self.trials)
+
+    @cached_property
     def one_by_one(self) -> dict[int, pd.DataFrame]:
         """What each augmentation contributes, in the groups that leave out or add one at a time."""
         found = {number: one_by_one(group) for number, group in groups_of(self.trials).items()}
@@ -69,7 +75,8 @@ class Results:
         pooled = [t.assign(over=labels[n]) for n, tables in self.pooled_by_group.items() for t in tables]
         pooled += [table.assign(over="all") for table in self.pooled] if len(labels) > 1 else []
         single = [t.assign(group_label=labels[n]) for n, t in self.one_by_one.items()]
-        frames = {"pooled.csv": pooled, "one_by_one.csv": single}
+        contrasts = [self.between_cells] if len(self.between_cells) else []
+        frames = {"pooled.csv": pooled, "one_by_one.csv": single, "between_cells.csv": contrasts}
         return {
             "summary.csv": self.summary,
             "paired.csv": self.compared,

@@ -1,0 +1,37 @@
+"""Whether effects differ between cells, as a table."""
+
+import pandas as pd
+
+from analysis.render.table import Table
+from analysis.render.text import difference_title
+from analysis.sections.differences import difference_columns, difference_rows, sign_flip_note
+from analysis.sections.rules import bounds_note, rule_sentences
+from analysis.trials import cell_labels
+
+
+def between_cells_table(contrasts: pd.DataFrame, trials: pd.DataFrame) -> Table | None:
+    """The contrasts of `analysis.stats.between_cells`; None without any."""
+    shown = contrasts[contrasts["n"] > 0]
+    if shown.empty:
+        return None
+    labels = cell_labels(trials)
+    titles = [
+        f"{difference_title(arm, baseline)}: {labels[cell]}"
+        for arm, baseline, cell in zip(
+            contrasts["arm_label"], contrasts["baseline_label"], contrasts["cell"], strict=True
+        )
+    ]
+    dropped = str(contrasts["dropped"].iloc[0])
+    return Table(
+        name="between-cells",
+        title="Do effects differ between cells?",
+        corner="Test accuracy (points)",
+        columns=difference_columns(shown),
+        rows=difference_rows(titles, contrasts),
+        caption="The difference in this cell, less the same in"
+        f" {labels[contrasts['reference'].iloc[0]]}, paired by seed, n = {shown['n'].iloc[0]}."
+        f" {' '.join(rule_sentences(shown))}{bounds_note(shown)} Adjusted after Holm for all"
+        f" {len(contrasts)} rows. That an effect is claimed in one cell and not in another shows no"
+        f" difference between them; such a contrast would. {sign_flip_note(shown)}"
+        + (f" Left out, as not every arm has them: {dropped}." if dropped else ""),
+    )

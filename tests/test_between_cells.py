@@ -1,0 +1,80 @@
+"""Contrasts of effects between cells."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic import config, frame
+
+from analysis.sections.between_cells import between_cells_table
+from analysis.stats.between_cells import between_cells
+from trainables.trial import TrialConfig
+
+HERE = {"ce": [0.50, 0.61, 0.70, 0.58], "0": [0.52, 0.60, 0.74, 0.61], "0.1": [0.56, 0.66, 0.75, 0.66]}
+THERE = {"ce": [0.40, 0.45, 0.52, 0.44], "0": [0.47, 0.55, 0.61, 0.50], "0.1": [0.48, 0.53, 0.63, 0.53]}
+
+
+def cell(values: dict[str, list[Any]], **fields: Any) -> dict[TrialConfig, Any]:
+    return {config(arm, seed, **fields): v for arm, row in values.items() for seed, v in enumerate(row)}
+
+
+def test_by_hand() -> None:
+    trials = frame(cell(HERE) | cell(THERE, augmentations=("rrc",)))
+    found = between_cells(trials)
+    assert found[["cell", "reference", "arm_label", "baseline_label"]].to_numpy().tolist() == [
+        [1, 0, "siamese-0", "ce"],
+        [1, 0, "siamese-0.1", "siamese-0"],
+    ]
+    here, there = ({name: np.array(row) for name, row in rows.items()} for rows in (HERE, THERE))
+    contrasts = [there[a] - there[b] - (here[a] - here[b]) for a, b in (("0", "ce"), ("0.1", "0"))]
+    assert found["delta"].tolist() == pytest.approx([d.mean() for d in contrasts])
+    p = [stats.ttest_1samp(d, 0).pvalue for d in contrasts]
+    assert found["p_t"].tolist() == pytest.approx(p)
+    smaller, larger = sorted(p)
+    expected = {smaller: 2 * smaller, larger: max(larger, 2 * smaller)}
+    assert found["p_holm"].tolist() == pytest.approx([expected[value] for value in p])
+    low, high = stats.t.interval(0.95, 3, contrasts[0].mean(), stats.sem(contrasts[0]))
+    assert found.loc[0, ["delta_low", "delta_high"]].tolist() == pytest.approx([low, high])
+
+
+def test_significant_here_and_not_there_is_no_difference() -> None:
+    """The same effect in both cells, in one of them with more noise."""
+    noisy = {"ce": [0.40, 0.45, 0.52, 0.44], "0": [0.44, 0.45, 0.59, 0.46]}
+    clear = {"ce": [0.40, 0.45, 0.52, 0.44], "0": [0.431, 0.482, 0.549, 0.471]}
+    found = between_cells(frame(cell(clear) | cell(noisy, augmentations=("rrc",))))
+    assert found["verdict"].tolist() == ["undecided"]
+    assert found["p_holm"].item() > 0.5
+
+
+def test_what_one_cell_lacks_is_left_out() -> None:
+    lacking = {**THERE, "0": [0.47, None, 0.61, 0.50]}
+    without = {arm: row for arm, row in THERE.items() if arm != "0.1"}
+    trials = frame(
+        cell(HERE)
+        | cell(lacking, augmentations=("rrc",))
+        | cell(without, augmentations=("hflip",))
+        | cell({"ce": [0.5, 0.6, 0.7, 0.6]}, epochs=7)
+    )
+    found = between_cells(trials)
+    assert found[["cell", "arm_label", "n", "dropped"]].to_numpy().tolist() == [
+        [1, "siamese-0", 3, "1"],
+        [1, "siamese-0.1", 3, "1"],
+        [2, "siamese-0", 3, "1"],
+    ]
+    chosen = between_cells(trials, [("siamese-0.1", "ce"), ("vicreg-1", "ce")])
+    assert chosen[["cell", "arm_label", "baseline_label"]].to_numpy().tolist() == [[1, "siamese-0.1", "ce"]]
+    assert between_cells(frame(cell(HERE))).empty
+    assert between_cells(frame(cell({"ce": [0.5]}) | cell({"ce": [0.5]}, epochs=7))).empty
+
+
+def test_the_table_names_both_cells() -> None:
+    trials = frame(cell(HERE) | cell(THERE, augmentations=("rrc",)))
+    table = between_cells_table(between_cells(trials), trials)
+    assert table is not None
+    assert [title for title, _ in table.rows] == [
+        "γ = 0 − CE: digits · convnet · rrc",
+        "γ = 0.1 − γ = 0: digits · convnet · rrc",
+    ]
+    assert "less the same in digits · convnet · rrc+hflip" in table.caption
+    assert between_cells_table(between_cells(frame(cell(HERE))), trials) is None
