@@ -21,7 +21,7 @@ from analysis.stats.paired import COLUMNS, describe_differences, verdicts
 from trainables.arms import CE, CONTROL
 
 MOST = 60
-"""Most contrasts: of a study with more of them nobody reads them one by one, and few would pass Holm's test."""
+"""Most contrasts: of more, nobody reads them one by one, and few would pass Holm's test."""
 Pair = tuple[str, str]
 """Labels of an arm and its baseline."""
 _ABOUT = ("cell", "reference", "arm_label", "baseline_label")
