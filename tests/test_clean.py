@@ -118,6 +118,16 @@ def test_what_is_wrong_is_one_line(output: Path, capsys: pytest.CaptureFixture[s
     assert files(output) == before
 
 
+def test_notes_that_come_and_go_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts, others that ask, and drivers that have ended since the folder was listed."""
+    storage = Storage(tmp_path)
+    for name, content in ((".draft-1", b"half"), ("asks", b""), ("works", b"process 7 on a")):
+        storage.write(f"{notes.NOTES}/{name}", content)
+    times = Storage.times
+    monkeypatch.setattr(Storage, "times", lambda self, folder: {"gone": 1e12, **times(self, folder)})
+    assert notes.drivers_at_work(storage) == ["process 7 on a"]
+
+
 def test_what_another_ledger_has_on_a_shared_storage_stays(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

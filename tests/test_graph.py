@@ -67,7 +67,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ce": {"method": "ce", "momentum": 0.0},
     "siamese": {},
     "target network": {"term": "byol", "target_momentum": 0.9},
-    "mixed images": {"term": "mixed_barlow_twins"},
+    "mixed images": {"term": "mixed_barlow_twins", "gamma": 1e-4},  # small, and still to be seen
     "fixmatch": {"method": "fixmatch", "gamma": 1.0},
     "bf16": {"precision": "bf16", "views": "asymmetric"},
 }
@@ -131,12 +131,10 @@ PARTS: dict[str, tuple[str, Callable[[Any], list[Tensor]]]] = {
 }
 
 
-@pytest.mark.parametrize("gamma", [0.01, 0.0001])
 @pytest.mark.parametrize(("kind", "parts"), PARTS.values(), ids=PARTS)
 def test_what_a_graph_would_not_read_again_is_seen(
     kind: str,
     parts: Callable[[Any], list[Tensor]],
-    gamma: float,
     trained: Trained,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,7 +156,7 @@ def test_what_a_graph_would_not_read_again_is_seen(
         return replay
 
     told: list[str] = []
-    trained({**KINDS[kind], "gamma": gamma}, capture=freezes, on_note=told.append)
+    trained(KINDS[kind], capture=freezes, on_note=told.append)
     assert told == ["its steps are not replayed as CUDA graphs: a replayed step had another result"]
 
 

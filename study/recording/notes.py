@@ -59,6 +59,15 @@ def drivers_at_work(storage: Storage) -> list[str]:
         written = storage.times(NOTES)
         now = written.pop(mine)
         alive = [name for name, then in written.items() if now - then < DEAD_AFTER]
-        return [plain(storage.read(f"{NOTES}/{name}").decode(errors="replace")) for name in alive]
+        said = [_read(storage, name) for name in alive if not name.startswith(".")]  # which is a draft
+        return [plain(text) for text in said if text]  # others ask by an empty one
     finally:
         storage.delete(f"{NOTES}/{mine}")
+
+
+def _read(storage: Storage, name: str) -> str:
+    """What a note says; empty if it is gone by now."""
+    try:
+        return storage.read(f"{NOTES}/{name}").decode(errors="replace")
+    except FileNotFoundError:
+        return ""
