@@ -252,7 +252,7 @@ KEYS = {
     "ablations": (1600, "c7f201caf1d97d43"),
     "unlabelled": (90, "c779adfde1034889"),
     "rivals": (370, "f76651d89be24532"),
-    "evidence_tuning": (36, "b44312f7675b0465"),
+    "evidence_tuning": (54, "56e42973be9fbdeb"),
 }
 
 
