@@ -16,7 +16,6 @@ from analysis.trials import finished
 from study.ledger.ledger import Ledger
 
 VIEWS = "views.npz"
-PREDICTIONS = "predictions.npz"
 DAMAGED = (zipfile.BadZipFile, NotImplementedError, tokenize.TokenError, ValueError, EOFError, KeyError)
 """What zipfile and NumPy raise for a file with wrong bytes in it."""
 LONGEST_NAME = 24

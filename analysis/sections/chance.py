@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.plots.kept import PREDICTIONS, kept_arrays
+from analysis.plots.kept import kept_arrays
 from analysis.render.text import arm_title, join_and
 from analysis.sections.figures import CELLS_WITH_FIGURES
 from analysis.stats.comparisons import TESTED
 from analysis.trials import cells_of, finished
 from study.ledger.ledger import Ledger
+from trainables.metrics import PREDICTIONS
 
 CLEARLY = 3.0
 """Standard errors over test images above guessing, from which on an accuracy is no guess."""

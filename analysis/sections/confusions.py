@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.plots import confusions as plots
 from analysis.plots.cache import FigureCache, Partial
-from analysis.plots.kept import PREDICTIONS, class_names, class_title, kept_arrays
+from analysis.plots.kept import class_names, class_title, kept_arrays
 from analysis.plots.projections import baseline_first, shown_arms
 from analysis.render.section import Section
 from analysis.render.table import Table, entries
@@ -20,6 +20,7 @@ from analysis.sections.figures import CELLS_WITH_FIGURES
 from analysis.stats.confusions import Counts, confusion_counts, most_confused, row_shares
 from analysis.trials import cells_of, finished
 from study.ledger.ledger import Ledger
+from trainables.metrics import PREDICTIONS
 
 SHOWN_ARMS = 4
 """Most arms whose confusions are shown."""

@@ -21,8 +21,8 @@ from analysis.stats.paired import common_seeds
 from analysis.stats.results import Results
 from analysis.trials import finished
 from study.ledger.ledger import Ledger
+from trainables.metrics import PREDICTIONS
 
-PREDICTIONS = "predictions.npz"
 _ERRORS = ("error_seeds", "error_images")
 _NUMBERS = ("delta", *_ERRORS, "error", "df")
 _INTERVALS = ("seeds_low", "seeds_high", "both_low", "both_high")

@@ -87,9 +87,9 @@ class StudyRun:
         self._epochs_done = dict(plan.to_run)
         self._deadline, self._lease_lost, self._live = driver.deadline, driver.lease_lost, driver.live
         self._something_finished = False
-        seeds = [trial.seed for trial in invocation.selection.trials]
+        first = min((trial.seed for trial in invocation.selection.trials), default=None)
         # With the last of these, all arms have a result: what shows one seed alone can be drawn.
-        self._first_seed = {trial for trial in plan.to_run if trial.seed == min(seeds)}
+        self._first_seed = {trial for trial in plan.to_run if trial.seed == first}
         self._draw_ahead = invocation.search is None
         self._progress = Progress(trials, epochs, invocation.console)
         self._live.say = self._progress.note

@@ -11,20 +11,21 @@ import numpy.typing as npt
 
 from study.ledger.records import KEPT_TAG, LEFT_OUT_TAG, TrialRecord
 from study.transfer.origins import Unreadable
+from trainables.metrics import PREDICTIONS, WEIGHTS
 
 ARRAYS: Mapping[str, Sequence[str]] = {
-    "predictions.npz": ("labels", "predicted"),
+    PREDICTIONS: ("labels", "predicted"),
     "views.npz": ("classes",),
     "embeddings.npz": (),
-    "weights.safetensors": (),
+    WEIGHTS: (),
 }
 """Of large files, the arrays that stay; without any, the file is left out."""
 
 
 def lean_record(record: TrialRecord) -> TrialRecord:
-    """The record of a trial, whose tags say which of its files are whole."""
+    """The record of a trial; if it is finished, its tags say which of its files are whole."""
     short = record.kept & ARRAYS.keys()
-    if not short:
+    if not short or record.status != "FINISHED":  # the others will keep all files when they end
         return record
     tags = {KEPT_TAG: " ".join(sorted(record.kept - short)), LEFT_OUT_TAG: " ".join(sorted(short))}
     return replace(record, tags={**record.tags, **tags})
