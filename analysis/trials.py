@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search_spaces import Selection
-from search_spaces.names import arm_labels, arm_settings, name_cells, name_groups, subset
+from search_spaces.names import SEPARATOR, arm_labels, arm_settings, name_cells, name_groups, subset
 from search_spaces.seeds import SeedPlan, cell_digest
 from study.ledger.records import DATA_TAG, LEFT_OUT_TAG, TrialRecord, is_result
 from trainables.trial import FIELDS, FieldValue, TrialConfig, field_type, format_value
@@ -58,7 +58,7 @@ def load(
         MixedData: trials of one cell were trained on different data.
     """
     labels, cell_labels = arm_labels(selection.trials), name_cells(selection.trials)
-    group_labels = {cell: " · ".join(parts) for cell, parts in name_groups(selection.trials).items()}
+    group_labels = {cell: SEPARATOR.join(parts) for cell, parts in name_groups(selection.trials).items()}
     members: dict[tuple[FieldValue, ...], list[TrialConfig]] = {}
     for trial in selection.trials:
         members.setdefault(trial.cell, []).append(trial)

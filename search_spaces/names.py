@@ -11,6 +11,8 @@ _NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
 """Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
 
 LONGEST_NAME = 80
+SEPARATOR = " · "
+"""Between the parts of a cell's name."""
 """Characters of a readable folder name, without the space's."""
 
 
@@ -36,7 +38,7 @@ def name_cells(trials: Sequence[TrialConfig]) -> dict[tuple[FieldValue, ...], st
     names = {}
     for cell, trial in {trial.cell: trial for trial in trials}.items():
         dataset, backbone, *others = groups[cell]
-        names[cell] = " · ".join([dataset, backbone, subset(trial), *others])
+        names[cell] = SEPARATOR.join([dataset, backbone, subset(trial), *others])
     return names
 
 

@@ -73,8 +73,8 @@ def test_the_table_names_both_cells() -> None:
     table = between_cells_table(between_cells(trials), trials)
     assert table is not None
     assert [title for title, _ in table.rows] == [
-        "γ = 0 − CE: digits · convnet · rrc",
-        "γ = 0.1 − γ = 0: digits · convnet · rrc",
+        "γ = 0 − CE: rrc",
+        "γ = 0.1 − γ = 0: rrc",
     ]
     assert "less the same in digits · convnet · rrc+hflip" in table.caption
     assert between_cells_table(between_cells(frame(cell(HERE))), trials) is None

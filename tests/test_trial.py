@@ -436,6 +436,8 @@ def test_what_is_tuned_is_no_part_of_identity_but_of_no_cell_either() -> None:
     assert (slow, slow.key, repr(slow.to_params())) == (ce(), ce().key, repr(ce().to_params()))
     assert slow.cell == fast.cell != ce().cell
     assert slow.replace(seed=3).tuned == ("lr",)
+    assert ce(lr=0.1).name.endswith("/ce/s0")
+    assert slow.name.endswith("/ce lr=0.01/s0")
     assert pickle.loads(pickle.dumps(fast)).cell == fast.cell  # noqa: S301
     # A value that somebody gives is not tuned for an arm.
     assert slow.replace(lr=0.1).cell == ce(lr=0.1).cell

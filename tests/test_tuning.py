@@ -35,8 +35,23 @@ def test_each_arm_has_a_row_with_what_was_tried_and_the_best_on_validation_image
         "γ = 10⁻²": ["–", "*50.0*", "–"],
     }
     assert not any("99" in entry.text for _, entries in table.rows for entry in entries)
+    assert table.caption.startswith(
+        "Accuracy on validation images after the last epoch, in %, of two seeds both, of more their mean ±"
+        " standard deviation. Bold: the best of each row, of what most seeds were tried with. –: not tried,"
+    )
     (more,) = tuning_section(frame(tried("ce", {0.1: [0.5]}) | tried("0", {0.1: [0.7], 1.0: [0.8]}))).tables
     assert [title for title, _ in more.rows] == ["CE", "γ = 0"]
+
+
+def test_a_try_that_failed_is_told_and_one_lucky_seed_is_not_the_best() -> None:
+    trials = tried("ce", {0.1: [0.5, 0.6], 0.03: [0.7]}) | tried("0", {0.03: [0.6]})
+    diverged = config("0", 0, lr=0.1, **TUNED)
+    rows = frame(trials | {diverged: {}})
+    rows.loc[rows["key"] == diverged.key, "status"] = "FAILED"
+    (table,) = tuning_section(rows).tables
+    shown = {title: [f"*{e.text}*" if e.bold else e.text for e in entries] for title, entries in table.rows}
+    assert shown == {"CE": ["70.0", "*50.0 / 60.0*"], "γ = 0": ["*60.0*", "failed"]}
+    assert "failed: ended with an error" in table.caption
 
 
 def test_one_value_for_each_arm_is_held_fixed() -> None:

@@ -249,9 +249,10 @@ class TrialConfig:
 
     @property
     def name(self) -> str:
-        """`dataset/backbone/augmentations/arm/s<seed>`, for people."""
+        """`dataset/backbone/augmentations/arm/s<seed>`, the arm with what was tuned for it; for people."""
         augmentations = format_value(self.augmentations)
-        return f"{self.dataset}/{self.backbone}/{augmentations}/{self.arm}/s{self.seed}"
+        arm = " ".join([self.arm, *(f"{name}={format_value(getattr(self, name))}" for name in self.tuned)])
+        return f"{self.dataset}/{self.backbone}/{augmentations}/{arm}/s{self.seed}"
 
     def replace(self, **changes: typing.Any) -> "TrialConfig":
         """This config with some fields changed.

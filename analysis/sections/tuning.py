@@ -12,6 +12,7 @@ from trainables.arms import Arm
 from trainables.trial import format_value
 
 METRIC = "val_acc"
+FAILED = "failed"
 
 
 def tuning_section(trials: pd.DataFrame) -> Section:
@@ -35,12 +36,12 @@ def _table(number: int, cell: pd.DataFrame) -> Table | None:
         return None
     ordered = tried.sort_values(names, kind="stable")
     columns = list(dict.fromkeys(ordered["value"]))
+    several = bool(finished(tried).dropna(subset=METRIC)[["kind", "value"]].duplicated().any())
+    failed = bool((tried["status"] == "FAILED").any())
     rows = []
     for kind, arm in tried.groupby("kind", sort=False):
-        done = finished(arm).dropna(subset=METRIC)
-        means = done.groupby("value")[METRIC].mean()
-        best = str(means.idxmax()) if len(means) else ""
-        entries = tuple(_entry(done[done["value"] == value], bold=value == best) for value in columns)
+        best = _best(finished(arm).dropna(subset=METRIC))
+        entries = tuple(_entry(arm[arm["value"] == value], bold=value == best) for value in columns)
         rows.append((Arm.parse(str(kind)).title, entries))
     return Table(
         name=f"tuning-{number}",
@@ -48,8 +49,11 @@ def _table(number: int, cell: pd.DataFrame) -> Table | None:
         corner="Validation accuracy (%)",
         columns=tuple(columns),
         rows=tuple(rows),
-        caption="Accuracy on validation images after the last epoch, in %. Bold: the best of each arm."
-        f" {NO_VALUE}: not tried, or without a result.",
+        caption="Accuracy on validation images after the last epoch, in %"
+        + (", of two seeds both, of more their mean ± standard deviation" if several else "")
+        + f". Bold: the best of each row{', of what most seeds were tried with' if several else ''}."
+        + (f" {FAILED}: ended with an error, as a loss that is no number." if failed else "")
+        + f" {NO_VALUE}: not tried, or without a result.",
     )
 
 
@@ -60,7 +64,17 @@ def _without(label: str, names: list[str]) -> Arm:
     return replace(arm, options=options)
 
 
-def _entry(done: pd.DataFrame, *, bold: bool) -> Entry:
+def _best(done: pd.DataFrame) -> str:
+    """The value with the highest mean; one that fewer seeds have than another is less well known."""
+    seeds = done["value"].value_counts()
+    means = done[done["value"].isin(seeds.index[seeds == seeds.max()])].groupby("value")[METRIC].mean()
+    return str(means.idxmax()) if len(means) else ""
+
+
+def _entry(tried: pd.DataFrame, *, bold: bool) -> Entry:
     """The validation accuracy of an arm with one value, over its seeds."""
+    done = finished(tried).dropna(subset=METRIC)
+    if done.empty and (tried["status"] == "FAILED").any():
+        return Entry(text=FAILED, runs=tuple(tried["run_id"]), metric=METRIC)
     values = [float(value) for value in done[METRIC]]
     return Entry(text=spread_text(values), bold=bold, runs=tuple(done["run_id"]), metric=METRIC)
