@@ -1,8 +1,9 @@
 """Export a study as one file: `python study/export.py study.zip`.
 
 The archive has all trials of an experiment with their metrics and artifacts, saved states of those that are
-not finished, the reports, own files, versions of code, packages and data, and a digest of every member.
-`study/merge.py` takes it into another ledger. Nothing of the ledger is changed; a study may be running.
+not finished (unless `--lean`), the reports, own files, versions of code, packages and data, and a digest of
+every member. `study/merge.py` takes it into another ledger. Nothing of the ledger is changed; a study may be
+running.
 
 Exit codes: 0; 1 something could not be read, and is not in the archive; 2 wrong usage.
 """
@@ -77,8 +78,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lean",
         action="store_true",
-        help="without features, images and weights, and of predictions the classes alone: enough for all"
-        " tables, not for PCA and t-SNE",
+        help="without features, images, weights and saved states, and of predictions the classes alone:"
+        " enough for all tables, not for PCA and t-SNE",
     )
     group = parser.add_argument_group("what the archive says of itself")
     group.add_argument("--title", metavar="TEXT", default="", help="title (default: the experiment's name)")

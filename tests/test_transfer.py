@@ -208,6 +208,14 @@ def test_a_lean_archive_is_enough_for_tables(place: Callable[[str], Place], tmp_
     assert "predictions.npz" in unread[0]
 
 
+def test_a_lean_archive_has_no_saved_states(there: Place, tmp_path: Path) -> None:
+    """They are larger than all the rest; a trial that is half done starts anew."""
+    _, unread = export(there.origin, tmp_path / "lean.zip", PUBLICATION, lean=True)
+    assert unread[-1:] == [f"results/{WAITING.key}.zip: waits to be logged by a study"]
+    assert not [name for name in zipfile.ZipFile(tmp_path / "lean.zip").namelist() if "checkpoints" in name]
+    assert [name for name in zipfile.ZipFile(there.exported()).namelist() if "checkpoints" in name]
+
+
 def npz(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

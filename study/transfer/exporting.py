@@ -30,7 +30,7 @@ def export(
         file: the members.
         publication: what people say of it.
         chosen: which trials.
-        lean: whether large files are left out (`study.transfer.lean`).
+        lean: whether large files (`study.transfer.lean`) and saved states are left out.
         say: gets a line for people now and then.
 
     Returns:
@@ -44,7 +44,10 @@ def export(
             unread += _add_trial(writer, origin, record, lean=lean)
             if number % 100 == 0:
                 say(f"{number} of {len(records)} trials")
-        unread += _add_stored(writer, origin, records)
+        if lean:
+            unread += [f"results/{key}.zip: waits to be logged by a study" for key in sorted(origin.waiting)]
+        else:
+            unread += _add_stored(writer, origin, records)
         unread += _add_studies(writer, origin)
         for name in origin.code:
             writer.add(members.code_member(name), origin.code_file(name))
