@@ -282,6 +282,25 @@ def test_the_last_lines_say_verdict_report_and_what_adds_something() -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_a_complete_study_needs_no_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """As one from an archive: who reads it may not have them. A single trial to run does."""
+    here = "--space quickstart --set dataset=folder:mine --experiment test"
+    selection = select("quickstart", assign=["dataset=folder:mine"])
+    fill(
+        Path("runs/mlflow.db"),
+        Path("runs/mlartifacts"),
+        [Made(config=trial, metrics=results(trial)) for trial in selection.trials],
+    )
+    assert main([*shlex.split(here), "--plan"]) == 0
+    assert capsys.readouterr().out.startswith("12 planned: 12 done, ")
+    assert main([*shlex.split(here), "--no-report"]) == 0
+    assert "\ncomplete: 12 trials\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*shlex.split(here), "--seeds", "4", "--plan"])
+    assert "error: folder:mine: there is no folder data/mine;" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("part", ["--only seed=0", "--set seed=7"])
 def test_no_command_that_would_train_nothing_is_proposed(part: str) -> None:
     told = closing(f"--space quickstart --experiment test {part}", [])

@@ -367,7 +367,7 @@ def check_numbers_from_the_client(study: Path) -> None:
     runs = client.search_runs([ledger(study).experiment_id], "tags.kind = 'trial'")
     arms: dict[str, list[tuple[float, np.ndarray]]] = {"ce": [], "siamese": []}
     for run_ in sorted(runs, key=lambda found: int(found.data.params["seed"])):
-        kept = np.load(client.download_artifacts(run_.info.run_id, "predictions.npz"))
+        kept = np.load(client.download_artifacts(run_.info.run_id, "predictions.npz", str(study)))
         right = (kept["predicted"] == kept["labels"]).astype(float)
         arms[run_.data.params["method"]].append((run_.data.metrics["final/test_acc"], right))
     d = np.array([ours[0] - theirs[0] for ours, theirs in zip(arms["siamese"], arms["ce"], strict=True)])

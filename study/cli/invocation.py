@@ -20,6 +20,7 @@ from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_database_writable
 from trainables import backbones, data, tried
 from trainables.catalogue import KERNELS
+from trainables.datasets.sources import DataError
 from trainables.redact import first_line, masked, plain
 from trainables.trial import TrialConfig
 
@@ -147,8 +148,15 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         raise ValueError("--probe: allowed with --plan only")
     if args.probe and not connection.is_local(args.address):
         raise ValueError(f"--probe: got --address {args.address}; allowed: without, it measures this machine")
-    sizes = data.check(selection.trials, args.data_dir)
-    backbones.check(selection.trials, args.data_dir)
+    ledger = ledger_from(args)
+    try:
+        sizes = data.check(selection.trials, args.data_dir)
+    except DataError:
+        if search is not None or not _have_ended(selection, ledger):
+            raise
+        sizes = {}  # what is complete, as a study from an archive, takes no images
+    if sizes:
+        backbones.check(selection.trials, args.data_dir)
     tried.check(selection.trials)
     where = storage_uri(args)
     invocation = Invocation(
@@ -159,7 +167,7 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         sampler=args.sampler or "tpe",
         scheduler=args.scheduler or ("none" if several else "asha"),
         resources=resources,
-        ledger=ledger_from(args),
+        ledger=ledger,
         storage=Storage(where),
         storage_uri=where,
         output=args.output.absolute(),
@@ -170,3 +178,13 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     )
     invocation.notifier.say = invocation.say
     return invocation
+
+
+def _have_ended(selection: Selection, ledger: Ledger) -> bool:
+    """Whether the ledger has a result of each trial; not where it cannot be read."""
+    try:
+        records = ledger.trials()
+    except LedgerError:
+        return False
+    ended = {key for key, record in records.items() if record.status == "FINISHED"}
+    return all(trial.key in ended for trial in selection.trials)
