@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 
 from search_spaces.design import Row, arms, powerset, product, trials
-from search_spaces.evidence import evidence_tuning
+from search_spaces.evidence import evidence, evidence_tuning
 from trainables.catalogue import TRANSFORMS
 from trainables.trial import TrialConfig
 
@@ -191,7 +191,10 @@ def _thesis_of_seed_0() -> frozenset[TrialConfig]:
 
 _spaces: dict[str, Space] = {
     space.__name__: space
-    for space in (quickstart, thesis, controls, readings, ablations, unlabelled, rivals, evidence_tuning)
+    for space in (
+        *(quickstart, thesis, controls, readings, ablations, unlabelled, rivals),
+        *(evidence, evidence_tuning),
+    )
 }
 SPACES: Mapping[str, Space] = types.MappingProxyType(_spaces)
 
