@@ -9,6 +9,7 @@ from synthetic import config, frame
 
 from analysis.sections.between_cells import between_cells_table
 from analysis.stats.between_cells import between_cells
+from search_spaces.seeds import SeedPlan
 from trainables.trial import TrialConfig
 
 HERE = {"ce": [0.50, 0.61, 0.70, 0.58], "0": [0.52, 0.60, 0.74, 0.61], "0.1": [0.56, 0.66, 0.75, 0.66]}
@@ -60,12 +61,55 @@ def test_what_one_cell_lacks_is_left_out() -> None:
     assert found[["cell", "arm_label", "n", "dropped"]].to_numpy().tolist() == [
         [1, "siamese-0", 3, "1"],
         [1, "siamese-0.1", 3, "1"],
-        [2, "siamese-0", 3, "1"],
+        [2, "siamese-0", 4, ""],
     ]
+    # Contrasts of different seeds are one family all the same.
+    p = found["p_t"].to_numpy()
+    steps = np.maximum.accumulate(np.sort(p) * [3, 2, 1])
+    assert found["p_holm"].to_numpy()[np.argsort(p)] == pytest.approx(np.minimum(steps, 1))
+    effects = [np.subtract(cell["0"], cell["ce"]) for cell in (without, HERE)]
+    assert p[2] == pytest.approx(stats.ttest_1samp(effects[0] - effects[1], 0).pvalue)
+    low, high = stats.t.interval(
+        1 - 0.05 * p[2] / found["p_holm"][2], 3, *_mean_and_error(effects[0] - effects[1])
+    )
+    assert found.loc[2, ["delta_low_holm", "delta_high_holm"]].tolist() == pytest.approx([low, high])
+    assert found["p_sign_flip_joint"].isna().all()
+    table = between_cells_table(found, trials)
+    assert table is not None
+    assert "n = 3–4." in table.caption
+    assert (
+        "Joint sign flips take the same seeds in all rows. Seeds that an arm of one of the two"
+        in table.caption
+    )
+    assert table.caption.endswith("lacks: 1 in rrc.")
     chosen = between_cells(trials, [("siamese-0.1", "ce"), ("vicreg-1", "ce")])
     assert chosen[["cell", "arm_label", "baseline_label"]].to_numpy().tolist() == [[1, "siamese-0.1", "ce"]]
     assert between_cells(frame(cell(HERE))).empty
     assert between_cells(frame(cell({"ce": [0.5]}) | cell({"ce": [0.5]}, epochs=7))).empty
+
+
+def test_a_seed_that_any_arm_of_a_cell_lacks_is_left_out() -> None:
+    lacking = {**THERE, "0.1": [None, 0.53, 0.63, 0.53]}
+    found = between_cells(frame(cell(HERE) | cell(lacking, augmentations=("rrc",))))
+    assert found[["arm_label", "n", "dropped"]].to_numpy().tolist() == [
+        ["siamese-0", 3, "0"],
+        ["siamese-0.1", 3, "0"],
+    ]
+
+
+def test_cells_that_were_declared_on_different_days_have_one_plan() -> None:
+    trials = frame(cell(HERE) | cell(THERE, augmentations=("rrc",)))
+    plans = [SeedPlan(low=3, high=8, margin=1, date=f"2026-01-0{day}").to_json() for day in (1, 2)]
+    found = between_cells(trials.assign(seed_plan=trials["cell"].map(dict(enumerate(plans)))))
+    assert set(found["rule"]) == {"range"}
+    assert set(found["planned_on"]) == {"2026-01-02"}
+    other = SeedPlan(low=3, high=9, margin=1).to_json()
+    found = between_cells(trials.assign(seed_plan=trials["cell"].map({0: plans[0], 1: other})))
+    assert set(found["rule"]) == {"anytime"}
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    return float(values.mean()), float(stats.sem(values))
 
 
 def test_the_table_names_both_cells() -> None:

@@ -472,7 +472,7 @@ def test_sentences_of_many_cells_count_and_name_chance() -> None:
 
 def test_claims_are_counted_over_all_families_and_beside_chance() -> None:
     """Families with too few seeds cannot claim anything; of many, the expected number says more."""
-    row = {"n": 5, "p_holm": 0.01, "delta_low_holm": 0.01, "delta_high_holm": 0.02}
+    row = {"n": 5, "delta": 0.015, "p_holm": 0.01, "delta_low_holm": 0.01, "delta_high_holm": 0.02}
     none = {**row, "p_holm": 0.5, "delta_low_holm": -0.01}
     one = pd.DataFrame([{**row, "baseline": "ce"}, {**none, "baseline": "ce"}])
     assert claims_line(one, ("baseline",)) == [

@@ -99,6 +99,25 @@ def test_a_claim_stands_when_seeds_are_added(rule: Rule) -> None:
     assert (np.diff(p, axis=0) <= 0).all()
 
 
+def test_a_claim_ends_when_the_mean_changes_its_sign() -> None:
+    d = np.array([0.0200, 0.0201, 0.0199, -0.2])[:, None]
+    rule = Rule(name="range", low=3, high=8)
+    assert verdicts(adjust(d[:3], rule), None) == ["claimed"]
+    after = adjust(d, rule)
+    assert after["delta_low_holm"] > 0 > after["delta"]
+    assert verdicts(after, None) == ["undecided"]
+
+
+def test_fewer_seeds_than_a_range_begins_with_are_no_look() -> None:
+    d = drawn(m=20)
+    rule = Rule(name="range", low=5, high=8)
+    assert np.isnan(rule.p(d[:4])).all()
+    low, high = rule.interval(d[:4], np.full(20, 0.05))
+    assert np.isneginf(low).all()
+    assert np.isposinf(high).all()
+    assert not np.isnan(rule.p(d[:5])).any()
+
+
 def test_no_spread_has_no_test() -> None:
     d = np.column_stack([np.full(6, 0.1), np.zeros(6), np.arange(6.0)])
     for rule in RULES:
@@ -124,12 +143,14 @@ def test_looks_outside_of_the_plan_share_a_tenth_of_the_level() -> None:
 
 def test_verdicts() -> None:
     columns = {
-        "n": np.array([5, 5, 5, 5, 0, 2]),
-        "p_holm": np.array([0.01, 0.05, 0.3, 0.3, np.nan, 0.001]),
-        "delta_low_holm": np.array([0.01, -0.02, -0.004, -0.004, np.nan, 0.02]),
-        "delta_high_holm": np.array([0.02, -1e-9, 0.0049, 0.006, np.nan, 0.03]),
+        "n": np.array([5, 5, 5, 5, 0, 2, 2, 5]),
+        "delta": np.array([0.015, -0.01, 0.0, 0.0, np.nan, 0.025, 0.0, -0.01]),
+        "p_holm": np.array([0.01, 0.05, 0.3, 0.3, np.nan, 0.001, 0.9, 0.01]),
+        "delta_low_holm": np.array([0.01, -0.02, -0.004, -0.004, np.nan, 0.02, -0.001, 0.01]),
+        "delta_high_holm": np.array([0.02, -1e-9, 0.0049, 0.006, np.nan, 0.03, 0.001, 0.02]),
     }
-    expected = ["claimed", "claimed", "small", "undecided", "missing", "undecided"]
+    # Two seeds decide nothing; nor does an interval of earlier looks on the other side of the mean.
+    expected = ["claimed", "claimed", "small", "undecided", "missing", "undecided", "undecided", "undecided"]
     assert verdicts(columns, 0.5) == expected
     assert verdicts(columns, None)[2] == "undecided"
 

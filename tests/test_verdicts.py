@@ -136,6 +136,21 @@ def test_a_failed_trial_has_ended() -> None:
     assert schedule.most.trials == selection.trials  # a fourth seed is the last
 
 
+def test_seeds_without_results_decide_nothing() -> None:
+    """A failure in each of three seeds, of three arms: no seed is left. An arm that always fails is let go."""
+    selection = replace(selected(SeedPlan(low=3, high=5)), margin=50.0)
+    first = [trial for trial in selection.trials if trial.seed < 3]
+    arms = sorted({trial.arm for trial in first})
+    failed = {trial.key for trial in first if trial.arm == arms[trial.seed]}
+    states = {trial: "FAILED" if trial.key in failed else "FINISHED" for trial in first}
+    records = {trial.key: record(trial, alike(trial), status) for trial, status in states.items()}
+    assert len(SeedSchedule(selection, records, selection.seed_plans).selection.trials) == 16
+    states = {trial: "FAILED" if trial.arm == arms[1] else "FINISHED" for trial in first}
+    records = {trial.key: record(trial, alike(trial), status) for trial, status in states.items()}
+    schedule = SeedSchedule(selection, records, selection.seed_plans)
+    assert schedule.outcome == "1 of 1 cells decided after 3 seeds"
+
+
 def test_steps_fill_the_slots() -> None:
     selection = selected()
     assert [planned_steps(selection, slots).step for slots in (None, 2, 4, 9, 1000)] == [1, 1, 1, 2, 9]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.render.table import Table
-from analysis.render.text import difference_title
+from analysis.render.text import difference_title, span
 from analysis.sections.differences import difference_columns, difference_rows, sign_flip_note
 from analysis.sections.rules import bounds_note, rule_sentences
 from analysis.trials import cell_labels
@@ -26,7 +26,9 @@ def between_cells_table(contrasts: pd.DataFrame, trials: pd.DataFrame) -> Table 
             contrasts["arm_label"], contrasts["baseline_label"], contrasts["cell"], strict=True
         )
     ]
-    dropped = str(contrasts["dropped"].iloc[0])
+    lacking = contrasts[contrasts["dropped"] != ""].drop_duplicates("cell")
+    dropped = "; ".join(f"{row['dropped']} in {short[row['cell']]}" for row in lacking.to_dict("records"))
+    joint = shown["p_sign_flip_joint"].notna().any()
     return Table(
         name="between-cells",
         title="Do effects differ between cells?",
@@ -34,11 +36,12 @@ def between_cells_table(contrasts: pd.DataFrame, trials: pd.DataFrame) -> Table 
         columns=difference_columns(shown),
         rows=difference_rows(titles, contrasts),
         caption="The difference in this cell, less the same in"
-        f" {labels[reference]}, paired by seed, n = {shown['n'].iloc[0]}."
+        f" {labels[reference]}, paired by seed, n = {span(set(shown['n']))}."
         f" {' '.join(rule_sentences(shown))}{bounds_note(shown)} Adjusted after Holm for all"
         f" {len(contrasts)} rows. That an effect is claimed in one cell and not in another shows no"
-        f" difference between them; such a contrast would. {sign_flip_note(shown)}"
-        + (f" Left out, as not every arm has them: {dropped}." if dropped else ""),
+        f" difference between them; such a contrast would."
+        + (f" {sign_flip_note(shown)}" if joint else " Joint sign flips take the same seeds in all rows.")
+        + (f" Seeds that an arm of one of the two cells lacks: {dropped}." if dropped else ""),
     )
 
 

@@ -7,6 +7,7 @@ another. Cells share their seeds, and with them initial weights and, where data 
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.stats.comparisons import (
@@ -17,7 +18,15 @@ from analysis.stats.comparisons import (
     shared_rule,
     values_of,
 )
-from analysis.stats.paired import COLUMNS, describe_differences, verdicts
+from analysis.stats.paired import (
+    COLUMNS,
+    Vector,
+    adjust_together,
+    common_seeds,
+    describe_differences,
+    verdicts,
+)
+from analysis.stats.sequential import Rule
 from trainables.arms import CE, CONTROL
 
 MOST = 60
@@ -36,9 +45,9 @@ def between_cells(trials: pd.DataFrame, pairs: Sequence[Pair] | None = None) -> 
 
     Returns:
         One row per cell but the first × pair that it has: `cell`, `reference` (numbers), `arm_label`,
-        `baseline_label`, the columns of `analysis.stats.paired.compare`, `dropped` (seeds that one of the
-        cells lacks in one of these arms), the plan's columns, and the `verdict`. Empty with fewer than two
-        cells that have such arms, and with more than `MOST` contrasts.
+        `baseline_label`, the columns of `analysis.stats.paired.compare`, `dropped` (seeds that an arm of one
+        of the two cells lacks), the plan's columns, and the `verdict`. Empty with fewer than two cells that
+        have such arms, and with more than `MOST` contrasts.
     """
     groups = {group.cell: group for group in reversed([*compared_arms(trials)])}  # of a cell, its own arms
     cells = [groups[number] for number in sorted(groups) if groups[number].families]
@@ -47,32 +56,39 @@ def between_cells(trials: pd.DataFrame, pairs: Sequence[Pair] | None = None) -> 
         return empty
     first, *others = cells
     wanted = [pair for pair in (_effects(first) if pairs is None else pairs) if _has(first, pair)]
-    rows = [(other, pair) for other in others for pair in wanted if _has(other, pair)]
-    if not 0 < len(rows) <= MOST:
+    shared = [(other, [pair for pair in wanted if _has(other, pair)]) for other in others]
+    shared = [(other, theirs) for other, theirs in shared if theirs]
+    count = sum(len(theirs) for _, theirs in shared)
+    if not 0 < count <= MOST:
         return empty
-    used = list({id(group): group for group in (first, *(group for group, _ in rows))}.values())
-    effects = {group.cell: _differences(group, wanted) for group in used}
-    table = pd.concat(
-        {i: effects[group.cell][pair] - effects[first.cell][pair] for i, (group, pair) in enumerate(rows)},
-        axis="columns",
+    rule, plan, seeds = shared_rule([first, *(other for other, _ in shared)])
+    reference, missing = _effects_by_seed(first, wanted)
+    parts, about = [], []
+    for other, theirs in shared:
+        effects, lacking = _effects_by_seed(other, theirs)
+        contrast = effects - reference[theirs]  # NaN in seeds that one of the cells lacks
+        known = contrast.columns[contrast.notna().any()]
+        whole = contrast[contrast[known].notna().all(axis="columns") & bool(len(known))]
+        dropped = sorted({*contrast.index, *missing, *lacking} - {*whole.index})
+        parts.append(whole)
+        about += [(other.cell, first.cell, *pair, " ".join(map(str, dropped))) for pair in theirs]
+    columns = _together(parts, rule)
+    planned = planned_columns(plan)
+    table = pd.DataFrame(about, columns=[*_ABOUT, "dropped"]).assign(
+        **columns, **planned, seeds=seeds, verdict=verdicts(columns, plan.margin if plan else None)
     )
-    there = table.notna().any()
-    whole = table[table.loc[:, there].notna().all(axis="columns")]
-    rule, plan, seeds = shared_rule(used)
-    columns = describe_differences(whole.to_numpy(float), rule)
-    return pd.DataFrame(
-        {
-            "cell": [group.cell for group, _ in rows],
-            "reference": first.cell,
-            "arm_label": [arm for _, (arm, _) in rows],
-            "baseline_label": [baseline for _, (_, baseline) in rows],
-            **columns,
-            "dropped": " ".join(str(seed) for seed in table.index.difference(whole.index)),
-            **planned_columns(plan),
-            "seeds": seeds,
-            "verdict": verdicts(columns, plan.margin if plan else None),
-        }
-    )
+    return table[[*_ABOUT, *columns, "dropped", *planned, "seeds", "verdict"]]
+
+
+def _together(parts: Sequence[pd.DataFrame], rule: Rule) -> dict[str, Vector]:
+    """The columns of `describe_differences` for one family of contrasts, with their own seeds each."""
+    values = [part.to_numpy(float) for part in parts]
+    if all(part.index.equals(parts[0].index) for part in parts):
+        return describe_differences(np.hstack(values), rule)
+    described = [describe_differences(part, rule) for part in values]
+    columns = {name: np.concatenate([one[name] for one in described]) for name in described[0]}
+    columns["p_sign_flip_joint"][:] = np.nan  # which flips all contrasts of a seed together
+    return {**columns, **adjust_together(values, rule)}
 
 
 def _effects(group: ComparedArms) -> list[Pair]:
@@ -89,7 +105,8 @@ def _has(group: ComparedArms, pair: Pair) -> bool:
     return all(label in group.configs for label in pair)
 
 
-def _differences(group: ComparedArms, pairs: Sequence[Pair]) -> dict[Pair, pd.Series]:
-    """Arm minus baseline of each pair that a cell has, by seed."""
-    values = values_of(group.trials, TESTED)
-    return {pair: values[pair[0]] - values[pair[1]] for pair in pairs if _has(group, pair)}
+def _effects_by_seed(group: ComparedArms, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, list[int]]:
+    """Arm minus baseline of each pair (seeds × pairs); and seeds that an arm of the cell lacks, left out."""
+    values, dropped = common_seeds(values_of(group.trials, TESTED)[list(group.configs)])
+    effects = {pair: values[pair[0]] - values[pair[1]] for pair in pairs}
+    return pd.DataFrame(effects), dropped

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.stats.paired import COLUMNS, FEWEST, LEVEL, Vector, describe_differences, pool, verdicts
+from analysis.stats.paired import COLUMNS, Vector, describe_differences, is_claimed, pool, verdicts
 from analysis.stats.sequential import FIXED, Rule, rule_for
 from analysis.trials import cells_of, config_of
 from search_spaces.families import controls_elsewhere, families
@@ -182,11 +182,15 @@ def planned_columns(plan: SeedPlan | None) -> dict[str, Any]:
 
 
 def shared_rule(groups: Sequence[ComparedArms]) -> tuple[Rule, SeedPlan | None, int]:
-    """What holds for several cells together: the rule, their plan if they have the same, and fewest seeds."""
+    """What holds for several cells together: the rule, their plan if they have the same, and fewest seeds.
+
+    Plans may have been declared on different days; theirs is the last.
+    """
     plans, seeds = {group.plan for group in groups}, min(group.seeds for group in groups)
-    if len(plans) > 1:
+    kinds = {plan and (plan.low, plan.high, plan.margin, plan.adopted) for plan in plans}
+    if len(kinds) > 1:
         return Rule(name="anytime"), None, seeds
-    (plan,) = plans
+    plan = max(plans, key=lambda plan: (plan.date or "") if plan else "")
     return rule_for(plan, seeds), plan, seeds
 
 
@@ -205,6 +209,7 @@ def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def claimed(compared: pd.DataFrame) -> pd.Series:
-    """Which comparisons allow a claim: the adjusted interval excludes zero, and n is large enough."""
-    beyond = (compared["delta_low_holm"] > 0) | (compared["delta_high_holm"] < 0)
-    return beyond & (compared["p_holm"] <= LEVEL) & (compared["n"] >= FEWEST)
+    """Which rows of comparisons allow a claim (`analysis.stats.paired.is_claimed`)."""
+    return pd.Series(
+        is_claimed({str(name): column.to_numpy() for name, column in compared.items()}), compared.index
+    )

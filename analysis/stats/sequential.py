@@ -14,7 +14,8 @@ are added claims a difference that is not there in far more than 5 % of studies.
 What was planned has already spent the whole level of 5 %. Looks outside of it therefore share another 0.5 %
 (`SHARE_OF_OTHERS`): whatever one does, a false claim has a probability of at most 5.5 %.
 
-p-values and bounds are those of all looks so far: a claim that was made stands.
+p-values and bounds are those of all looks so far: a claim that was made stands, unless the mean has changed
+sign since.
 """
 
 import functools
@@ -132,10 +133,10 @@ def range_p(differences: Vector, low: int, high: int) -> Vector:
     """p-values (m,) of differences (n, m) that hold after any number of seeds from `low` to `high`.
 
     The probability, under the null hypothesis, that the smallest p-value of a paired t-test along the whole
-    range is at most the smallest one so far.
+    range is at most the smallest one so far. NaN with fewer than `low`, as where a seed failed: no look.
     """
     n, m = differences.shape
-    if n < 2:
+    if n < low:
         return np.full(m, np.nan)
     simulated = smallest_p(low, high)
     smallest = np.fmin.reduce(_p_along(differences, low), axis=0)
@@ -144,7 +145,10 @@ def range_p(differences: Vector, low: int, high: int) -> Vector:
 
 
 def range_interval(differences: Vector, level: Vector, low: int, high: int) -> Bounds:
-    """Intervals for 1 - `level` (m,) that hold likewise: what t-intervals at a stricter level leave."""
+    """Intervals for 1 - `level` (m,) that hold likewise: what t-intervals at a stricter level leave.
+
+    The whole line with fewer than `low` seeds.
+    """
     n, m = differences.shape
     if n < 2:
         return np.full(m, np.nan), np.full(m, np.nan)
@@ -153,7 +157,7 @@ def range_interval(differences: Vector, level: Vector, low: int, high: int) -> B
     strict = np.array([nominal_level(float(one), low, high) for one in level])
     with np.errstate(invalid="ignore"):
         half = -stdtrit(k - 1, strict / 2) * deviation / np.sqrt(k)
-    half[: max(min(low, n) - 2, 0)] = np.inf  # no look
+    half[: max(low - 2, 0)] = np.inf  # no look
     return _common(differences, mean, half)
 
 
@@ -183,9 +187,9 @@ def smallest_p(low: int, high: int) -> Vector:
 
 
 def _p_along(differences: Vector, low: int) -> Vector:
-    """p-values of the t-test after `low`, …, n seeds (after n if there are fewer); NaN without spread."""
+    """p-values of the t-test after `low`, …, n seeds; NaN without spread."""
     n = len(differences)
-    first = max(min(low, n), 2)
+    first = max(low, 2)
     mean, deviation = _running(differences)
     k = np.arange(first, n + 1)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -62,15 +62,21 @@ class _Group:
         return cls(compared.plan, families, values, ended, places)
 
     def is_decided(self, seeds: int, margin: float | None) -> bool:
-        """Whether each comparison is, after the first `seeds` seeds."""
+        """Whether each comparison is, after the first `seeds` seeds.
+
+        An arm without any result, as one that always diverges, is not waited for: more seeds would not help.
+        """
         first = self.accuracies[:seeds]
         there = ~np.isnan(first)
         whole = first[there[:, there.any(axis=0)].all(axis=1) & there.any(axis=1)]
         rule = rule_for(self.plan, seeds)
-        return not any(
-            "undecided" in verdicts(adjust(whole[:, arms] - whole[:, baselines], rule), margin)
-            for arms, baselines in self.families
-        )
+        lost = list(~np.atleast_1d(there.any(axis=0)))
+        for arms, baselines in self.families:
+            found = verdicts(adjust(whole[:, arms] - whole[:, baselines], rule), margin)
+            for verdict, arm, baseline in zip(found, arms, baselines, strict=True):
+                if verdict not in ("claimed", "small") and not (lost[arm] or lost[baseline]):
+                    return False
+        return True
 
 
 class SeedSchedule:

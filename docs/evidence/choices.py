@@ -74,11 +74,9 @@ def main(folder: Path) -> None:
     shown["chosen"] = ["yes" if value else "" for value in table["chosen"]]
     titles = ["arm", "learning rate", "γ", *(f"seed {seed}" for seed in SEEDS), "mean", "chosen"]
     text = shown.set_axis(titles, axis="columns").to_markdown(index=False, disable_numparse=True)
-    (folder / "tries.md").write_text(
-        "# What was tried for each arm\n\n"
-        f"Accuracy on 5,000 validation images after the last epoch, in %.\n\n{text}\n\n–: not tried with this seed, or diverged.\n",
-        encoding="utf-8",
-    )
+    about = "# What was tried for each arm\n\nAccuracy on 5,000 validation images after the last epoch, in %."
+    page = f"{about}\n\n{text}\n\n–: not tried with this seed, or diverged.\n"
+    (folder / "tries.md").write_text(page, encoding="utf-8")
 
 
 def _has_weights(arm: str) -> bool:
