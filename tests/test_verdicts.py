@@ -137,7 +137,7 @@ def test_a_failed_trial_has_ended() -> None:
 
 
 def test_seeds_without_results_decide_nothing() -> None:
-    """A failure in each of three seeds, of three arms: no seed is left. An arm that always fails is let go."""
+    """A failure in each of three seeds, in three arms, leaves none. An arm that always fails is let go."""
     selection = replace(selected(SeedPlan(low=3, high=5)), margin=50.0)
     first = [trial for trial in selection.trials if trial.seed < 3]
     arms = sorted({trial.arm for trial in first})
