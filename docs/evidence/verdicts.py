@@ -303,8 +303,8 @@ def summary(trials: pd.DataFrame, found: pd.DataFrame, between: pd.DataFrame) ->
     )
     return (
         f"Trials: {states}. Claimed are {sum(map(sum, claims))} of {len(found) + len(between)} comparisons"
-        f" and contrasts, in {families.sum() + claims[1].any()} of {count} families. If nothing differed, at most"
-        f" {LEVEL * count:.2f} families would have a claim on average."
+        f" and contrasts, in {families.sum() + claims[1].any()} of {count} families. If nothing differed, at"
+        f" most {LEVEL * count:.2f} families would have a claim on average."
     )
 
 
