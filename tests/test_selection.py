@@ -252,6 +252,7 @@ KEYS = {
     "ablations": (1600, "c7f201caf1d97d43"),
     "unlabelled": (90, "c779adfde1034889"),
     "rivals": (370, "f76651d89be24532"),
+    "evidence": (105, "a2c150b61962bd92"),
     "evidence_tuning": (54, "56e42973be9fbdeb"),
 }
 

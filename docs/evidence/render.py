@@ -1,0 +1,47 @@
+"""Render what lies here from the study's archive: `python docs/evidence/render.py [FOLDER]`.
+
+`study.zip` beside this file has all trials of the spaces `evidence` and `evidence_tuning` (`study/export.py
+--lean`). Writes into FOLDER, by default beside this file: `report/` (page, tables, figures, `trials.parquet`,
+and the protocol's sentences), and `tuning/` (`trials.parquet`, and what was tried and chosen).
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SEEDS = ("--seeds", "3..8", "--until", "decided", "--margin", "1")
+
+
+def main(folder: Path = HERE, archive: Path = HERE / "study.zip") -> None:
+    """Render the archive into a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        where = Path(scratch)
+        _run(where, "study/merge.py", str(archive.resolve()), "--output", "runs")
+        for space, options in (("evidence", SEEDS), ("evidence_tuning", ())):
+            _run(where, "analysis/report.py", "--space", space, *options, "--output", "runs", "--out", space)
+        _run(where, "docs/evidence/verdicts.py", "evidence")
+        _run(where, "docs/evidence/choices.py", "evidence_tuning")
+        folder.mkdir(parents=True, exist_ok=True)
+        (where / "evidence/.rendered").unlink(missing_ok=True)  # the next one has other figures to keep
+        shutil.rmtree(folder / "report", ignore_errors=True)
+        shutil.copytree(where / "evidence", folder / "report")
+        (folder / "tuning").mkdir(exist_ok=True)
+        for name in ("trials.parquet", "tries.csv", "tries.md"):
+            shutil.copy(where / "evidence_tuning" / name, folder / "tuning")
+
+
+def _run(folder: Path, script: str, *arguments: str) -> None:
+    """Run a script of the project; paths are relative to the folder, so that no page names a machine's."""
+    command: Sequence[str] = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{script}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:2]))

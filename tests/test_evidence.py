@@ -1,0 +1,186 @@
+"""The study of docs/evidence: its protocol's sentences."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from studies import ROOT
+from synthetic import frame
+
+from analysis.trials import write
+from search_spaces import select
+from search_spaces.seeds import SeedPlan
+from trainables.trial import TrialConfig
+
+EVIDENCE = ROOT / "docs/evidence"
+_spec = importlib.util.spec_from_file_location("verdicts", EVIDENCE / "verdicts.py")
+assert _spec is not None
+assert _spec.loader is not None
+verdicts = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(verdicts)
+
+Effect = Callable[[TrialConfig], float]
+
+
+def study(effect: Effect) -> pd.DataFrame:
+    """Four seeds of the space, with an arm's effect, the luck of the seed, and little else."""
+    trials = select("evidence", seeds=4).trials
+    luck = {trial: np.random.default_rng(trial.seed).normal(0, 0.02) for trial in trials}
+    own = {trial: np.random.default_rng(int(trial.key, 16)).normal(0, 0.0005) for trial in trials}
+    results = frame({trial: 0.5 + luck[trial] + own[trial] + effect(trial) for trial in trials})
+    return results.assign(seed_plan=SeedPlan(low=3, high=8, margin=1, date="2026-11-26").to_json())
+
+
+def effect(trial: TrialConfig) -> float:
+    """An invented world.
+
+    A second view helps as much as the same images on one view. Barlow Twins hurts at 10⁻²; SupCon helps with
+    few labels. Without augmentations, two views differ from one by the step alone.
+    """
+    if not trial.augmentations:
+        return 0.01 if trial.method == "siamese" else 0.0
+    if trial.method == "ce":
+        return 0.03 if trial.epochs in (40, 120) else 0.0
+    term = {"supcon": 0.02 if trial.train_size == 1000 else 0.0, "barlow_twins": -0.02}
+    return 0.03 + (term.get(trial.term or "", 0.0) if trial.gamma not in (None, 0.0, 0.001) else 0.0)
+
+
+CELLS = verdicts.planned_cells(frame(dict.fromkeys(select("evidence").trials)))
+
+
+def judged(trials: pd.DataFrame, low: float = 0.001) -> pd.DataFrame:
+    """The script's comparisons, with intervals over new images that begin at `low`."""
+    return verdicts.judged(trials).assign(both_low=low, both_high=0.1)
+
+
+def said_in(found: pd.DataFrame) -> dict[str, list[str]]:
+    return {title: [entry.text for entry in row] for title, row in verdicts.sentences(found, CELLS).rows}
+
+
+def test_the_protocols_sentences(tmp_path: Path) -> None:
+    trials = study(effect)
+    found = judged(trials)
+    assert found.groupby("place").size().tolist() == [20, 20, 17, 20]
+    assert found.groupby("family").size().to_dict() == {"ce": 27, "control": 23, "twice": 27}
+    said = said_in(found)
+    (supcon,) = (title for title in said if title.startswith("SupCon"))
+    (kl,) = (title for title in said if title.startswith("Symmetric KL"))
+    small, steps = (
+        "smaller than 1 point",
+        "helps at equal epochs; without any second view, γ = 0 − CE is +1.0",
+    )
+    assert [text.partition(" (")[0] for text in said["A second view"]] == [steps, steps, "–", steps, "no"]
+    assert said["Barlow Twins, γ = 10⁻³"] == [*[small] * 4, "no"]
+    assert said["Barlow Twins, γ = 10⁻²"][:4] == ["hurts", "hurts", small, "hurts"]
+    assert said["Barlow Twins, γ = 10⁻²"][4].startswith("hurts (p ")
+    assert said[supcon][:4] == [small, small, small, "helps"]
+    assert said[supcon][4].startswith("helps (p ")
+    assert said[kl] == [small, small, "–", small, "no"]
+    assert said["Barlow Twins, γ = 10⁻³ − CE, the thesis's comparison"][0] == "higher"
+    between = verdicts.contrasts(trials)
+    assert len(between) == 9
+    bare = trials.loc[(trials["augmentations"] == "none") & (trials["epochs"] == 20), "cell"].iloc[0]
+    differing = between.loc[
+        between["direction"].isin({"higher", "lower"}), ["cell", "arm_label", "direction"]
+    ]
+    assert differing.to_numpy().tolist() == [
+        [bare, "siamese-0", "lower"],
+        [bare, "siamese-0.01 term=barlow_twins", "higher"],
+    ]
+    (tmp_path / "tables").mkdir()
+    write(trials, tmp_path / "trials.parquet")
+    images = found[["cell", "arm_label", "baseline_label", "n", "both_low", "both_high"]]
+    images.to_csv(tmp_path / "tables/images.csv", index=False)
+    verdicts.main(tmp_path)
+    page = (tmp_path / "verdicts.md").read_text(encoding="utf-8")
+    claims = found["direction"].isin({"higher", "lower"}).sum() + 2
+    assert f"Claimed are {claims} of 86 comparisons and contrasts, in " in page
+    assert " of 13 families. If nothing differed, at most 0.65 families would have a claim" in page
+    assert len(pd.read_csv(tmp_path / "verdicts.csv")) == 77
+    images.assign(n=3).to_csv(tmp_path / "tables/images.csv", index=False)
+    with pytest.raises(ValueError, match=r"images\.csv has other seeds than trials\.parquet"):
+        verdicts.main(tmp_path)
+
+
+def test_a_claim_says_when_it_is_small_and_when_new_images_could_undo_it() -> None:
+    trials = study(lambda trial: 0.005 if trial.method == "siamese" else 0.0)
+    found = judged(trials)
+    row = "Barlow Twins, γ = 10⁻³ − CE, the thesis's comparison"
+    assert said_in(found)[row][0] == "higher, by less than 1 point"
+    found = judged(trials, low=-0.001)
+    assert said_in(found)[row][0] == "higher, by less than 1 point; not shown for new test images"
+    assert "; not shown for new test images; without any second view" in said_in(found)["A second view"][0]
+    found = judged(trials, low=np.nan)
+    assert said_in(found)[row][0].endswith("; for new test images not known")
+
+
+def test_opposite_claims_are_no_claim_in_at_least_one_cell() -> None:
+    def mixed(trial: TrialConfig) -> float:
+        if trial.method == "ce":
+            return 0.05 if trial.epochs in (40, 120) else 0.0
+        return 0.02 + (0.02 if trial.train_size == 1000 else -0.02) * (trial.term == "vicreg")
+
+    said = said_in(judged(study(mixed)))
+    worse = "helps at equal epochs, worse than the same images on one view"
+    assert said["A second view"][0].startswith(worse)
+    assert said["A second view"][4] == "no"
+    (vicreg,) = (title for title in said if title.startswith("VICReg"))
+    assert said[vicreg][:4] == ["hurts", "hurts", "hurts", "helps"]
+    assert all(f"{word} (p " in said[vicreg][4] for word in ("helps", "hurts"))
+
+
+def test_what_is_missing_is_no_claim() -> None:
+    trials = study(effect)
+    twice = trials["epochs"].isin([40, 120]) & (trials["seed"] > 0)
+    partial = trials.assign(status=trials["status"].mask(twice, "MISSING"))
+    said = said_in(judged(partial.assign(test_acc=trials["test_acc"].mask(twice))))
+    assert said["A second view"][0].startswith("helps at equal epochs; without")
+    assert said["A second view"][4] == "no"
+    lost = trials["train_size"] == 1000
+    gone = trials.assign(
+        status=trials["status"].mask(lost, "MISSING"), test_acc=trials["test_acc"].mask(lost)
+    )
+    found = judged(gone)
+    assert set(found["place"]) == {0, 1, 2}
+    assert said_in(found)["Barlow Twins, γ = 10⁻²"][3] == "–"
+    titles = {cell: str(place) for cell, place in verdicts.places_of(gone).items()}
+    table = verdicts.contrast_table(verdicts.contrasts(gone), titles)
+    assert sum("–" in [entry.text for entry in row] for _, row in table.rows) == 3
+    failed = judged(gone.assign(status=trials["status"].mask(lost, "FAILED")))
+    assert set(failed["place"]) == {0, 1, 2}
+    with pytest.raises(ValueError, match=r"planned with None seeds; allowed: 3\.\.8 with a margin of 1"):
+        verdicts.judged(trials.assign(seed_plan=None))
+
+
+def test_a_verdict_that_depends_on_a_failed_trial_is_undecided() -> None:
+    trials = study(effect)
+    failed = (trials["arm"] == "ce") & (trials["seed"] == 0) & (trials["epochs"] == 60)
+    trials.loc[failed, ["status", "test_acc"]] = "FAILED", np.nan
+    found = verdicts.judged(trials)
+    found = found.assign(kind=found["arm"].str.partition("-")[0])
+    said = found.set_index(["place", "kind", "baseline_label"])["direction"].groupby(level=[0, 1, 2]).first()
+    assert said[(0, "siamese", "ce")] == "higher"
+    assert said[(3, "siamese", "ce")] == "undecided"  # 10 % of one seed widens the interval
+    assert said[(3, "supcon", "siamese-0")] == "higher"  # without the seed and with it
+    assert found.loc[(found["place"] == 3) & (found["baseline_label"] == "ce"), "p_said"].min() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("equal", "twice", "said"),
+    [
+        ("higher", "higher", "helps"),
+        ("higher", "undecided", "helps at equal epochs"),
+        ("higher", "lower", "helps at equal epochs, worse than the same images on one view"),
+        ("lower", "lower", "hurts"),
+        ("lower", "smaller than 1 point", "hurts at equal epochs"),
+        ("lower", "higher", "hurts at equal epochs"),
+        ("undecided", "higher", "undecided"),
+        ("undecided", "lower", "undecided at equal epochs, worse than the same images on one view"),
+        ("smaller than 1 point", "smaller than 1 point", "smaller than 1 point"),
+    ],
+)
+def test_what_is_said_of_a_second_view(equal: str, twice: str, said: str) -> None:
+    assert verdicts.second_view(equal, twice) == said
