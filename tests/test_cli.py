@@ -326,12 +326,14 @@ def test_the_time_left_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> N
     shown = progress.Progress(2, first.epochs + second.epochs, console)
     shown.on(Started(first, {}, 0))
     assert shown._time_left() == "0.0 s elapsed"
+    assert shown.seconds_left is None
     now = 130.0  # half a minute of imports
     shown.on(EpochDone(first, {"epoch": 1, "train/loss": 2.5, "val/acc": 0.5}))
     assert shown._time_left() == "30.0 s elapsed"
     now = 140.0
     shown.on(EpochDone(first, {"epoch": 11, "train/loss": 2.5, "val/acc": 0.625}))
     assert shown._time_left() == "40.0 s elapsed, about 1 min 49 s left"
+    assert shown.seconds_left == pytest.approx(109, abs=1)
     shown.on(Resumed(second, [{"epoch": 1}] * 40, ()))  # trained before: no pace, less to do
     assert shown._time_left() == "40.0 s elapsed, about 1 min 09 s left"
     console.print(shown._render())

@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -22,13 +24,14 @@ from analysis.render import files
 from analysis.report import render
 from analysis.sections import figures
 from analysis.trials import load
-from search_spaces import SPACES, Selection, own, selection_from
+from search_spaces import SPACES, Selection, own, select, selection_from
 from search_spaces.spaces import remove_space
 from study.cli import options
 from study.ledger.look import Look
 from study.ledger.seed_plans import declare_seed_plans, plans_at_look, read_seed_plans
 from study.run import main
 from study.session.live import SHARE, LiveReport, Pace, pace_of
+from study.session.study_run import StudyRun
 from trainables.extensions import files as extension_files
 
 TYPED = ["--space", "quickstart", "--report-every", "5m"]
@@ -383,3 +386,22 @@ def test_a_quick_report_forgets_nothing_of_the_one_before(tmp_path: Path) -> Non
         cache.prune()
         assert (tmp_path / "embeddings-test-0.png").exists() is quick
         assert bool(cache.known) is bool(cache.measured) is quick
+
+
+@pytest.mark.parametrize(("left", "drawn"), [(None, 0), (3.0, 0), (60.0, 1)])
+def test_nothing_is_drawn_ahead_where_little_is_left(left: float | None, drawn: int) -> None:
+    """A process that draws costs seconds of a core, in a study of seconds as in one of days."""
+    calls: list[str] = []
+    run = StudyRun.__new__(StudyRun)
+    run._something_finished, run._lease_lost = True, threading.Event()
+    run._draw_ahead, run._first_seed = True, {select("quickstart").trials[0]}
+    run._progress = SimpleNamespace(seconds_left=left, left="")  # type: ignore[assignment]
+    run._live = SimpleNamespace(  # type: ignore[assignment]
+        draw_ahead=lambda: calls.append("drawn") or True, consider=lambda left: None
+    )
+    run._consider_a_look()
+    assert calls == []  # not all arms have a result
+    run._first_seed = set()
+    run._consider_a_look()
+    run._consider_a_look()
+    assert len(calls) == drawn

@@ -175,16 +175,24 @@ class Progress:
         with self._lock:
             return self._left()
 
+    @property
+    def seconds_left(self) -> float | None:
+        """What `left` says, in seconds; None where that is too short, or nothing is left."""
+        with self._lock:
+            return self._seconds_left()
+
     def _left(self) -> str:
+        seconds = self._seconds_left()
+        return "" if seconds is None else f"about {format_duration(seconds)} left"
+
+    def _seconds_left(self) -> float | None:
         now = time.monotonic()
         if self._pace_from is None or now - self._pace_from[0] < SETTLED:
-            return ""
+            return None
         since, before = self._pace_from
         epochs = self._trained - before
         ahead = self._epochs - sum(self._epochs_done.values())
-        return (
-            f"about {format_duration((now - since) * ahead / epochs)} left" if min(epochs, ahead) > 0 else ""
-        )
+        return (now - since) * ahead / epochs if min(epochs, ahead) > 0 else None
 
     def _time_left(self) -> str:
         """Time since the first trial began, and time left."""

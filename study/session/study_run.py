@@ -37,6 +37,10 @@ MakeQueue = Callable[["MakeJob", Mapping[str, float]], Queue]
 """Makes a queue for trials with this resource request."""
 
 
+WORTH_DRAWING = 10.0
+"""Seconds of training that are left when figures are drawn ahead: a process that draws takes half as long."""
+
+
 class Schedule(Protocol):
     """Who says which trials are wanted because of how others have ended."""
 
@@ -114,7 +118,7 @@ class StudyRun:
         """Have the report rendered, if it is time to and there is something to show."""
         if not self._something_finished or self._lease_lost.is_set():
             return
-        if self._draw_ahead and not self._first_seed:
+        if self._draw_ahead and not self._first_seed and (self._progress.seconds_left or 0) > WORTH_DRAWING:
             self._draw_ahead = not self._live.draw_ahead()
         self._live.consider(self._progress.left)
 
