@@ -11,9 +11,9 @@ _NAMED = ("method", "gamma", "term", "term_code", "hidden_dim", "embedding_dim")
 """Fields that an arm's name contains, and those of the architecture, which a report lists as fixed."""
 
 LONGEST_NAME = 80
+"""Characters of a readable folder name, without the space's."""
 SEPARATOR = " · "
 """Between the parts of a cell's name."""
-"""Characters of a readable folder name, without the space's."""
 
 
 def folder_name(space: str, only: Sequence[str] = (), assign: Sequence[str] = ()) -> str:

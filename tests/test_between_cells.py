@@ -95,6 +95,22 @@ def test_a_seed_that_any_arm_of_a_cell_lacks_is_left_out() -> None:
         ["siamese-0", 3, "0"],
         ["siamese-0.1", 3, "0"],
     ]
+    trials = frame(cell(HERE) | cell(lacking, augmentations=("rrc",)))
+    assert between_cells(trials, [("siamese-0", "ce")])["n"].tolist() == [
+        3
+    ]  # as in the cell's own comparisons
+
+
+def test_a_cell_without_results_stays_in_the_family_and_costs_the_others_nothing_else() -> None:
+    nothing = {arm: [None] * 4 for arm in HERE}
+    two = cell(HERE) | cell(THERE, augmentations=("rrc",))
+    found = between_cells(frame(two | cell(nothing, augmentations=("hflip",))))
+    assert found["n"].tolist() == [4, 4, 0, 0]
+    assert found["verdict"].tolist()[2:] == ["missing", "missing"]
+    alone = between_cells(frame(two))
+    smallest = alone["p_t"].min()
+    assert found["p_holm"].min() == pytest.approx(4 * smallest)
+    assert found["p_sign_flip_joint"].notna().tolist() == [True, True, False, False]
 
 
 def test_cells_that_were_declared_on_different_days_have_one_plan() -> None:

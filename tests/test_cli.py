@@ -295,9 +295,13 @@ def test_a_complete_study_needs_no_images(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.startswith("12 planned: 12 done, ")
     assert main([*shlex.split(here), "--no-report"]) == 0
     assert "\ncomplete: 12 trials\n" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main([*shlex.split(here), "--seeds", "4", "--plan"])
-    assert "error: folder:mine: there is no folder data/mine;" in capsys.readouterr().err
+    decided = ["--seeds", "3..5", "--until", "decided", "--plan"]
+    assert main([*shlex.split(here), *decided, "--margin", "50"]) == 0
+    assert "1 of 1 cells decided after 3 seeds" in capsys.readouterr().out
+    for more in (["--seeds", "4", "--plan"], [*decided, "--margin", "0.01"]):
+        with pytest.raises(SystemExit):
+            main([*shlex.split(here), *more])
+        assert "error: folder:mine: there is no folder data/mine;" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("store")

@@ -104,8 +104,10 @@ def test_a_claim_ends_when_the_mean_changes_its_sign() -> None:
     rule = Rule(name="range", low=3, high=8)
     assert verdicts(adjust(d[:3], rule), None) == ["claimed"]
     after = adjust(d, rule)
-    assert after["delta_low_holm"] > 0 > after["delta"]
-    assert verdicts(after, None) == ["undecided"]
+    assert after["p_holm"] < 0.01  # of all looks
+    assert (after["delta_low_holm"] + after["delta_high_holm"]) / 2 == pytest.approx(d.mean())  # of the last
+    assert after["delta_low_holm"] < 0 < after["delta_high_holm"]
+    assert verdicts(after, 5) == ["undecided"]
 
 
 def test_fewer_seeds_than_a_range_begins_with_are_no_look() -> None:
@@ -143,14 +145,20 @@ def test_looks_outside_of_the_plan_share_a_tenth_of_the_level() -> None:
 
 def test_verdicts() -> None:
     columns = {
-        "n": np.array([5, 5, 5, 5, 0, 2, 2, 5]),
-        "delta": np.array([0.015, -0.01, 0.0, 0.0, np.nan, 0.025, 0.0, -0.01]),
-        "p_holm": np.array([0.01, 0.05, 0.3, 0.3, np.nan, 0.001, 0.9, 0.01]),
-        "delta_low_holm": np.array([0.01, -0.02, -0.004, -0.004, np.nan, 0.02, -0.001, 0.01]),
-        "delta_high_holm": np.array([0.02, -1e-9, 0.0049, 0.006, np.nan, 0.03, 0.001, 0.02]),
+        "n": np.array([5, 5, 5, 5, 0, 2, 2]),
+        "p_holm": np.array([0.01, 0.05, 0.3, 0.3, np.nan, 0.001, 0.9]),
+        "delta_low_holm": np.array([0.01, -0.02, -0.004, -0.004, np.nan, 0.02, -0.001]),
+        "delta_high_holm": np.array([0.02, -1e-9, 0.0049, 0.006, np.nan, 0.03, 0.001]),
     }
-    # Two seeds decide nothing; nor does an interval of earlier looks on the other side of the mean.
-    expected = ["claimed", "claimed", "small", "undecided", "missing", "undecided", "undecided", "undecided"]
+    expected = [
+        "claimed",
+        "claimed",
+        "small",
+        "undecided",
+        "missing",
+        "undecided",
+        "undecided",
+    ]  # n = 2: never
     assert verdicts(columns, 0.5) == expected
     assert verdicts(columns, None)[2] == "undecided"
 

@@ -37,7 +37,7 @@ def test_each_arm_has_a_row_with_what_was_tried_and_the_best_on_validation_image
     assert not any("99" in entry.text for _, entries in table.rows for entry in entries)
     assert table.caption.startswith(
         "Accuracy on validation images after the last epoch, in %, of two seeds both, of more their mean ±"
-        " standard deviation. Bold: the best of each row, of what most seeds were tried with. –: not tried,"
+        " standard deviation. Bold: the best of each row, of what most seeds finished with. –: not tried,"
     )
     (more,) = tuning_section(frame(tried("ce", {0.1: [0.5]}) | tried("0", {0.1: [0.7], 1.0: [0.8]}))).tables
     assert [title for title, _ in more.rows] == ["CE", "γ = 0"]
@@ -45,12 +45,12 @@ def test_each_arm_has_a_row_with_what_was_tried_and_the_best_on_validation_image
 
 def test_a_try_that_failed_is_told_and_one_lucky_seed_is_not_the_best() -> None:
     trials = tried("ce", {0.1: [0.5, 0.6], 0.03: [0.7]}) | tried("0", {0.03: [0.6]})
-    diverged = config("0", 0, lr=0.1, **TUNED)
-    rows = frame(trials | {diverged: {}})
-    rows.loc[rows["key"] == diverged.key, "status"] = "FAILED"
+    diverged = [config("0", 0, lr=0.1, **TUNED), config("0", 1, lr=0.03, **TUNED)]
+    rows = frame(trials | {trial: {} for trial in diverged})
+    rows.loc[rows["key"].isin([trial.key for trial in diverged]), "status"] = "FAILED"
     (table,) = tuning_section(rows).tables
     shown = {title: [f"*{e.text}*" if e.bold else e.text for e in entries] for title, entries in table.rows}
-    assert shown == {"CE": ["70.0", "*50.0 / 60.0*"], "γ = 0": ["*60.0*", "failed"]}
+    assert shown == {"CE": ["70.0", "*50.0 / 60.0*"], "γ = 0": ["*60.0, 1 failed*", "failed"]}
     assert "failed: ended with an error" in table.caption
 
 

@@ -51,7 +51,7 @@ def _table(number: int, cell: pd.DataFrame) -> Table | None:
         rows=tuple(rows),
         caption="Accuracy on validation images after the last epoch, in %"
         + (", of two seeds both, of more their mean ± standard deviation" if several else "")
-        + f". Bold: the best of each row{', of what most seeds were tried with' if several else ''}."
+        + f". Bold: the best of each row{', of what most seeds finished with' if several else ''}."
         + (f" {FAILED}: ended with an error, as a loss that is no number." if failed else "")
         + f" {NO_VALUE}: not tried, or without a result.",
     )
@@ -73,8 +73,8 @@ def _best(done: pd.DataFrame) -> str:
 
 def _entry(tried: pd.DataFrame, *, bold: bool) -> Entry:
     """The validation accuracy of an arm with one value, over its seeds."""
-    done = finished(tried).dropna(subset=METRIC)
-    if done.empty and (tried["status"] == "FAILED").any():
-        return Entry(text=FAILED, runs=tuple(tried["run_id"]), metric=METRIC)
-    values = [float(value) for value in done[METRIC]]
-    return Entry(text=spread_text(values), bold=bold, runs=tuple(done["run_id"]), metric=METRIC)
+    done, lost = finished(tried).dropna(subset=METRIC), tried[tried["status"] == "FAILED"]
+    text = spread_text([float(value) for value in done[METRIC]])
+    if len(lost):
+        text = f"{text}, {len(lost)} {FAILED}" if len(done) else FAILED
+    return Entry(text=text, bold=bold, runs=(*done["run_id"], *lost["run_id"]), metric=METRIC)

@@ -82,8 +82,10 @@ def between_cells(trials: pd.DataFrame, pairs: Sequence[Pair] | None = None) -> 
 
 def _together(parts: Sequence[pd.DataFrame], rule: Rule) -> dict[str, Vector]:
     """The columns of `describe_differences` for one family of contrasts, with their own seeds each."""
-    values = [part.to_numpy(float) for part in parts]
-    if all(part.index.equals(parts[0].index) for part in parts):
+    seeds = next((part.index for part in parts if len(part)), parts[0].index)
+    # A cell without results stays in the family.
+    values = [(part if len(part) else part.reindex(seeds)).to_numpy(float) for part in parts]
+    if all(part.index.equals(seeds) for part in parts if len(part)):
         return describe_differences(np.hstack(values), rule)
     described = [describe_differences(part, rule) for part in values]
     columns = {name: np.concatenate([one[name] for one in described]) for name in described[0]}

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.comparisons import TESTED, arm_configs, compared_arms, shared_rule, values_of
-from analysis.stats.paired import FEWEST, describe_differences
+from analysis.stats.paired import describe_differences, is_claimed
 from analysis.stats.sequential import FIXED, Rule
-from search_spaces.families import LEVEL, families
+from search_spaces.families import families
 from trainables.arms import CONTROL
 from trainables.catalogue import AUGMENTATIONS
 from trainables.trial import ARM_FIELDS, TrialConfig
@@ -70,7 +70,7 @@ def effects(values: pd.DataFrame, factors: Sequence[str], rule: Rule = FIXED) ->
         },
         index=pd.Index(names, name="term"),
     )
-    return table.assign(claimed=(table["p_holm"] <= LEVEL) & (n >= FEWEST))
+    return table.assign(claimed=is_claimed(found))
 
 
 def effects_of(group: pd.DataFrame) -> Effects:

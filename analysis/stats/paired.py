@@ -92,7 +92,7 @@ def adjust(differences: Vector, rule: Rule = FIXED) -> dict[str, Vector]:
     """What a verdict takes, of arguments as for `describe_differences`: `n` and `p`, adjusted after Holm.
 
     Returns:
-        The columns `n`, `delta`, `p`, `p_holm`, `delta_low_holm` and `delta_high_holm` of `compare`.
+        The columns `n`, `p`, `p_holm`, `delta_low_holm` and `delta_high_holm` of `compare`.
     """
     return adjust_together([differences], rule)
 
@@ -103,15 +103,14 @@ def adjust_together(parts: Sequence[Vector], rule: Rule = FIXED) -> dict[str, Ve
     known = [part[:, there] for part, there in zip(parts, present, strict=True)]
     there = np.concatenate(present)
     n = np.concatenate([np.full(part.shape[1], len(part)) for part in parts])
-    delta, p, low, high = (np.full(len(there), np.nan) for _ in range(4))
+    p, low, high = (np.full(len(there), np.nan) for _ in range(3))
     p[there] = np.concatenate([rule.p(d) for d in known])
-    delta[there] = np.concatenate([d.mean(axis=0) if d.size else d.sum(axis=0) for d in known])
     adjusted = holm(p)
     share = np.divide(p, adjusted, out=np.full(len(p), 1 / max(len(p), 1)), where=adjusted != 0)
     levels = np.split(LEVEL * share[there], np.cumsum([d.shape[1] for d in known])[:-1])
     bounds = [rule.interval(d, level) for d, level in zip(known, levels, strict=True)]
     low[there], high[there] = (np.concatenate(ends) for ends in zip(*bounds, strict=True))
-    found = {"n": np.where(there, n, 0), "delta": delta, "p": p, "p_holm": adjusted}
+    found = {"n": np.where(there, n, 0), "p": p, "p_holm": adjusted}
     return {**found, "delta_low_holm": low, "delta_high_holm": high}
 
 
@@ -139,15 +138,10 @@ def verdicts(columns: Mapping[str, Vector], margin: float | None) -> list[str]:
 
 
 def is_claimed(columns: Mapping[str, Vector]) -> npt.NDArray[np.bool_]:
-    """Which comparisons allow a claim, from the columns of `adjust`: the adjusted interval excludes zero.
-
-    An interval of several looks is what those so far have in common. Where the mean has changed sign since,
-    it says nothing of the direction any more.
-    """
-    names = ("n", "delta", "p_holm", "delta_low_holm", "delta_high_holm")
-    n, delta, p, low, high = (np.asarray(columns[name], float) for name in names)
-    beyond = ((low > 0) & (delta > 0)) | ((high < 0) & (delta < 0))
-    return np.asarray(beyond & (p <= LEVEL) & (n >= FEWEST))
+    """Which comparisons allow a claim, from the columns of `adjust`: the adjusted interval excludes zero."""
+    names = ("n", "p_holm", "delta_low_holm", "delta_high_holm")
+    n, p, low, high = (np.asarray(columns[name], float) for name in names)
+    return np.asarray(((low > 0) | (high < 0)) & (p <= LEVEL) & (n >= FEWEST))
 
 
 def holm(p: Vector) -> Vector:

@@ -14,8 +14,8 @@ are added claims a difference that is not there in far more than 5 % of studies.
 What was planned has already spent the whole level of 5 %. Looks outside of it therefore share another 0.5 %
 (`SHARE_OF_OTHERS`): whatever one does, a false claim has a probability of at most 5.5 %.
 
-p-values and bounds are those of all looks so far: a claim that was made stands, unless the mean has changed
-sign since.
+p-values and bounds are those of all looks so far: a claim that was made stands. Only where the mean has
+changed its sign since, bounds are those of the last look, and the claim is withdrawn.
 """
 
 import functools
@@ -50,7 +50,7 @@ class Rule:
     high: int = 0
 
     def p(self, differences: Vector) -> Vector:
-        """p-values (m,) of paired differences (n, m); NaN without spread or with n < 2."""
+        """p-values (m,) of paired differences (n, m); NaN without spread, with n < 2, or below a range."""
         match self.name:
             case "t":
                 return t_p(differences)
@@ -147,7 +147,7 @@ def range_p(differences: Vector, low: int, high: int) -> Vector:
 def range_interval(differences: Vector, level: Vector, low: int, high: int) -> Bounds:
     """Intervals for 1 - `level` (m,) that hold likewise: what t-intervals at a stricter level leave.
 
-    The whole line with fewer than `low` seeds.
+    The whole line with fewer than `low` seeds; NaN with n < 2.
     """
     n, m = differences.shape
     if n < 2:
@@ -226,9 +226,11 @@ def _no_spread(differences: Vector) -> npt.NDArray[np.bool_]:
 def _common(differences: Vector, mean: Vector, half: Vector) -> Bounds:
     """What the intervals `mean` ± `half` (n - 1, m) have in common; NaN without spread.
 
-    Where that is nothing, which takes differences that changed with the seeds, it is the last one.
+    Where that is nothing, or lies on one side of 0 and the mean on the other, it is the last one: the
+    differences changed with the seeds.
     """
     low, high = np.fmax.reduce(mean - half, axis=0), np.fmin.reduce(mean + half, axis=0)
-    nothing, alike = low > high, _no_spread(differences)
-    low, high = np.where(nothing, (mean - half)[-1], low), np.where(nothing, (mean + half)[-1], high)
+    changed = (low > high) | ((low > 0) & (mean[-1] < 0)) | ((high < 0) & (mean[-1] > 0))
+    low, high = np.where(changed, (mean - half)[-1], low), np.where(changed, (mean + half)[-1], high)
+    alike = _no_spread(differences)
     return np.where(alike, np.nan, low), np.where(alike, np.nan, high)

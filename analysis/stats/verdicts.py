@@ -62,9 +62,9 @@ class _Group:
         return cls(compared.plan, families, values, ended, places)
 
     def is_decided(self, seeds: int, margin: float | None) -> bool:
-        """Whether each comparison is, after the first `seeds` seeds.
+        """Whether each comparison is, after the first `seeds` seeds, that may yet be.
 
-        An arm without any result, as one that always diverges, is not waited for: more seeds would not help.
+        An arm that had no result with any of them, as one that always diverges, is not waited for.
         """
         first = self.accuracies[:seeds]
         there = ~np.isnan(first)

@@ -1,6 +1,7 @@
 """One invocation of `study/run.py`: its arguments, parsed and checked before anything is created."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from study.ledger.ledger import Ledger
 from study.ledger.options import ledger_from
 from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
-from study.ledger.usable import check_database_writable
+from study.ledger.usable import check_database_writable, check_reachable
 from trainables import backbones, data, tried
 from trainables.catalogue import KERNELS
 from trainables.datasets.sources import DataError
@@ -152,9 +153,9 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     try:
         sizes = data.check(selection.trials, args.data_dir)
     except DataError:
-        if search is not None or not _have_ended(selection, ledger):
+        if search is not None or not _may_be_complete(selection, ledger):
             raise
-        sizes = {}  # what is complete, as a study from an archive, takes no images
+        sizes = {}  # what is complete, as a study from an archive, takes no images; a plan with trials does
     if sizes:
         backbones.check(selection.trials, args.data_dir)
     tried.check(selection.trials)
@@ -180,11 +181,13 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
     return invocation
 
 
-def _have_ended(selection: Selection, ledger: Ledger) -> bool:
-    """Whether the ledger has a result of each trial; not where it cannot be read."""
+def _may_be_complete(selection: Selection, ledger: Ledger) -> bool:
+    """Whether the ledger has a result of each trial, of a range of seeds for the first; not if unreadable."""
     try:
+        check_reachable(ledger.uri)
         records = ledger.trials()
     except LedgerError:
         return False
     ended = {key for key, record in records.items() if record.status == "FINISHED"}
-    return all(trial.key in ended for trial in selection.trials)
+    least = selection.seeds.low if selection.seeds and selection.seeds.is_range else math.inf
+    return all(trial.key in ended for trial in selection.trials if trial.seed < least)

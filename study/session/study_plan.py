@@ -48,13 +48,17 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     """Compare the selection with the ledger.
 
     `refresh` prepares datasets again whose images have changed; `measure` probes trials without a forecast.
+
+    Raises:
+        DataError: trials are to run whose images are missing.
     """
     records = invocation.ledger.trials()
     plan = make_plan(invocation.selection, records, source_digests(invocation, refresh=refresh))
     to_run = trained_epochs(invocation, plan.to_run(**invocation.rerun))
-    expected = forecast.from_records(
-        invocation.sizes, records.values(), invocation.allocation, invocation.data_dir
-    )
+    sizes = invocation.sizes or data.check(
+        to_run, invocation.args.data_dir
+    )  # again: DataError without images
+    expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
     total, *design = describe(plan, **invocation.rerun)
     lines = [total, *forecast_lines(invocation, expected, list(to_run.items()), measure=measure)]
     lines += weights.describe(invocation.args, list(to_run), plan.finished, invocation.data_dir)

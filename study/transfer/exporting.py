@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,11 @@ def export(
             unread += _add_trial(writer, origin, record, lean=lean)
             if number % 100 == 0:
                 say(f"{number} of {len(records)} trials")
+        waiting = sorted(key for key in origin.waiting if key in records or key not in origin.records)
         if lean:
-            unread += [f"results/{key}.zip: waits to be logged by a study" for key in sorted(origin.waiting)]
+            unread += [f"results/{key}.zip: waits to be logged by a study" for key in waiting]
         else:
-            unread += _add_stored(writer, origin, records)
+            unread += _add_stored(writer, origin, records, waiting)
         unread += _add_studies(writer, origin)
         for name in origin.code:
             writer.add(members.code_member(name), origin.code_file(name))
@@ -82,9 +83,11 @@ def _add_trial(writer: ArchiveWriter, origin: LedgerOrigin, record: TrialRecord,
     return []
 
 
-def _add_stored(writer: ArchiveWriter, origin: LedgerOrigin, records: Mapping[str, TrialRecord]) -> list[str]:
+def _add_stored(
+    writer: ArchiveWriter, origin: LedgerOrigin, records: Mapping[str, TrialRecord], waiting: Sequence[str]
+) -> list[str]:
     """Add saved states of unfinished trials, and results that wait; returns what cannot be read."""
-    names = [f"results/{key}.zip" for key in sorted(origin.waiting)]
+    names = [f"results/{key}.zip" for key in waiting]
     for record in records.values():
         if record.status != "FINISHED":
             names += [f"checkpoints/{record.key}/{state}" for state in sorted(origin.states(record.key))]
