@@ -55,9 +55,8 @@ def plan_study(invocation: Invocation, *, refresh: bool = False, measure: bool =
     records = invocation.ledger.trials()
     plan = make_plan(invocation.selection, records, source_digests(invocation, refresh=refresh))
     to_run = trained_epochs(invocation, plan.to_run(**invocation.rerun))
-    sizes = invocation.sizes or data.check(
-        to_run, invocation.args.data_dir
-    )  # again: DataError without images
+    # Where there were no images, it ends here: DataError.
+    sizes = invocation.sizes or data.check(to_run, invocation.args.data_dir)
     expected = forecast.from_records(sizes, records.values(), invocation.allocation, invocation.data_dir)
     total, *design = describe(plan, **invocation.rerun)
     lines = [total, *forecast_lines(invocation, expected, list(to_run.items()), measure=measure)]
