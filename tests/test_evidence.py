@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,24 @@ from synthetic import frame
 
 from analysis.trials import write
 from search_spaces import select
+from search_spaces.evidence import CHOSEN
 from search_spaces.seeds import SeedPlan
 from trainables.trial import TrialConfig
 
 EVIDENCE = ROOT / "docs/evidence"
-_spec = importlib.util.spec_from_file_location("verdicts", EVIDENCE / "verdicts.py")
-assert _spec is not None
-assert _spec.loader is not None
-verdicts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(verdicts)
 
+
+def script(name: str) -> ModuleType:
+    """A script of that folder as a module."""
+    spec = importlib.util.spec_from_file_location(name, EVIDENCE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+verdicts, choices = script("verdicts"), script("choices")
 Effect = Callable[[TrialConfig], float]
 
 
@@ -184,3 +193,30 @@ def test_a_verdict_that_depends_on_a_failed_trial_is_undecided() -> None:
 )
 def test_what_is_said_of_a_second_view(equal: str, twice: str, said: str) -> None:
     assert verdicts.second_view(equal, twice) == said
+
+
+def test_what_was_chosen_is_what_the_rule_takes_from_the_tries_that_are_shipped(tmp_path: Path) -> None:
+    trials = pd.read_parquet(EVIDENCE / "tuning/trials.parquet")
+    assert set(trials["key"]) == {trial.key for trial in select("evidence_tuning").trials}
+    table = choices.tries(trials)
+    assert choices.chosen(table) == CHOSEN
+    assert len(table) == 36
+    # The two best of each arm with the first seed were repeated with the second.
+    ordered = table.sort_values(["first", "lr", "gamma"], ascending=[False, True, True])
+    for arm, part in ordered.groupby("arm"):
+        best = part.head(2)
+        assert best["second"].notna().all(), arm
+        assert part["second"].notna().sum() == 2
+    write(trials, tmp_path / "trials.parquet")
+    choices.main(tmp_path)
+    for name in ("tries.csv", "tries.md"):
+        assert (tmp_path / name).read_bytes() == (EVIDENCE / "tuning" / name).read_bytes()
+
+
+def test_of_equal_tries_the_smaller_learning_rate_is_chosen_then_the_smaller_weight() -> None:
+    trials = pd.read_parquet(EVIDENCE / "tuning/trials.parquet")
+    equal = choices.tries(trials.assign(val_acc=0.5, status="FINISHED"))
+    assert choices.chosen(equal)["ce"] == {"lr": 0.01}
+    assert choices.chosen(equal)["supcon"] == {"gamma": 0.1, "lr": 0.01}
+    without = trials.assign(val_acc=trials["val_acc"].mask(trials["term"] == "kl"))
+    assert "kl" not in choices.chosen(choices.tries(without))

@@ -209,11 +209,14 @@ def test_a_lean_archive_is_enough_for_tables(place: Callable[[str], Place], tmp_
 
 
 def test_a_lean_archive_has_no_saved_states(there: Place, tmp_path: Path) -> None:
-    """They are larger than all the rest; a trial that is half done starts anew."""
+    """They are larger than all the rest; a trial that is half done starts anew. Nor paths of a machine."""
     _, unread = export(there.origin, tmp_path / "lean.zip", PUBLICATION, lean=True)
     assert unread[-1:] == [f"results/{WAITING.key}.zip: waits to be logged by a study"]
     assert not [name for name in zipfile.ZipFile(tmp_path / "lean.zip").namelist() if "checkpoints" in name]
-    assert [name for name in zipfile.ZipFile(there.exported()).namelist() if "checkpoints" in name]
+    names = zipfile.ZipFile(there.exported()).namelist()
+    assert [name for name in names if "checkpoints" in name]
+    assert f"trials/{FAILED.key}/traceback.txt" in names
+    assert f"trials/{FAILED.key}/traceback.txt" not in zipfile.ZipFile(tmp_path / "lean.zip").namelist()
 
 
 def npz(arrays: dict[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ ARRAYS: Mapping[str, Sequence[str]] = {
     "views.npz": ("classes",),
     "embeddings.npz": (),
     WEIGHTS: (),
+    "traceback.txt": (),  # with paths of a machine; the reason stands in a tag
 }
 """Of large files, the arrays that stay; without any, the file is left out."""
 
