@@ -321,7 +321,7 @@ def main(folder: Path) -> None:
     titles = {number: TITLES[place] for number, place in places_of(trials).items()}
     shown = [sentences(found, planned_cells(trials)), contrast_table(between, titles)]
     shown[1:1] = [comparison_table(found, place) for place in range(len(TITLES))]
-    text = "\n\n".join(to_markdown(table, 2) for table in shown)
+    text = "\n\n".join(to_markdown(table, 2) for table in shown if table.rows)
     page = f"# What the study says\n\n{summary(trials, found, between)}\n\n{text}\n"
     (folder / "verdicts.md").write_text(page, encoding="utf-8")
     found.insert(1, "where", found["place"].map(dict(enumerate(TITLES))))
