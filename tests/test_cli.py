@@ -379,3 +379,18 @@ def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (process.returncode, process.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing is Linux's")
+def test_the_disk_of_standard_output_is_full(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--plan"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "run.py: error: standard output: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, said)

@@ -61,13 +61,19 @@ class CommandLine(argparse.ArgumentParser):
 def _as_usual_if_read(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
-    """Show an error that nobody has caught; none if it is that nobody reads: `… --plan | head`."""
-    if issubclass(kind, BrokenPipeError):
-        try:  # a server that has gone breaks other pipes
+    """Show an error that nobody has caught; none if it is that nobody reads: `… --plan | head`.
+
+    Where the disk of standard output is full, that is one line.
+    """
+    if issubclass(kind, OSError):
+        try:  # other pipes break, too, as that to a server that has gone; and other disks are full
             print(flush=True)
-        except BrokenPipeError:
+        except OSError as unwritten:
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            if not isinstance(unwritten, BrokenPipeError):
+                name = Path(sys.argv[0]).name
+                print(f"{name}: error: standard output: {unwritten.strerror}", file=sys.stderr)
             return
     sys.__excepthook__(kind, error, trace)
 
