@@ -26,6 +26,7 @@ from study import search_session
 from study.cli import options
 from study.cli.invocation import Invocation, parse_invocation
 from study.cli.notify import restart_without_addresses, telling
+from study.cli.output import unfailing_output
 from study.cli.summary import print_search_summary, print_summary, report_lines, rerun_command
 from study.cli.welcome import listing, welcome
 from study.cluster.connection import ClusterError
@@ -90,7 +91,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "study/run.py") -> int:
             print("\n".join(folded(lines)))
             return 0
         invocation.check_before_anything_is_created()
-        return _locked_study(invocation)
+        with unfailing_output():
+            return _locked_study(invocation)
     except (ClusterError, DataError, LedgerError, LockHeld) as error:
         parser.error(str(error))
     except KeyboardInterrupt as stop:

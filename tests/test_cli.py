@@ -1,5 +1,6 @@
 """First and last contact: what the commands say before, while and after trials run."""
 
+import errno
 import io
 import os
 import shlex
@@ -21,6 +22,7 @@ from study.__main__ import COMMANDS
 from study.__main__ import main as study
 from study.cli import options, progress, summary
 from study.cli.invocation import parse_invocation
+from study.cli.output import unfailing_output
 from study.cluster.execute import GracefulStop
 from study.ledger.search_state import load_search_state
 from study.planning.plan import make_plan
@@ -381,7 +383,10 @@ def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (1, "")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing is Linux's")
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing is Linux's")
+
+
+@FULL
 def test_the_disk_of_standard_output_is_full(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         process = subprocess.run(
@@ -394,3 +399,36 @@ def test_the_disk_of_standard_output_is_full(tmp_path: Path) -> None:
         )
     said = "run.py: error: standard output: No space left on device\n"
     assert (process.returncode, process.stderr) == (1, said)
+
+
+@FULL
+@pytest.mark.usefixtures("store")
+def test_a_log_on_a_full_disk_ends_no_study(tmp_path: Path) -> None:
+    selection = select("quickstart")
+    made = [Made(config=trial, metrics=results(trial)) for trial in selection.trials]
+    fill(Path("runs/mlflow.db"), Path("runs/mlartifacts"), made)
+    command = [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--experiment", "test"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(command, stdout=full, stderr=full, check=False)
+    assert process.returncode == 0
+    assert Path("reports/quickstart/report.html").exists()
+
+
+def test_what_cannot_be_written_is_lost_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Disk(io.StringIO):
+        full = True
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    monkeypatch.setattr(sys, "stdout", disk)
+    with unfailing_output():
+        print("lost")
+        disk.full = False
+        print("kept", flush=True)
+        assert not sys.stdout.isatty()
+    assert sys.stdout is disk
+    assert disk.getvalue() == "kept\n"
