@@ -1,9 +1,14 @@
 """The study of docs/evidence: its protocol's sentences."""
 
 import importlib.util
+import json
+import re
+import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +23,7 @@ from search_spaces.seeds import SeedPlan
 from trainables.trial import TrialConfig
 
 EVIDENCE = ROOT / "docs/evidence"
+NUMBER = re.compile(r"[+−]?\d[\d,]*(?:\.\d+)?")
 
 
 def script(name: str) -> ModuleType:
@@ -220,3 +226,44 @@ def test_of_equal_tries_the_smaller_learning_rate_is_chosen_then_the_smaller_wei
     assert choices.chosen(equal)["supcon"] == {"gamma": 0.1, "lr": 0.01}
     without = trials.assign(val_acc=trials["val_acc"].mask(trials["term"] == "kl"))
     assert "kl" not in choices.chosen(choices.tries(without))
+
+
+def shipped_trials() -> dict[str, dict[str, Any]]:
+    """The lines of the archive's `trials.jsonl`, by key."""
+    with zipfile.ZipFile(EVIDENCE / "study.zip") as archive:
+        rows = [json.loads(line) for line in archive.read("trials.jsonl").splitlines()]
+    return {row["key"]: row for row in rows}
+
+
+def test_the_archive_has_the_tries_and_trials_of_the_study_alone() -> None:
+    shipped = shipped_trials()
+    tries = {trial.key for trial in select("evidence_tuning").trials}
+    own = {trial.key for trial in select("evidence", seeds=8).trials}
+    assert tries <= shipped.keys() <= tries | own
+    table = pd.read_parquet(EVIDENCE / "tuning/trials.parquet").set_index("key")
+    for key, row in table.iterrows():
+        assert shipped[str(key)]["status"] == row["status"]
+        if row["status"] == "FINISHED":
+            assert shipped[str(key)]["metrics"]["val_acc"] == row["val_acc"]
+
+
+def test_the_protocol_precedes_the_first_trial() -> None:
+    """Its first commit is cbdfd23; its amendments and what was chosen precede the study with 4792d59."""
+    began: dict[int, list[int]] = {}
+    for row in shipped_trials().values():
+        began.setdefault(int(row["params"]["seed"]), []).append(row["started"])
+    tuning = min(start for seed, starts in began.items() if seed >= 1000 for start in starts)
+    study = min(start for seed, starts in began.items() if seed < 1000 for start in starts)
+    assert tuning > datetime(2026, 11, 26, 4, 32, 7, tzinfo=UTC).timestamp() * 1000
+    assert (
+        study > datetime(2026, 11, 26, 8, 36, 23, tzinfo=UTC).timestamp() * 1000
+    )  # 4792d59: what was chosen
+
+
+def test_every_number_of_the_page_is_in_what_is_shipped() -> None:
+    page = (EVIDENCE / "README.md").read_text(encoding="utf-8")
+    sources = [EVIDENCE / "protocol.md", *EVIDENCE.glob("*/*.md")]
+    known = {number for path in sources for number in NUMBER.findall(path.read_text(encoding="utf-8"))}
+    said = [number for number in NUMBER.findall(page) if "." in number]
+    assert said
+    assert [number for number in said if number not in known] == []
