@@ -1,4 +1,4 @@
-"""The study of `docs/evidence/`: its cells, its arms, and how the step of each arm was chosen."""
+"""The study of `docs/evidence/`: its cells, its arms, and how each arm's learning rate was chosen."""
 
 import types
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ CELLS: tuple[Row, ...] = (
     {**LABELS_1000, "augmentations": ("rrc", "hflip")},
 )
 TUNED_IN: Row = CELLS[0]
-"""The cell in which steps and weights are chosen, for all cells."""
+"""The cell in which learning rates and weights are chosen, for all cells."""
 TUNING_SEED = 1000
 """None of the seeds of the study: what is chosen by it cannot favour one of them."""
-STEPS = (0.003, 0.01, 0.03, 0.1)
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1)
 """Learning rates that an arm with a given weight tries; of arms with two weights, those in the middle."""
 REPEATED_SEED = 1001
 """Of the second run of the two best tries of each arm."""
@@ -73,13 +73,13 @@ CHOSEN: Mapping[str, Row] = types.MappingProxyType(
 
 
 def evidence_tuning() -> list[TrialConfig]:
-    """Which step and weight suit each arm of the study in docs/evidence? Judged on validation images."""
-    rows = [_row(arm, TUNED_IN, lr=lr) for lr in STEPS for arm in _GIVEN]
+    """Which learning rate and weight suit each arm of docs/evidence? Judged on validation images."""
+    rows = [_row(arm, TUNED_IN, lr=lr) for lr in LEARNING_RATES for arm in _GIVEN]
     rows += [
         _row(term, TUNED_IN, **_rival(term), gamma=gamma, lr=lr)
         for term, gammas in _RIVALS.items()
         for gamma in gammas
-        for lr in STEPS[1:3]
+        for lr in LEARNING_RATES[1:3]
     ]
     again = [
         _row(arm, TUNED_IN, **_rival(arm), **row, seed=REPEATED_SEED)

@@ -78,8 +78,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--lean",
         action="store_true",
-        help="without features, images, weights and saved states, and of predictions the classes alone:"
-        " enough for all tables, not for PCA and t-SNE",
+        help="without features, images, weights, tracebacks and saved states, and of predictions the classes"
+        " alone: enough for all tables, not for PCA and t-SNE",
     )
     group = parser.add_argument_group("what the archive says of itself")
     group.add_argument("--title", metavar="TEXT", default="", help="title (default: the experiment's name)")

@@ -78,7 +78,7 @@ def test_what_one_cell_lacks_is_left_out() -> None:
     assert table is not None
     assert "n = 3–4." in table.caption
     assert (
-        "Joint sign flips take the same seeds in all rows. Seeds that an arm of one of the two"
+        "No joint sign flips: not all rows have the same seeds. Seeds that an arm of one of the two"
         in table.caption
     )
     assert table.caption.endswith("lacks: 1 in rrc.")

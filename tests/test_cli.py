@@ -367,20 +367,19 @@ def test_what_is_about_gpus_is_refused_where_no_trial_would_run_on_one(
         assert [path.name for path in here.iterdir()] == ["file"]
 
 
+def plan_printed_to(stream: int, folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a plan."""
+    command = [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--plan"]
+    done = subprocess.run(command, cwd=folder, stdout=stream, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
 def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     """`… --plan | head` ends without a traceback."""
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.run(
-        [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--plan"],
-        cwd=tmp_path,
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    assert plan_printed_to(write, tmp_path) == (1, "")
     os.close(write)
-    assert (process.returncode, process.stderr) == (1, "")
 
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing is Linux's")
@@ -388,17 +387,9 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that 
 
 @FULL
 def test_the_disk_of_standard_output_is_full(tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [sys.executable, ROOT / "study/run.py", "--space", "quickstart", "--plan"],
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
     said = "run.py: error: standard output: No space left on device\n"
-    assert (process.returncode, process.stderr) == (1, said)
+    with open("/dev/full", "w") as full:
+        assert plan_printed_to(full.fileno(), tmp_path) == (1, said)
 
 
 @FULL

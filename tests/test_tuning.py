@@ -36,7 +36,7 @@ def test_each_arm_has_a_row_with_what_was_tried_and_the_best_on_validation_image
     }
     assert not any("99" in entry.text for _, entries in table.rows for entry in entries)
     assert table.caption.startswith(
-        "Accuracy on validation images after the last epoch, in %, of two seeds both, of more their mean ±"
+        "Accuracy on validation images after the last epoch, in %, of two seeds both, of more the mean ±"
         " standard deviation. Bold: the best of each row, of what most seeds finished with. –: not tried,"
     )
     (more,) = tuning_section(frame(tried("ce", {0.1: [0.5]}) | tried("0", {0.1: [0.7], 1.0: [0.8]}))).tables

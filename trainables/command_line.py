@@ -1,6 +1,8 @@
 """How all command lines look: their errors, and `--version`."""
 
 import argparse
+import contextlib
+import errno
 import itertools
 import os
 import re
@@ -9,7 +11,7 @@ import types
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from trainables.redact import masked, plain
 from trainables.trial import FIELDS
@@ -20,6 +22,10 @@ LONG_ARGUMENT = re.compile(r"(?<![\w'])'[^']{161,}'|\S{161,}")
 """What is cut first where an error would be longer: its beginning and end say which argument it is."""
 LONGEST_NAME, LONGEST_PATH = 255, 3500
 """Bytes that file systems take: of one name, and of a folder that has room for what lies below it."""
+
+
+UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors that standard output may have."""
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -65,17 +71,22 @@ def _as_usual_if_read(
 
     Where the disk of standard output is full, that is one line.
     """
-    if issubclass(kind, OSError):
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         try:  # other pipes break, too, as that to a server that has gone; and other disks are full
             print(flush=True)
         except OSError as unwritten:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            give_up(sys.stdout)
             if not isinstance(unwritten, BrokenPipeError):
                 name = Path(sys.argv[0]).name
                 print(f"{name}: error: standard output: {unwritten.strerror}", file=sys.stderr)
             return
     sys.__excepthook__(kind, error, trace)
+
+
+def give_up(stream: TextIO) -> None:
+    """Lose what a stream still holds, which would fail again as the process ends and change its exit code."""
+    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):  # it may have no file
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def path(text: str) -> Path:

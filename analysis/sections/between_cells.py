@@ -40,7 +40,11 @@ def between_cells_table(contrasts: pd.DataFrame, trials: pd.DataFrame) -> Table 
         f" {' '.join(rule_sentences(shown))}{bounds_note(shown)} Adjusted after Holm for all"
         f" {len(contrasts)} rows. That an effect is claimed in one cell and not in another shows no"
         f" difference between them; such a contrast would."
-        + (f" {sign_flip_note(shown)}" if joint else " Joint sign flips take the same seeds in all rows.")
+        + (
+            f" {sign_flip_note(shown)}"
+            if joint
+            else " No joint sign flips: not all rows have the same seeds."
+        )
         + (f" Seeds that an arm of one of the two cells lacks: {dropped}." if dropped else ""),
     )
 

@@ -50,9 +50,9 @@ def _table(number: int, cell: pd.DataFrame) -> Table | None:
         columns=tuple(columns),
         rows=tuple(rows),
         caption="Accuracy on validation images after the last epoch, in %"
-        + (", of two seeds both, of more their mean ± standard deviation" if several else "")
+        + (", of two seeds both, of more the mean ± standard deviation" if several else "")
         + f". Bold: the best of each row{', of what most seeds finished with' if several else ''}."
-        + (f" {FAILED}: ended with an error, as a loss that is no number." if failed else "")
+        + (f" {FAILED}: ended with an error, such as a loss that is not finite." if failed else "")
         + f" {NO_VALUE}: not tried, or without a result.",
     )
 

@@ -210,6 +210,4 @@ def _values(group: ComparedArms, metrics: Sequence[str]) -> Iterator[tuple[str, 
 
 def claimed(compared: pd.DataFrame) -> pd.Series:
     """Which rows of comparisons allow a claim (`analysis.stats.paired.is_claimed`)."""
-    return pd.Series(
-        is_claimed({str(name): column.to_numpy() for name, column in compared.items()}), compared.index
-    )
+    return pd.Series(is_claimed(compared), compared.index)

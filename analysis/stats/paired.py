@@ -137,7 +137,7 @@ def verdicts(columns: Mapping[str, Vector], margin: float | None) -> list[str]:
     ]
 
 
-def is_claimed(columns: Mapping[str, Vector]) -> npt.NDArray[np.bool_]:
+def is_claimed(columns: Mapping[str, Vector] | pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Which comparisons allow a claim, from the columns of `adjust`: the adjusted interval excludes zero."""
     names = ("n", "p_holm", "delta_low_holm", "delta_high_holm")
     n, p, low, high = (np.asarray(columns[name], float) for name in names)

@@ -70,7 +70,7 @@ class _Group:
         there = ~np.isnan(first)
         whole = first[there[:, there.any(axis=0)].all(axis=1) & there.any(axis=1)]
         rule = rule_for(self.plan, seeds)
-        lost = list(~np.atleast_1d(there.any(axis=0)))
+        lost = np.asarray(~there.any(axis=0))
         for arms, baselines in self.families:
             found = verdicts(adjust(whole[:, arms] - whole[:, baselines], rule), margin)
             for verdict, arm, baseline in zip(found, arms, baselines, strict=True):

@@ -15,6 +15,10 @@ import pandas as pd
 
 from analysis.trials import FRAME
 from search_spaces.evidence import REPEATED, REPEATED_SEED, TUNED_IN, TUNING_SEED, Row
+from trainables.command_line import CommandLine, path
+
+HERE = Path(__file__).resolve().parent
+HELP = "a report of the space evidence_tuning (default: tuning/ beside this file)"
 
 METRIC = "val_acc"
 SEEDS = {TUNING_SEED: "first", REPEATED_SEED: "second"}
@@ -64,6 +68,8 @@ def _as_in_protocol(column: pd.Series) -> pd.Series:
 
 def main(folder: Path) -> None:
     """Write what was tried, from the report in this folder."""
+    if not (folder / FRAME).is_file():
+        raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence_tuning")
     table = tries(pd.read_parquet(folder / FRAME))
     table.to_csv(folder / "tries.csv", index=False)
     shown = table.astype(object)
@@ -85,4 +91,9 @@ def _has_weights(arm: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]) if len(sys.argv) > 1 else Path(__file__).parent / "tuning")
+    parser = CommandLine(prog="choices.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", type=path, default=HERE / "tuning", help=HELP)
+    try:
+        main(parser.parse_args().folder)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))

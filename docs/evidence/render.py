@@ -12,6 +12,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from trainables.command_line import CommandLine, path
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SEEDS = ("--seeds", "3..8", "--until", "decided", "--margin", "1")
@@ -44,4 +49,8 @@ def _run(folder: Path, script: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    parser = CommandLine(prog="render.py", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "folder", nargs="?", metavar="FOLDER", type=path, default=HERE, help="where (default: here)"
+    )
+    main(parser.parse_args().folder)

@@ -22,6 +22,10 @@ from analysis.trials import FRAME, config_of
 from search_spaces.evidence import CELLS
 from search_spaces.seeds import SeedPlan
 from trainables.arms import CE, CONTROL
+from trainables.command_line import CommandLine, path
+
+HERE = Path(__file__).resolve().parent
+HELP = "a report of the space evidence (default: report/ beside this file)"
 
 TITLES = (
     "5,000 labels, crops and flips, 20 epochs",
@@ -310,6 +314,8 @@ def summary(trials: pd.DataFrame, found: pd.DataFrame, between: pd.DataFrame) ->
 
 def main(folder: Path) -> None:
     """Write what is said of the report in this folder."""
+    if not (folder / FRAME).is_file():
+        raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence")
     trials = pd.read_parquet(folder / FRAME)
     found = judged(trials)
     images = pd.read_csv(folder / "tables/images.csv")[[*KEYS, "n", "both_low", "both_high"]]
@@ -332,4 +338,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]) if len(sys.argv) > 1 else Path(__file__).parent / "report")
+    parser = CommandLine(prog="verdicts.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", type=path, default=HERE / "report", help=HELP)
+    try:
+        main(parser.parse_args().folder)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))

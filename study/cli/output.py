@@ -1,10 +1,11 @@
 """What a study prints while it trains: a log on a full disk ends no study."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
+
+from trainables.command_line import give_up
 
 
 class _Unfailing:
@@ -42,6 +43,5 @@ def unfailing_output() -> Iterator[None]:
         for stream in streams:
             try:
                 stream.flush()
-            except OSError:  # it would fail again as the process ends, and change its exit code
-                with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):
-                    os.dup2(nowhere.fileno(), stream.fileno())
+            except OSError:
+                give_up(stream)

@@ -149,9 +149,8 @@ def _description(about: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} {status.lower()}" for status, count in sorted(trials.items()))
     kept = "with all that their runs keep"
     if about["lean"]:
-        kept = (
-            "without features, images, weights and saved states, and of their predictions the classes alone"
-        )
+        kept = "without features, images, weights, tracebacks and saved states, and of their predictions"
+        kept += " the classes alone"
     return f"Trials of the experiment {about['experiment']}: {counts or 'none'}, {kept}."
 
 

@@ -20,7 +20,7 @@ ARRAYS: Mapping[str, Sequence[str]] = {
     WEIGHTS: (),
     "traceback.txt": (),  # with paths of a machine; the reason stands in a tag
 }
-"""Of large files, the arrays that stay; without any, the file is left out."""
+"""Of files that do not stay whole, the arrays that stay; without any, the file is left out."""
 
 
 def lean_record(record: TrialRecord) -> TrialRecord:
