@@ -3,16 +3,17 @@
     python -m pip install -e '.[bench]'
     python benchmarks/train_throughput.py [--rounds 3] [--images 1280] [--epochs 2] [--quick]
 
-ResNet-18, 32 x 32 pixels, batch 128, two views, CE + CE + 0.01 Barlow Twins, SGD, fp32; the same images
+ResNet-18, 32 x 32 pixels, batch 128, two views, CE + CE + 0.01 Barlow Twins, SGD; the same images
 (scikit-learn's digits as PNG files in folders) for all:
 
 - ours: a trial of this project, one thread; and as many at once as the machine has cores, as they are packed.
 - plain: torchvision's ImageFolder, transforms v1 on PIL images, DataLoader, two forwards, torch.optim.SGD.
 - lightly: its transform for two views, its BarlowTwinsLoss, otherwise as plain.
 
-Every measurement is a process of its own, rounds take turns, and the table has medians over rounds. The
-floor is what the multiply-adds of a step that meet data (not the padding's zeros) take at the rate of a
-matrix product of 1,024 x 1,024, measured in the same rounds.
+All are measured in fp32; where the processor has AMX, ours and plain in bf16, too (plain with autocast and
+channels_last). Every measurement is a process of its own, rounds take turns, and the table has medians over
+rounds. The floor is what the multiply-adds of a step that meet data (not the padding's zeros) take at the
+rate of a matrix product of 1,024 x 1,024, measured in the same rounds.
 """
 
 import argparse
@@ -26,13 +27,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 BATCH = 128
 GAMMA = 0.01
+PRECISIONS = ("fp32", "bf16")
+PEERS = ("plain", "lightly")
+ARENAS = "MALLOC_ARENA_MAX"
+
+
+class Run(NamedTuple):
+    """A contestant at a setting."""
+
+    name: str
+    precision: str
+    threads: int
+    workers: int
+    processes: int
 
 
 def main() -> None:
@@ -43,6 +57,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="measured, after one that is not")
     parser.add_argument("--quick", action="store_true", help="one setting of threads and workers each")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -58,55 +73,63 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
     """All contestants in turns, then the table."""
+    from trainables.bf16 import AMX, units
+
     cores = len(os.sched_getaffinity(0))
     settings = [(1, 0), (cores, 0), (cores, cores)] if args.quick else [(1, 0), (1, cores)]
     if not args.quick:
         settings += [(cores, 0), (cores, 1), (cores, cores)]
-    runs: dict[tuple[str, int, int, int], list[float]] = {}
-    kinds = [("floor", 1, 0, 1), ("ours", 1, 0, 1), ("ours", 1, 0, cores)]
-    for name in ("plain", "lightly"):
-        kinds += [(name, threads, workers, 1) for threads, workers in settings]
-        kinds.append((name, 1, 0, cores))
+    precisions = PRECISIONS if units() == AMX else PRECISIONS[:1]
+    kinds = []
+    for precision in precisions:
+        kinds += [Run(name, precision, 1, 0, 1) for name in ("floor", "ours")]
+        kinds.append(Run("ours", precision, 1, 0, cores))
+        for name in ("plain", "lightly") if precision == "fp32" else ("plain",):
+            kinds += [Run(name, precision, threads, workers, 1) for threads, workers in settings]
+            kinds.append(Run(name, precision, 1, 0, cores))
+    runs: dict[Run, list[float]] = {kind: [] for kind in kinds}
     for _ in range(args.rounds):
-        for kind in kinds:
-            runs.setdefault(kind, []).append(_together(*kind, args=args, folder=folder))
+        for kind, found in runs.items():
+            found.append(_together(kind, args=args, folder=folder))
     print(_machine())
-    print(f"{'':10}{'threads':>8}{'workers':>8}{'at once':>8}{'images/s':>10}   rounds")
+    print(f"{'':10}{'':10}{'threads':>8}{'workers':>8}{'at once':>8}{'images/s':>10}   rounds")
     medians = {kind: statistics.median(found) for kind, found in runs.items()}
-    for (name, threads, workers, processes), found in runs.items():
+    for kind, found in runs.items():
         each = " ".join(f"{value:.0f}" for value in found)
-        median = medians[name, threads, workers, processes]
-        print(f"{name:10}{threads:8}{workers:8}{processes:8}{median:10.1f}   {each}")
-    one, whole = medians["ours", 1, 0, 1], medians["ours", 1, 0, cores]
-    print(f"one thread: {one / medians['floor', 1, 0, 1]:.2f} of the floor")
-    share = _together("outside", 1, 0, 1, args=args, folder=folder)
-    print(f"one thread: {share:.1%} of an epoch is outside of forward and backward pass and optimiser")
-    for name in ("plain", "lightly"):
-        single = max(value for kind, value in medians.items() if kind[0] == name and kind[3] == 1)
-        packed = medians[name, 1, 0, cores]
-        print(
-            f"whole machine: {whole / single:.2f} times {name} at its best setting of threads and workers,"
-            f" {whole / packed:.2f} times {cores} of it at once"
-        )
+        shown = f"{kind.name:10}{kind.precision:10}{kind.threads:8}{kind.workers:8}{kind.processes:8}"
+        print(f"{shown}{medians[kind]:10.1f}   {each}")
+    for precision in precisions:
+        one, whole = (medians[Run("ours", precision, 1, 0, at_once)] for at_once in (1, cores))
+        print(f"{precision}, one thread: {one / medians[Run('floor', precision, 1, 0, 1)]:.2f} of the floor")
+        share = _together(Run("outside", precision, 1, 0, 1), args=args, folder=folder)
+        print(f"{precision}, one thread: {share:.1%} of an epoch is outside of both passes and optimiser")
+        for name, peer in dict.fromkeys((kind.name, kind.precision) for kind in kinds):
+            if name in PEERS:
+                rates = {kind: rate for kind, rate in medians.items() if kind[:2] == (name, peer)}
+                single = max(rate for kind, rate in rates.items() if kind.processes == 1)
+                packed = rates[Run(name, peer, 1, 0, cores)]
+                print(
+                    f"{precision}, whole machine: {whole / single:.2f} times {name} in {peer} at its best"
+                    f" setting of threads and workers, {whole / packed:.2f} times {cores} of it at once"
+                )
 
 
-def _together(
-    name: str, threads: int, workers: int, processes: int, *, args: argparse.Namespace, folder: Path
-) -> float:
+def _together(kind: Run, *, args: argparse.Namespace, folder: Path) -> float:
     """Images a second of `processes` contestants that run at once, added up."""
-    command = [sys.executable, __file__, "--contestant", name, "--threads", str(threads)]
-    command += ["--workers", str(workers), "--folder", str(folder)]
+    command = [sys.executable, __file__, "--contestant", kind.name, "--precision", kind.precision]
+    command += ["--threads", str(kind.threads), "--workers", str(kind.workers), "--folder", str(folder)]
     command += ["--images", str(args.images), "--epochs", str(args.epochs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(kind.threads)}
+    environment |= {ARENAS: "1"} if kind.name in ("ours", "outside") else {}  # what studies give workers
     started = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
+        for _ in range(kind.processes)
     ]
     total = 0.0
     for process in started:
         out, _ = process.communicate()
         if process.returncode:
-            raise SystemExit(f"{name} ended with {process.returncode}")
+            raise SystemExit(f"{kind.name} ended with {process.returncode}")
         total += json.loads(out.splitlines()[-1])
     return total
 
@@ -125,6 +148,7 @@ def ours(args: argparse.Namespace, *, all_epochs: bool = False) -> float:
         gamma=GAMMA,
         epochs=args.epochs + 1,
         batch_size=BATCH,
+        precision=args.precision,
         seed=0,
     )
     rows: list[dict[str, float]] = []
@@ -193,6 +217,9 @@ def _by_hand(args: argparse.Namespace, transform: Callable, barlow_twins: Callab
     backbone, classifier = resnet18(num_classes=2048), nn.Linear(2048, 10)
     projector = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(inplace=True), nn.Linear(2048, 128))
     parts = nn.ModuleList([backbone, classifier, projector])
+    half = args.precision == "bf16"
+    layout = torch.channels_last if half else torch.contiguous_format
+    parts = parts.to(memory_format=layout)
     optimizer = torch.optim.SGD(parts.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     loader = torch.utils.data.DataLoader(
         ImageFolder(str(args.folder / "images/train"), transform),
@@ -206,9 +233,11 @@ def _by_hand(args: argparse.Namespace, transform: Callable, barlow_twins: Callab
     for epoch in range(args.epochs + 1):
         started = time.perf_counter()
         for (x1, x2), y in loader:
-            h1, h2 = backbone(x1), backbone(x2)
-            loss = sum(nn.functional.cross_entropy(classifier(h), y) for h in (h1, h2))
-            loss = loss + GAMMA * barlow_twins(projector(h1), projector(h2))
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                h1, h2 = (backbone(x.to(memory_format=layout)) for x in (x1, x2))
+                scores, z1, z2 = [classifier(h) for h in (h1, h2)], projector(h1), projector(h2)
+            loss = sum(nn.functional.cross_entropy(score.float(), y) for score in scores)
+            loss = loss + GAMMA * barlow_twins(z1.float(), z2.float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -242,12 +271,12 @@ def outside(args: argparse.Namespace) -> float:
     return 1 - inside / seconds
 
 
-def floor(_: argparse.Namespace) -> float:
+def floor(args: argparse.Namespace) -> float:
     """Images a second if a step were nothing but its multiply-adds, at the rate of a matrix product."""
     import torch
 
     torch.set_num_threads(1)
-    a = torch.randn(1024, 1024)
+    a = torch.randn(1024, 1024).to(torch.bfloat16 if args.precision == "bf16" else torch.float32)
     seconds = min(_timed(lambda: a @ a) for _ in range(20))
     return (1024**3 / seconds) / multiply_adds()
 

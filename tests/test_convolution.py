@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.fast import convolution
+from trainables.fast import convolution, half
 from trainables.fast.convolution import SmallMapConv2d, speed_up
 from trainables.models import backbone, build
 from trainables.trial import TrialConfig
@@ -55,28 +55,68 @@ def test_small_maps_are_pytorchs(
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("has_amx", [False, True])
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
     [
-        *((1, 3, 1, 1), (2, 3, 1, 1), (2, 3, 2, 1), (4, 3, 1, 1), (4, 3, 2, 1), (8, 3, 2, 1), (2, 1, 2, 0)),
-        *((3, 7, 2, 3), (5, 4, 3, 2), (2, 1, 2, 2)),
+        *((1, 3, 1, 1), (2, 3, 1, 1), (2, 3, 2, 1), (3, 3, 1, 1), (4, 3, 2, 1), (2, 1, 2, 0), (3, 1, 1, 0)),
+        *((3, 7, 2, 3), (5, 4, 3, 2), (2, 1, 2, 2), (5, 1, 2, 0), (2, 2, 1, 0), (6, 1, 2, 0)),
     ],
 )
 def test_half_precision_is_exact_where_numbers_are(
-    size: int, kernel: int, stride: int, padding: int, monkeypatch: pytest.MonkeyPatch
+    *,
+    size: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    has_amx: bool,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(half, "HAS_AMX", has_amx)
+    assert_exact(size, kernel, stride, padding, layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        *((4, 3, 1, 1), (5, 3, 1, 1), (8, 3, 1, 1), (8, 3, 2, 1), (7, 3, 2, 1), (8, 1, 1, 0), (8, 1, 2, 0)),
+        *((7, 1, 2, 0), (8, 5, 1, 2), (13, 5, 3, 2), (15, 7, 2, 3)),
+    ],
+)
+def test_larger_maps_where_a_processor_has_amx(
+    *,
+    size: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where images lie side by side, none meets its neighbour."""
+    monkeypatch.setattr(half, "HAS_AMX", True)
+    assert_exact(size, kernel, stride, padding, layout)
+    monkeypatch.setattr(half, "HAS_AMX", False)
+    plain = speed_up(nn.Conv2d(3, 4, kernel, stride, padding, bias=False))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert type(plain(torch.zeros(1, 3, size, size)).grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def assert_exact(size: int, kernel: int, stride: int, padding: int, layout: torch.memory_format) -> None:
     """Of small integers bf16 keeps all that is computed: any sum over too much or too little shows."""
-    monkeypatch.setattr(convolution, "LARGEST_BACKWARD", 4)
     torch.manual_seed(0)
-    plain = nn.Conv2d(3, 4, kernel, stride, padding, bias=False)
-    plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float()
-    x = torch.randint(-1, 2, (3, 3, size, size)).float()
-    dy = torch.randint(-1, 2, plain(x).shape).float()
+    plain = nn.Conv2d(3, 4, kernel, stride, padding, bias=False).to(memory_format=layout)
+    plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float().to(memory_format=layout)
+    x = torch.randint(-1, 2, (6, 3, size, size)).float().to(memory_format=layout)
+    dy = (torch.rand(plain(x).shape) < 0.2).float().to(memory_format=layout)  # few, or sums pass 256
     expected = gradients(plain, x, dy)
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(speed_up(copy.deepcopy(plain)), x, dy.bfloat16())
-    assert type(found[0].grad_fn).__name__ == "_HalfConvolutionBackward"
+    assert type(found[0].grad_fn).__name__ == "ConvolutionBackward"
     for ours, theirs in zip(found, expected, strict=True):
+        assert theirs.abs().max() <= 256
         assert torch.equal(ours.float(), theirs)
 
 
@@ -86,6 +126,7 @@ def test_wide_layers_of_larger_maps_are_products_too(channels: int, monkeypatch:
     monkeypatch.setattr(convolution, "LARGEST_BACKWARD", 3)
     monkeypatch.setattr(convolution, "LARGEST_WIDE", 5)
     monkeypatch.setattr(convolution, "WIDE", 16)
+    monkeypatch.setattr(half, "HAS_AMX", False)
     torch.manual_seed(0)
     plain = nn.Conv2d(channels, 20, 3, padding=1, bias=False)
     plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.extensions import functions
 from trainables.fast.convolution import speed_up
 from trainables.fast.normalisation import NORMS, ViewBatchNorm2d, by_views, without_updates
+from trainables.fast.pooling import pool_first
 from trainables.methods import needs_of
 from trainables.methods.term import Branches, Mixed, Pair
 from trainables.randomness import stream_seed
@@ -238,8 +239,7 @@ def backbone(name: str, feature_dim: int) -> nn.Module:
         return made
     from torchvision.models import get_model
 
-    net: nn.Module = get_model(name, weights=None, num_classes=feature_dim)
-    return net
+    return pool_first(get_model(name, weights=None, num_classes=feature_dim))
 
 
 def convnet(feature_dim: int) -> nn.Module:
@@ -264,7 +264,7 @@ def resnet18_cifar(feature_dim: int) -> nn.Module:
     net = backbone("resnet18", feature_dim)
     stem = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as all of its convolutions
-    net.conv1, net.maxpool = stem, nn.Identity()
+    net.conv1, net.maxpool, net.relu = stem, nn.Identity(), nn.ReLU(inplace=True)
     return net
 
 
