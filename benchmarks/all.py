@@ -54,6 +54,12 @@ MEASUREMENTS = (
     Measurement("train_throughput.py", "Training", "", "--rounds 1 --images 256 --epochs 1 --quick"),
     Measurement("convolution.py", "Convolutions of small maps", "", "--rounds 1 --batch 16"),
     Measurement(
+        "convolution.py",
+        "Convolutions of small maps, bf16",
+        "--precision bf16",
+        "--precision bf16 --rounds 1 --batch 16",
+    ),
+    Measurement(
         "views.py",
         "Both views in one batch",
         "resnet18 vgg16 convnet efficientnet_b0 densenet121",

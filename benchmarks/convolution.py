@@ -1,6 +1,6 @@
 """Convolutions of small maps beside PyTorch's own: forward and backward pass on one thread.
 
-    python benchmarks/convolution.py [--rounds 7] [--batch 128]
+    python benchmarks/convolution.py [--rounds 7] [--batch 128] [--precision bf16]
 
 Single layers, then the whole ResNet-18 at 32 x 32 pixels; the two take turns, the table has the best of all
 rounds.
@@ -29,6 +29,7 @@ LAYERS = (
     (128, 256, 4, 2),
     (64, 128, 8, 2),
     (128, 128, 4, 1),
+    (64, 64, 8, 1),
     (512, 512, 3, 1),
     (512, 512, 2, 1),
 )
@@ -40,10 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    print(f"{device_name('cpu')}, one thread, torch {torch.__version__}, batch {args.batch}")
+    print(
+        f"{device_name('cpu')}, one thread, torch {torch.__version__}, {args.precision}, batch {args.batch}"
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+        _layers(args)
+
+
+def _layers(args: argparse.Namespace) -> None:
     for channels, width, size, stride in LAYERS:
         layer = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         x = torch.randn(args.batch, channels, size, size)

@@ -56,7 +56,6 @@ def test_small_maps_are_pytorchs(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("has_amx", [False, True])
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
     [
@@ -70,12 +69,9 @@ def test_half_precision_is_exact_where_numbers_are(
     kernel: int,
     stride: int,
     padding: int,
-    has_amx: bool,
     layout: torch.memory_format,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(half, "HAS_AMX", has_amx)
-    assert_exact(size, kernel, stride, padding, layout)
+    assert_exact((size, kernel, stride, padding), layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -86,6 +82,7 @@ def test_half_precision_is_exact_where_numbers_are(
         *((7, 1, 2, 0), (8, 5, 1, 2), (13, 5, 3, 2), (15, 7, 2, 3)),
     ],
 )
+@pytest.mark.parametrize("images", [6, 17])
 def test_larger_maps_where_a_processor_has_amx(
     *,
     size: int,
@@ -93,23 +90,100 @@ def test_larger_maps_where_a_processor_has_amx(
     stride: int,
     padding: int,
     layout: torch.memory_format,
+    images: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where images lie side by side, none meets its neighbour."""
+    joined = []
+    straight = half._joined
+    monkeypatch.setattr(half, "_joined", lambda maps, n, width: joined.append(n) or straight(maps, n, width))
     monkeypatch.setattr(half, "HAS_AMX", True)
-    assert_exact(size, kernel, stride, padding, layout)
+    assert_exact((size, kernel, stride, padding), layout, images)
+    assert joined == ([] if kernel == 1 else [6 if images == 6 else 1] * 2)
     monkeypatch.setattr(half, "HAS_AMX", False)
     plain = speed_up(nn.Conv2d(3, 4, kernel, stride, padding, bias=False))
     with torch.autocast("cpu", torch.bfloat16):
         assert type(plain(torch.zeros(1, 3, size, size)).grad_fn).__name__ == "ConvolutionBackward0"
 
 
-def assert_exact(size: int, kernel: int, stride: int, padding: int, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "way"),
+    [
+        (8, 1, 2, 0, half._Pointwise),
+        (1, 1, 1, 0, half._Pointwise),
+        (1, 3, 1, 1, half._Dense),
+        (2, 3, 1, 1, half._Dense),
+        (2, 3, 2, 1, half._Dense),
+        (2, 2, 1, 0, half._Dense),
+        (4, 7, 1, 3, half._Library),  # its matrix would be five times as large as its kernel
+        (3, 5, 1, 2, half._Products),  # likewise
+        (4, 3, 2, 1, half._Products),
+        (4, 3, 1, 1, half._Library),
+    ],
+)
+def test_each_layer_is_computed_in_the_way_that_is_fastest(
+    *, size: int, kernel: int, stride: int, padding: int, way: type
+) -> None:
+    assert type(half._layer(size, kernel, stride, padding)) is way
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "has_amx", "is_small"),
+    [
+        *((3, 3, 1, False, True), (4, 3, 1, False, False), (4, 3, 1, True, True), (8, 3, 1, True, True)),
+        *((9, 3, 1, True, False), (8, 1, 0, True, True), (3, 4, 1, True, True), (6, 3, 0, True, False)),
+        *((7, 4, 1, True, False), (1, 3, 0, True, False)),
+    ],
+)
+def test_which_layers_are_computed_here(
+    *, size: int, kernel: int, padding: int, has_amx: bool, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "HAS_AMX", has_amx)
+    weight = torch.zeros(1, 1, kernel, kernel)
+    assert half.is_small(size, weight, 1, padding) == is_small
+    assert not half.is_small(size, weight.double(), 1, padding)  # autocast leaves them alone
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
+def test_outputs_can_be_changed_in_place(
+    size: int, precision: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ReLU without a batch norm does."""
+    monkeypatch.setattr(half, "HAS_AMX", True)
+    net = nn.Sequential(speed_up(nn.Conv2d(2, 3, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
+    x = torch.randn(2, 2, size, size)
+    with torch.autocast("cpu", precision, enabled=precision is not None):
+        y = net(x)
+    y.sum().backward()
+    assert bool((y >= 0).all())
+
+
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(1, 3, 1), (2, 3, 1), (4, 1, 2), (4, 3, 2), (8, 3, 1)]
+)
+def test_few_images(
+    *, images: int, size: int, kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "HAS_AMX", True)
+    conv = speed_up(nn.Conv2d(2, 3, kernel, stride, kernel // 2))
+    x = torch.randn(images, 2, size, size, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+    y.sum().backward()
+    assert y.shape == conv(x).shape
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+
+
+def assert_exact(layer: tuple[int, int, int, int], layout: torch.memory_format, images: int = 6) -> None:
     """Of small integers bf16 keeps all that is computed: any sum over too much or too little shows."""
     torch.manual_seed(0)
+    size, kernel, stride, padding = layer
     plain = nn.Conv2d(3, 4, kernel, stride, padding, bias=False).to(memory_format=layout)
     plain.weight.data = torch.randint(-1, 2, plain.weight.shape).float().to(memory_format=layout)
-    x = torch.randint(-1, 2, (6, 3, size, size)).float().to(memory_format=layout)
+    x = torch.randint(-1, 2, (images, 3, size, size)).float().to(memory_format=layout)
     dy = (torch.rand(plain(x).shape) < 0.2).float().to(memory_format=layout)  # few, or sums pass 256
     expected = gradients(plain, x, dy)
     with torch.autocast("cpu", torch.bfloat16):

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import ResNet, resnet18
+from torchvision.models.resnet import BasicBlock
 
 from trainables.fast.pooling import pool_first
-from trainables.models import backbone
+from trainables.models import backbone, build
+from trainables.trial import TrialConfig
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -17,6 +19,7 @@ def test_a_stem_is_pytorchs(precision: torch.dtype) -> None:
     ours.load_state_dict(theirs.state_dict())
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     # Half of the maps are negative almost everywhere, and numbers repeat.
+    assert type(ours.relu) is not type(theirs.relu)
     x = (torch.randn(4, 64, 16, 16) * 4).round() / 4
     x[:, ::2] -= 1.5
     found = []
@@ -31,9 +34,19 @@ def test_a_stem_is_pytorchs(precision: torch.dtype) -> None:
     assert torch.equal(theirs(images), ours(images))
 
 
-@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18_cifar", "convnet"])
+def test_networks_of_trials_pool_first() -> None:
+    config = TrialConfig(dataset="digits", backbone="resnet18", augmentations=(), method="ce", seed=0)
+    stem = build(config, 10).backbone
+    assert isinstance(stem.relu, nn.Identity)
+    assert [type(module) for module in stem.maxpool] == [nn.MaxPool2d, nn.ReLU]
+
+
+class Own(ResNet):
+    """Whose own forward pass may leave the pooling out."""
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18_cifar", "own"])
 def test_other_networks_stay_as_they_are(name: str) -> None:
-    net = backbone(name, 8)
+    net = Own(BasicBlock, [1, 1, 1, 1]) if name == "own" else backbone(name, 8)
     before = [type(module) for module in net.modules()]
     assert [type(module) for module in pool_first(net).modules()] == before
-    assert isinstance(getattr(net, "relu", nn.ReLU()), nn.ReLU)

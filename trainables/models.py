@@ -195,7 +195,7 @@ def build(config: TrialConfig, num_classes: int) -> SiameseNet:
             return make()
 
     net = SiameseNet(
-        backbone=part("backbone", lambda: by_views(speed_up(backbone(config.backbone, width)))),
+        backbone=part("backbone", lambda: by_views(speed_up(pool_first(backbone(config.backbone, width))))),
         classifier=part("classifier", lambda: nn.Linear(width, num_classes)),
         projector=part("projector", lambda: projector(width, hidden, embedding)),
         predictor=part("predictor", lambda: _predictor(embedding, config.predictor_dim))
@@ -239,7 +239,8 @@ def backbone(name: str, feature_dim: int) -> nn.Module:
         return made
     from torchvision.models import get_model
 
-    return pool_first(get_model(name, weights=None, num_classes=feature_dim))
+    net: nn.Module = get_model(name, weights=None, num_classes=feature_dim)
+    return net
 
 
 def convnet(feature_dim: int) -> nn.Module:
@@ -264,7 +265,7 @@ def resnet18_cifar(feature_dim: int) -> nn.Module:
     net = backbone("resnet18", feature_dim)
     stem = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as all of its convolutions
-    net.conv1, net.maxpool, net.relu = stem, nn.Identity(), nn.ReLU(inplace=True)
+    net.conv1, net.maxpool = stem, nn.Identity()
     return net
 
 

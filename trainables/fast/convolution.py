@@ -72,7 +72,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.layout = stride, padding  # type: ignore[attr-defined]
-        return _forward(x, w, stride, padding)
+        return _forward(x, w, stride, padding).data  # no view, which autograd lets nobody change in place
 
     @staticmethod
     @once_differentiable

@@ -1,8 +1,8 @@
 """Convolutions of small maps in half precision on CPUs.
 
 Products are added up in fp32 and rounded to half precision. Sums of several products would be rounded again
-and again: so each number of an output and of a map's gradient is one product, and gradients of weights are
-summed in fp32.
+and again: so each number of an output and of a map's gradient is one product, and where gradients of weights
+are sums of several, these are added up in fp32.
 
 Shapes: B images, C channels in, K channels out, S pixels height and width, O of the output, T the kernel's.
 Maps are (B, S, S, C) here and kernels (K, T, T, C), as they lie in memory.
@@ -10,7 +10,6 @@ Maps are (B, S, S, C) here and kernels (K, T, T, C), as they lie in memory.
 
 import abc
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ LARGEST = 3
 LARGEST_WITH_AMX = 8
 """Largest O that is where a processor has AMX, of kernels of 1 x 1 and of those that keep the maps' size."""
 SIDE_BY_SIDE = 16
-"""Images whose maps are joined there."""
+"""Images at most whose maps are joined there."""
 HAS_AMX = units() == AMX
 
 
@@ -36,7 +35,7 @@ def is_small(size: int, weight: Tensor, stride: int, padding: int) -> bool:
     """Whether maps of `size` pixels are among those that are faster here."""
     kernel = weight.shape[-1]
     largest = LARGEST_WITH_AMX if HAS_AMX and kernel == 2 * padding + 1 else LARGEST
-    return 1 <= output_size(size, kernel, stride, padding) <= largest
+    return weight.dtype == torch.float32 and 1 <= output_size(size, kernel, stride, padding) <= largest
 
 
 class Convolution(torch.autograd.Function):
@@ -48,7 +47,8 @@ class Convolution(torch.autograd.Function):
         w = layer.prepare(weight.permute(0, 2, 3, 1), x.dtype)
         ctx.save_for_backward(x, w)
         ctx.layer = layer
-        return layer.forward(x.permute(0, 2, 3, 1), w).permute(0, 3, 1, 2)
+        y = layer.forward(x.permute(0, 2, 3, 1), w).permute(0, 3, 1, 2)
+        return y.data  # no view, which autograd lets nobody change in place
 
     @staticmethod
     @once_differentiable
@@ -100,13 +100,16 @@ class _Layer(abc.ABC):
 @functools.cache
 def _layer(size: int, kernel: int, stride: int, padding: int) -> _Layer:
     """What is fastest for a layer."""
-    whole = (slice(0, size),) * 2
+    whole, out = (slice(0, size),) * 2, output_size(size, kernel, stride, padding)
     way: type[_Layer] = _Library
     if (kernel, padding) == (1, 0):
         way = _Pointwise
-    elif all(at.pixels == whole for at in positions(size, kernel, stride, padding)):
+    # Of large kernels the matrix would repeat each weight too often.
+    elif (size * out) ** 2 <= 2 * kernel**2 and all(
+        at.pixels == whole for at in positions(size, kernel, stride, padding)
+    ):
         way = _Dense
-    elif output_size(size, kernel, stride, padding) <= LARGEST:
+    elif out <= LARGEST:
         way = _Products
     return way(size, kernel, stride, padding)
 
@@ -122,7 +125,7 @@ class _Pointwise(_Layer):
         if self.stride == 1:
             return product.view(x.shape)
         dx = x.new_zeros(x.shape)
-        dx[:, :: self.stride, :: self.stride] = product.view(*dy.shape[:3], -1)
+        dx[:, :: self.stride, :: self.stride] = product.view(*dy.shape[:3], x.shape[-1])
         return dx
 
     def gradient_of_kernel(self, x: Tensor, dy: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class _Dense(_Layer):
         return matrix.view(self.out * self.out * count, -1)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return (x.flatten(1) @ w.T).view(len(x), self.out, self.out, -1)
+        return (x.flatten(1) @ w.T).view(len(x), self.out, self.out, len(w) // self.out**2)
 
     def gradient_of_maps(self, x: Tensor, w: Tensor, dy: Tensor) -> Tensor:
         return (dy.flatten(1) @ w).view(x.shape)
@@ -205,7 +208,7 @@ class _Library(_Layer):
         return self._gradient(x, w, dy, 0)
 
     def gradient_of_kernel(self, x: Tensor, dy: Tensor) -> Tensor:
-        images = math.gcd(len(x), SIDE_BY_SIDE)
+        images = max(n for n in range(1, SIDE_BY_SIDE + 1) if len(x) % n == 0)
         # So many zeros that no position of one image meets the next one, in whole steps.
         width = -(-(self.size + self.padding) // self.stride)
         w = x.new_empty(dy.shape[-1], self.kernel, self.kernel, x.shape[-1])  # its values do not matter

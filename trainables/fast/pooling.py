@@ -11,6 +11,6 @@ def pool_first(net: nn.Module) -> nn.Module:
     """
     from torchvision.models import ResNet
 
-    if isinstance(net, ResNet) and type(net.relu) is nn.ReLU and type(net.maxpool) is nn.MaxPool2d:
+    if type(net) is ResNet and type(net.relu) is nn.ReLU and type(net.maxpool) is nn.MaxPool2d:
         net.maxpool, net.relu = nn.Sequential(net.maxpool, net.relu), nn.Identity()
     return net
