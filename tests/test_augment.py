@@ -20,6 +20,7 @@ from trainables.augment import (
     policies,
     policy,
 )
+from trainables.batches import draws_of_views
 from trainables.catalogue import TRANSFORMS, AugmentationInfo
 from trainables.extensions import functions
 from trainables.trial import TrialConfig
@@ -353,3 +354,19 @@ def test_an_added_augmentation_changes_no_draw_of_the_others(
     assert torch.equal(augment(x, policy(config, ("hflip", "invert", "rrc")), draws), flipped)
     some = draws[torch.tensor([3, 5])]
     assert torch.equal(some.added["invert"], draws.added["invert"][[3, 5]])
+
+
+@pytest.mark.parametrize("name", ["hflip", "grayscale", "solarize"])
+def test_chosen_images_alone_are_computed_as_if_all_were(name: str) -> None:
+    """As on GPUs, where all are computed and each takes its own."""
+    config = TrialConfig(dataset="digits", backbone="convnet", augmentations=(name,), method="ce", seed=0)
+    (of_view,) = policies(config)
+    images = torch.randint(0, 256, (64, 3, 9, 9), dtype=torch.uint8)
+    before = images.clone()
+    (draws,) = draws_of_views(config, 64, (of_view,), epoch=1, step=0)
+    x = images.float().div_(255)
+    happens = draws.happens(name, of_view.p[name])
+    assert 0 < happens.sum() < 64
+    expected = torch.where(happens, augment_module._applied(name, x, draws), x)
+    assert torch.equal(augment(images, of_view, draws), expected)
+    assert torch.equal(images, before)

@@ -154,7 +154,16 @@ def augment(images: Tensor, policy: Policy, draws: Draws) -> Tensor:
             flipped = draws.happens("hflip", policy.p["hflip"]) if followed else None
             x = crop_resize(x, crop_boxes(draws, images.shape[-1], policy.crop_scale_min), flipped)
         elif not (name == "hflip" and before == "rrc"):
-            x = torch.where(draws.happens(name, policy.p[name]), _applied(name, x, draws), x)
+            x = _applied_to(draws.happens(name, policy.p[name]), name, x, draws)
+    return x
+
+
+def _applied_to(chosen: Tensor, name: str, x: Tensor, draws: Draws) -> Tensor:
+    """Images (B, 3, S, S), of which those `chosen` (B, 1, 1, 1) are augmented."""
+    if x.device.type != "cpu" or name in draws.added:  # a GPU would have to be asked how many they are
+        return torch.where(chosen, _applied(name, x, draws), x)
+    some = chosen.flatten().nonzero().squeeze(1)
+    x[some] = _applied(name, x[some], draws)
     return x
 
 
