@@ -13,7 +13,8 @@ ResNet-18, 32 x 32 pixels, batch 128, two views, CE + CE + 0.01 Barlow Twins, SG
 All are measured in fp32; where the processor has AMX, ours and plain in bf16, too (plain with autocast and
 channels_last). Every measurement is a process of its own, rounds take turns, and the table has medians over
 rounds. The floor is what the multiply-adds of a step that meet data (not the padding's zeros) take at the
-rate of a matrix product of 1,024 x 1,024, measured in the same rounds.
+rate of a matrix product of 1,024 x 1,024, measured in the same rounds. Ours has the variable that a study
+gives its workers (`MALLOC_ARENA_MAX=1`).
 """
 
 import argparse
