@@ -1,18 +1,20 @@
 """The study of docs/evidence: its protocol's sentences."""
 
-import importlib.util
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import choices
 import numpy as np
+import pages
 import pandas as pd
 import pytest
+import render
+import verdicts
 from studies import ROOT
 from synthetic import frame
 
@@ -26,17 +28,6 @@ EVIDENCE = ROOT / "docs/evidence"
 NUMBER = re.compile(r"[+−]?\d[\d,]*(?:\.\d+)?")
 
 
-def script(name: str) -> ModuleType:
-    """A script of that folder as a module."""
-    spec = importlib.util.spec_from_file_location(name, EVIDENCE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-verdicts, choices = script("verdicts"), script("choices")
 Effect = Callable[[TrialConfig], float]
 
 
@@ -75,6 +66,18 @@ def said_in(found: pd.DataFrame) -> dict[str, list[str]]:
     return {title: [entry.text for entry in row] for title, row in verdicts.sentences(found, CELLS).rows}
 
 
+def report_of(trials: pd.DataFrame, folder: Path) -> Path:
+    """What a report of these trials has of them, in this folder."""
+    (folder / "tables").mkdir(parents=True)
+    costs = dict.fromkeys(["cpu_seconds", "train_seconds", "evaluate_seconds"], 60.0)
+    write(
+        trials.assign(**costs, attempts="1", linear_probe_acc=trials["test_acc"]), folder / "trials.parquet"
+    )
+    images = judged(trials)[["cell", "arm_label", "baseline_label", "n", "both_low", "both_high"]]
+    images.to_csv(folder / "tables/images.csv", index=False)
+    return folder
+
+
 def test_the_protocols_sentences(tmp_path: Path) -> None:
     trials = study(effect)
     found = judged(trials)
@@ -105,19 +108,17 @@ def test_the_protocols_sentences(tmp_path: Path) -> None:
         [bare, "siamese-0", "lower"],
         [bare, "siamese-0.01 term=barlow_twins", "higher"],
     ]
-    (tmp_path / "tables").mkdir()
-    write(trials, tmp_path / "trials.parquet")
-    images = found[["cell", "arm_label", "baseline_label", "n", "both_low", "both_high"]]
-    images.to_csv(tmp_path / "tables/images.csv", index=False)
-    verdicts.main(tmp_path)
-    page = (tmp_path / "verdicts.md").read_text(encoding="utf-8")
+    report = report_of(trials, tmp_path / "report")
+    verdicts.main(report)
+    page = (report / "verdicts.md").read_text(encoding="utf-8")
     claims = found["direction"].isin({"higher", "lower"}).sum() + 2
     assert f"Claimed are {claims} of 86 comparisons and contrasts, in " in page
     assert " of 13 families. If nothing differed, at most 0.65 families would have a claim" in page
-    assert len(pd.read_csv(tmp_path / "verdicts.csv")) == 77
-    images.assign(n=3).to_csv(tmp_path / "tables/images.csv", index=False)
+    assert len(pd.read_csv(report / "verdicts.csv")) == 77
+    images = pd.read_csv(report / "tables/images.csv")
+    images.assign(n=3).to_csv(report / "tables/images.csv", index=False)
     with pytest.raises(ValueError, match=r"images\.csv has other seeds than trials\.parquet"):
-        verdicts.main(tmp_path)
+        verdicts.main(report)
 
 
 def test_a_claim_says_when_it_is_small_and_when_new_images_could_undo_it() -> None:
@@ -258,6 +259,109 @@ def test_the_protocol_precedes_the_first_trial() -> None:
     assert (
         study > datetime(2026, 11, 26, 8, 36, 23, tzinfo=UTC).timestamp() * 1000
     )  # 4792d59: what was chosen
+
+
+def test_the_parts_of_the_pages(tmp_path: Path) -> None:
+    trials = study(effect)
+    texts = pages.parts(report_of(trials, tmp_path / "report"))
+    headline = texts["headline"].splitlines()
+    assert headline[0] == (
+        "**In 20 epochs on 5,000 labelled photographs, a second view helps at equal epochs. (Without any"
+        " second view, γ = 0 − CE is +1.0 (+0.7 to +1.3).) Beyond it, Barlow Twins at γ = 10⁻³ makes a"
+        " difference smaller than 1 point and Barlow Twins at γ = 10⁻² hurts.**"
+    )
+    rows = [line.strip("| ").split(" | ") for line in headline[4:]]
+    titles = ["γ = 0 − CE", "γ = 0 − CE (epochs=40)", *(f"Barlow Twins, γ = 10⁻{k} − γ = 0" for k in "³²")]
+    assert [row[0] for row in rows] == titles
+    assert [row[-1] for row in rows] == ["higher", "smaller than 1 point", "smaller than 1 point", "lower"]
+    cell = trials[trials["cell"] == trials["cell"].iloc[0]]
+    of = {str(arm): part["test_acc"].tolist() for arm, part in cell.groupby("arm_label")}
+    assert rows[0][1:4] == ["4", pages.spread_text(of["siamese-0"]), pages.spread_text(of["ce"])]
+    twice = trials[(trials["epochs"] == 40) & (trials["augmentations"] == "rrc+hflip")]["test_acc"]
+    assert rows[1][3] == pages.spread_text(twice.tolist())
+    assert texts["progress"].startswith("140 trials have ended, none failed. They took 2.3 hours of CPU time")
+    results = texts["results"]
+    assert results.startswith("Trials: 140 finished. Claimed are ")
+    assert results.count("\n## ") == 5
+    assert f"| CE | 83.17 | {pages.spread_text(of['ce'])} | 82.78 ± 0.26 | " in results
+    page = "a\n<!-- study: headline -->\nold\n<!-- end -->\nb\n<!-- study: progress -->\n<!-- end -->\n"
+    full = pages.filled(page, texts)
+    assert full == page.replace("old", texts["headline"]).replace(
+        "progress -->\n", f"progress -->\n{texts['progress']}\n"
+    )
+    assert pages.filled(full, texts) == full
+    assert pages.filled(full, {"headline": "old", "progress": ""}) == page
+    with pytest.raises(ValueError, match="headline is no part; allowed: results"):
+        pages.filled(page, {"results": ""})
+
+
+def test_nothing_is_said_before_each_cell_has_three_seeds(tmp_path: Path) -> None:
+    trials = study(effect)
+    late = (trials["train_size"] == 1000) & (trials["seed"] > 1)
+    missing: dict[str, Any] = {"status": "MISSING", "test_acc": np.nan}
+    partial = trials.assign(**{name: trials[name].mask(late, value) for name, value in missing.items()})
+    texts = pages.parts(report_of(partial, tmp_path / "report"))
+    assert texts["headline"] == pages.UNDER_WAY
+    assert texts["progress"].startswith("122 trials have ended")
+    assert texts["results"] == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("helps", "it helps"),
+        ("hurts, by less than 1 point", "it hurts, by less than 1 point"),
+        ("helps; not shown for new test images", "it helps, not shown for new test images"),
+        ("undecided", "whether it helps is undecided"),
+        ("smaller than 1 point", "it makes a difference smaller than 1 point"),
+    ],
+)
+def test_a_part_of_a_sentence(said: str, sentence: str) -> None:
+    assert pages.clause("it", said) == sentence
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the archive gives, by the command that the page names."""
+    folder = tmp_path_factory.mktemp("evidence")
+    render.main(folder)
+    return folder
+
+
+RUN = re.compile(r"\b[0-9a-f]{32}\b")
+"""The id of a run, which is another one in each ledger."""
+
+
+def test_the_archive_renders_to_what_is_shipped(rendered: Path) -> None:
+    shipped = shipped_trials()
+    trials = pd.read_parquet(rendered / "report/trials.parquet").set_index("key")
+    finished = {key for key, row in shipped.items() if row["status"] == "FINISHED"}
+    assert set(trials.index[trials["status"] == "FINISHED"]) == finished & set(trials.index)
+    for key in finished & set(trials.index):
+        assert trials.loc[key, "test_acc"] == shipped[key]["metrics"]["test_acc"]
+    for folder in ["tuning", *(["report"] if (EVIDENCE / "report").exists() else [])]:
+        files, known = (
+            {path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()}
+            for root in (rendered, EVIDENCE)
+        )
+        assert files == known
+        for name in files:
+            new, old = rendered / name, EVIDENCE / name
+            if name.suffix == ".parquet":
+                hidden = ["run_id", "changed"]
+                left, right = (pd.read_parquet(path).drop(columns=hidden) for path in (new, old))
+                pd.testing.assert_frame_equal(left, right)
+            elif name.suffix in {".csv", ".md", ".tex"}:
+                assert RUN.sub("", new.read_text()) == RUN.sub("", old.read_text()), name
+
+
+def test_the_pages_have_the_numbers_of_the_shipped_report() -> None:
+    texts: Mapping[str, str] = {"headline": pages.UNDER_WAY, "progress": "", "results": ""}
+    if (EVIDENCE / "report").exists():
+        texts = pages.parts(EVIDENCE / "report")
+    for page in pages.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert pages.filled(text, texts) == text
 
 
 def test_every_number_of_the_page_is_in_what_is_shipped() -> None:

@@ -3,6 +3,8 @@
 `study.zip` beside this file has all trials of the spaces `evidence` and `evidence_tuning` (`study/export.py
 --lean`). Writes into FOLDER, by default beside this file: `report/` (page, tables, figures, `trials.parquet`,
 and the protocol's sentences), and `tuning/` (`trials.parquet`, and what was tried and chosen).
+Beside this file, it also computes the numbers anew that the README here and that of the project have
+(`pages.py`).
 """
 
 import shutil
@@ -27,8 +29,9 @@ def main(folder: Path = HERE, archive: Path = HERE / "study.zip") -> None:
     with tempfile.TemporaryDirectory() as scratch:
         where = Path(scratch)
         _run(where, "study/merge.py", str(archive.resolve()), "--output", "runs")
-        for space, options in (("evidence", SEEDS), ("evidence_tuning", ())):
-            _run(where, "analysis/report.py", "--space", space, *options, "--output", "runs", "--out", space)
+        for script, space, options in (("report", "evidence", SEEDS), ("tables", "evidence_tuning", ())):
+            words = ("--space", space, *options, "--output", "runs", "--out", space)
+            _run(where, f"analysis/{script}.py", *words)
         _run(where, "docs/evidence/verdicts.py", "evidence")
         _run(where, "docs/evidence/choices.py", "evidence_tuning")
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,8 @@ def main(folder: Path = HERE, archive: Path = HERE / "study.zip") -> None:
         (folder / "tuning").mkdir(exist_ok=True)
         for name in ("trials.parquet", "tries.csv", "tries.md"):
             shutil.copy(where / "evidence_tuning" / name, folder / "tuning")
+        if folder == HERE:
+            _run(where, "docs/evidence/pages.py", str(HERE / "report"))
 
 
 def _run(folder: Path, script: str, *arguments: str) -> None:

@@ -247,7 +247,7 @@ def comparison_table(found: pd.DataFrame, place: int) -> Table:
                     interval(row["both_low"], row["both_high"]),
                     p_value(row["p_holm"]),
                     row["rule"],
-                    qualified(row),
+                    row["said"],
                 ),
             )
             for row in part.to_dict("records")
@@ -312,8 +312,12 @@ def summary(trials: pd.DataFrame, found: pd.DataFrame, between: pd.DataFrame) ->
     )
 
 
-def main(folder: Path) -> None:
-    """Write what is said of the report in this folder."""
+def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials of the report in this folder, and its comparisons with intervals over new images.
+
+    Raises:
+        ValueError: it is no report of the space, or its tables are older than its trials.
+    """
     if not (folder / FRAME).is_file():
         raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence")
     trials = pd.read_parquet(folder / FRAME)
@@ -323,6 +327,12 @@ def main(folder: Path) -> None:
     stale = found[found["n_images"].notna() & (found["n_images"] != found["n"])]
     if len(stale):
         raise ValueError(f"{folder}/tables/images.csv has other seeds than {FRAME}: render the report again")
+    return trials, found.assign(said=[qualified(row) for row in found.to_dict("records")])
+
+
+def main(folder: Path) -> None:
+    """Write what is said of the report in this folder."""
+    trials, found = read(folder)
     between = contrasts(trials)
     titles = {number: TITLES[place] for number, place in places_of(trials).items()}
     shown = [sentences(found, planned_cells(trials)), contrast_table(between, titles)]
@@ -331,7 +341,6 @@ def main(folder: Path) -> None:
     page = f"# What the study says\n\n{summary(trials, found, between)}\n\n{text}\n"
     (folder / "verdicts.md").write_text(page, encoding="utf-8")
     found.insert(1, "where", found["place"].map(dict(enumerate(TITLES))))
-    found["said"] = [qualified(row) for row in found.to_dict("records")]
     hidden = ["place", "verdict", "direction", "n_images"]  # without the rule for failed trials
     found.drop(columns=hidden).to_csv(folder / "verdicts.csv", index=False)
     between.drop(columns="verdict").to_csv(folder / "contrasts.csv", index=False)
