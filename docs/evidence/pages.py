@@ -18,7 +18,6 @@ from verdicts import BARLOW_TWINS, PLANNED, PRIMARY, SMALL, TESTED, TITLES, UNDE
 
 from analysis.render.table import Entry, Table, entries
 from analysis.render.text import (
-    NO_VALUE,
     arm_title,
     difference_title,
     format_points,
@@ -97,7 +96,7 @@ def progress(own: pd.DataFrame) -> str:
     return (
         f"{number_of(len(done), 'trial')} have ended, {failed or 'none'} failed. They took"
         f" {done['cpu_seconds'].sum() / 3600:.1f} hours of CPU time, {minutes:.1f} minutes each on average;"
-        f" {again or 'none'} went on from a saved state after an interruption."
+        f" {again or 'none'} took more than one attempt, after an interruption."
     )
 
 
@@ -169,8 +168,8 @@ def thesis_table(own: pd.DataFrame) -> Table:
         texts = []
         for theirs, ours in told:
             row = theirs.loc[label.partition(" ")[0]]
-            std = NO_VALUE if pd.isna(row["std"]) else f"{row['std']:.2f}"
-            texts.append(f"{row['mean']:.2f}{'' if std == NO_VALUE else f' ± {std}'}")
+            std = "" if pd.isna(row["std"]) else f" ± {row['std']:.2f}"
+            texts.append(f"{row['mean']:.2f}{std}")
             texts.append(spread_text(ours[label].dropna().tolist()))
         rows.append((arm_title(label), entries(*texts)))
     caption = (

@@ -41,7 +41,7 @@ def main(folder: Path = HERE, archive: Path = HERE / "study.zip") -> None:
         (folder / "tuning").mkdir(exist_ok=True)
         for name in ("trials.parquet", "tries.csv", "tries.md"):
             shutil.copy(where / "evidence_tuning" / name, folder / "tuning")
-        if folder == HERE:
+        if folder.resolve() == HERE:
             _run(where, "docs/evidence/pages.py", str(HERE / "report"))
 
 
