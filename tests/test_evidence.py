@@ -270,7 +270,8 @@ def test_the_parts_of_the_pages(tmp_path: Path) -> None:
         " second view, γ = 0 − CE is +1.0 (+0.7 to +1.3).) Beyond it, Barlow Twins at γ = 10⁻³ makes a"
         " difference smaller than 1 point and Barlow Twins at γ = 10⁻² hurts.**"
     )
-    rows = [line.strip("| ").split(" | ") for line in headline[4:]]
+    assert headline[-1] == "Decided are 20 of the 20 comparisons in this cell and 77 of all 77."
+    rows = [line.strip("| ").split(" | ") for line in headline[4:-2]]
     titles = ["γ = 0 − CE", "γ = 0 − CE (epochs=40)", *(f"Barlow Twins, γ = 10⁻{k} − γ = 0" for k in "³²")]
     assert [row[0] for row in rows] == titles
     assert [row[-1] for row in rows] == ["higher", "smaller than 1 point", "smaller than 1 point", "lower"]
@@ -293,6 +294,18 @@ def test_the_parts_of_the_pages(tmp_path: Path) -> None:
     assert pages.filled(full, {"headline": "old", "progress": ""}) == page
     with pytest.raises(ValueError, match="headline is no part; allowed: results"):
         pages.filled(page, {"results": ""})
+
+
+def test_the_page_says_how_many_comparisons_are_open() -> None:
+    found = judged(study(effect))
+    first = found.index[found["place"] == pages.PRIMARY][0]
+    found.loc[first, "direction"] = "undecided"
+    assert pages.decided(found) == (
+        "Decided are 19 of the 20 comparisons in this cell and 76 of all 77. The study goes on: cells with"
+        " open ones get more seeds, 8 at most. Verdicts hold at every look."
+    )
+    found.loc[first, "n"] = 8
+    assert pages.decided(found).endswith("76 of all 77.")
 
 
 def test_nothing_is_said_before_each_cell_has_three_seeds(tmp_path: Path) -> None:

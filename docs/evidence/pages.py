@@ -39,6 +39,8 @@ PART = re.compile(r"(<!-- study: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTA
 UNDER_WAY = "**The study is under way.** Nothing is said before every cell has three seeds."
 TWICE = "CE, twice the epochs"
 """Label and title of an arm that is a cell by itself for the program, as it has other epochs."""
+GOES_ON = True
+"""Whether the budget of the protocol allows more seeds."""
 IN_THESIS = {0: ("4.9", "rrc+hflip"), 1: ("4.2", "rrc+hflip+grayscale+solarize")}
 """Places of cells with the table of the thesis that has the same network and augmentations."""
 
@@ -64,7 +66,7 @@ def parts(report: Path) -> dict[str, str]:
     ]
     results = [verdicts.summary(trials, found, between), *map(section, tables)]
     return {
-        "headline": f"{headline(said)}\n\n{compact(primary_table(own, found))}",
+        "headline": f"{headline(said)}\n\n{compact(primary_table(own, found))}\n\n{decided(found)}",
         "progress": progress(own),
         "results": "\n\n".join(results),
     }
@@ -97,6 +99,23 @@ def progress(own: pd.DataFrame) -> str:
         f"{number_of(len(done), 'trial')} have ended, {failed or 'none'} failed. They took"
         f" {done['cpu_seconds'].sum() / 3600:.1f} hours of CPU time, {minutes:.1f} minutes each on average;"
         f" {again or 'none'} took more than one attempt, after an interruption."
+    )
+
+
+def decided(found: pd.DataFrame) -> str:
+    """How many comparisons are decided, and what becomes of the others."""
+    known = found["direction"] != UNDECIDED
+    primary = found["place"] == PRIMARY
+    most = PLANNED[1]
+    after = ""
+    if GOES_ON and (found.loc[~known, "n"] < most).any():
+        after = (
+            f" The study goes on: cells with open ones get more seeds, {most} at most. Verdicts hold at"
+            " every look."
+        )
+    return (
+        f"Decided are {known[primary].sum()} of the {primary.sum()} comparisons in this cell and"
+        f" {known.sum()} of all {len(found)}.{after}"
     )
 
 
