@@ -1,6 +1,7 @@
 """Steps that are captured once and replayed, on a stand-in for a GPU's graphs: same function, same memory."""
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,25 @@ def test_a_step_that_cannot_be_replayed_runs_without(
     expected_rows, expected = trained(changes)
     assert rows == expected_rows
     assert all(torch.equal(state[name], value) for name, value in expected.items())
+
+
+def test_what_a_failed_capture_held_is_free_before_training_goes_on(trained: Trained) -> None:
+    """On a share of a GPU there may be no room for its activations beside those of the next step."""
+
+    class Graph:
+        pass
+
+    graphs: list[weakref.ref[Graph]] = []
+
+    def fails_late(run: Callable[[], None]) -> Callable[[], None]:
+        graph = Graph()
+        graphs.append(weakref.ref(graph))
+        run()
+        raise RuntimeError("no more memory")
+
+    told: list[object] = []
+    trained({}, capture=fails_late, on_note=lambda _: told.append(graphs[0]()))
+    assert told == [None]
 
 
 PARTS: dict[str, tuple[str, Callable[[Any], list[Tensor]]]] = {
