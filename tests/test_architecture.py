@@ -54,7 +54,7 @@ ORDER = {
             "probe",
         ),
         *("tune", "preload"),
-        147,
+        148,
     ),
     "study": (
         *("ledger", "recording", "transfer", "cluster", "search", "planning", "cli", "session"),

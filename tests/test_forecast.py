@@ -1,16 +1,21 @@
 """What trials will take, from what others took."""
 
 import argparse
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search_spaces import select
 from study.cli.options import parse_duration
+from study.cluster.mps import PIPES
 from study.ledger.records import TrialRecord
 from study.planning import forecast
+from study.planning import probe as probing
 from study.planning.forecast import (
     Forecast,
     compare,
@@ -20,7 +25,7 @@ from study.planning.forecast import (
     kept_for_finalists,
     wall_seconds,
 )
-from study.planning.probe import probe
+from study.planning.probe import gpu_of, probe
 from trainables import data
 from trainables.allocation import Allocation
 from trainables.data import Sizes
@@ -28,6 +33,15 @@ from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig
 
 CPU = Allocation(device="cpu Model", threads=1, gpus=0, slots=2)
+QUARTER = Allocation(device=None, threads=1, gpus=0.25, slots=4)
+ON_A_GPU = {
+    "device": "Big GPU",
+    "gpus": "0.25",
+    "gpus.step": "CUDA graph",
+    "gpus.kernels": "tf32",
+    "gpus.mps": "yes",
+}
+FELL_BACK = {**ON_A_GPU, "gpus.step": "eager: it cannot be captured"}
 SIZES = Sizes(epoch=100, train=100, validation=0, test=60)
 
 
@@ -99,6 +113,13 @@ def test_sizes_count() -> None:
             True,
         ),
         ({}, Allocation(device=None, threads=1, gpus=None, slots=None), True),
+        (ON_A_GPU, replace(QUARTER, cuda_graphs=True, kernels="tf32", mps=True), True),
+        (ON_A_GPU, replace(QUARTER, cuda_graphs=True, kernels="tf32", mps=None), True),
+        (ON_A_GPU, replace(QUARTER, kernels="tf32", mps=True), False),
+        (ON_A_GPU, replace(QUARTER, cuda_graphs=True, mps=True), False),
+        (ON_A_GPU, replace(QUARTER, cuda_graphs=True, kernels="tf32"), False),
+        # It would fail again.
+        (FELL_BACK, replace(QUARTER, cuda_graphs=True, kernels="tf32", mps=True), True),
     ],
 )
 def test_only_trials_under_a_like_grant_count(
@@ -188,6 +209,44 @@ def test_a_probe_measures_each_kind_and_leaves_nothing(tmp_path: Path) -> None:
     assert twice is not None
     assert 0.1 < once < twice < 300
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "share", "gpus"),
+    [
+        (None, 0.5, ["0", "0", "1", "1"]),
+        ("2,3", 0.4, ["2", "2", "3", "3"]),
+        ("GPU-a,GPU-b", 1, ["GPU-a", "GPU-b"]),
+        (None, 2, ["0", "2"]),
+    ],
+)
+def test_probes_are_packed_on_gpus_as_trials_are(
+    visible: str | None, share: float, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu_of(number, share) for number in range(len(gpus))] == gpus
+
+
+def test_a_probe_uses_gpus_as_trials_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes, here stand-ins for them, are told all of it."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(*_: object, **given: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(json.loads(given["input"]) | given["env"])
+        return subprocess.CompletedProcess([], 0, json.dumps({"error": "no GPU"}), "")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(probing.subprocess, "run", answer)
+    chosen = select("quickstart", only=["arm=ce"], seeds=1)
+    allocation = replace(QUARTER, cuda_graphs=True, kernels="fastest", slots=8)
+    known = Forecast(data.check(chosen.trials, tmp_path))
+    lines = probe(known, chosen.trials, allocation, tmp_path, {PIPES: "/pipes"})
+    assert lines == ["not probed: digits/convnet/fp32 ce: no GPU"]
+    assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in asked) == ["0"] * 4 + ["1"] * 4
+    told = {(each["gpu"], each["cuda_graphs"], each["kernels"], each[PIPES]) for each in asked}
+    assert told == {(0.25, True, "fastest", "/pipes")}
 
 
 def test_a_probe_of_what_is_not_prepared_says_so(tmp_path: Path) -> None:

@@ -9,12 +9,16 @@ class Allocation:
     """What each trial is expected to be granted; None: not known before Ray is asked.
 
     `device` is the run's tag, not known for GPUs and on clusters; `slots` is the number of trials at once.
+    `cuda_graphs`, `kernels` and `mps` (whether a daemon shares GPUs) say how GPUs are used.
     """
 
     device: str | None
     threads: int
     gpus: float | None
     slots: int | None
+    cuda_graphs: bool = False
+    kernels: str = "deterministic"
+    mps: bool | None = False
 
     def matches(self, tags: Mapping[str, str]) -> bool:
         """Whether a run with these tags had this allocation, as far as it is known."""
@@ -23,4 +27,12 @@ class Allocation:
             return False
         if device.startswith("cpu "):
             return not self.gpus and tags.get("threads") == str(self.threads)
-        return self.gpus is None or tags.get("gpus", "1") == f"{self.gpus:g}"
+        if self.gpus is None:
+            return True
+        eager = tags.get("gpus.step", "eager") == "eager"  # more where a graph was asked for and failed
+        return (
+            tags.get("gpus", "1") == f"{self.gpus:g}"
+            and eager != self.cuda_graphs
+            and tags.get("gpus.kernels", "deterministic") == self.kernels
+            and (self.mps is None or self.mps == (tags.get("gpus.mps") == "yes"))
+        )

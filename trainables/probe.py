@@ -1,8 +1,9 @@
 """Measure for a few seconds what trials would take, without training them: `study/run.py --plan --probe`.
 
-Reads one JSON object from standard input (`threads`, `gpu`: whether to use one, `files`: see
-`OwnFile.shipped`, `trials`: `params` and `data_dir` of each) and prints a `Probe` as a JSON object on a line
-for each trial. It runs as a separate process, because the command line does not load PyTorch.
+Reads one JSON object from standard input (`threads`, `gpu`: the share of one, `cuda_graphs` and `kernels` as
+on the command line, `files`: see `OwnFile.shipped`, `trials`: `params` and `data_dir` of each) and prints a
+`Probe` as a JSON object on a line for each trial. It runs as a separate process, because the
+command line does not load PyTorch.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,15 +22,16 @@ from trainables.datasets.splits import stratified_choice, training_indices
 from trainables.evaluate import evaluate
 from trainables.evaluator import NO_FEATURES, Evaluator
 from trainables.extensions.files import load_shipped
-from trainables.machine import device_name
+from trainables.graph import WARM_UP, Capture, cuda_graph
+from trainables.machine import cap_gpu_memory, device_name
 from trainables.models import build
 from trainables.train import EpochRow, train
 from trainables.trial import TrialConfig
 
 SECONDS = 3.0
-"""Of training that is measured, after the first epoch, which is slower."""
-EPOCHS, BATCHES = 3, 2
-"""Epochs that are trained at least, the first one included, and batches of each."""
+"""Of training that is measured, after the first epochs, which are slower."""
+EPOCHS, BATCHES = 2, 2
+"""Epochs that are measured at least, and batches of each."""
 EVALUATED = 200
 """Images of each split that are evaluated, at most."""
 
@@ -48,7 +51,15 @@ class _Enough(Exception):
     """Training has been measured for long enough."""
 
 
-def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> Probe:
+def probe(
+    config: TrialConfig,
+    data_dir: Path,
+    *,
+    device: str,
+    threads: int,
+    kernels: str = "deterministic",
+    capture: Capture | None = None,
+) -> Probe:
     """Train a few batches of a trial, and evaluate the untrained network on some images."""
     config = config.replace(fold="none")  # as fast, and measuring downloads nothing
     dataset = data.load(config.dataset, data_dir)
@@ -63,19 +74,21 @@ def probe(config: TrialConfig, data_dir: Path, *, device: str, threads: int) -> 
         few = len(choice.train) + len(choice.unlabelled)
     rows: list[EpochRow] = []
     started = time.monotonic()
+    slower = 1 + (WARM_UP if capture else 0)  # of a batch at least
 
     def on_epoch(row: EpochRow) -> None:
         nonlocal started
         rows.append(row)
-        if len(rows) == 1:
+        if len(rows) == slower:
             started = time.monotonic()
-        elif len(rows) >= EPOCHS and time.monotonic() - started > SECONDS:
+        elif len(rows) >= slower + EPOCHS and time.monotonic() - started > SECONDS:
             raise _Enough
 
+    how: dict[str, Any] = {"device": device, "threads": threads, "kernels": kernels, "capture": capture}
     with contextlib.suppress(_Enough):
-        train(shorter, data_dir, device=device, threads=threads, on_epoch=on_epoch)
-    images = few // config.batch_size * config.batch_size * (len(rows) - 1)
-    training = sum(row["epoch_seconds"] for row in rows[1:])
+        train(shorter, data_dir, **how, on_epoch=on_epoch)
+    images = few // config.batch_size * config.batch_size * (len(rows) - slower)
+    training = sum(row["epoch_seconds"] for row in rows[slower:])
 
     some = stratified_choice(dataset.train.labels[whole], EVALUATED)
     tested = stratified_choice(dataset.test.labels, EVALUATED)
@@ -102,12 +115,16 @@ def main() -> None:
     asked = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):  # what a file of your own prints is no part of the answer
         load_shipped(asked["files"])
-    device = "cuda" if asked["gpu"] and torch.cuda.is_available() else "cpu"
+    how: dict[str, Any] = {"device": "cpu", "threads": asked["threads"]}
+    if asked["gpu"] and torch.cuda.is_available():
+        cap_gpu_memory(asked["gpu"])
+        how |= {"device": "cuda", "kernels": asked["kernels"]}
+        how |= {"capture": cuda_graph} if asked["cuda_graphs"] else {}
     for trial in asked["trials"]:
         config = TrialConfig.from_params(trial["params"])
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                measured = probe(config, Path(trial["data_dir"]), device=device, threads=asked["threads"])
+                measured = probe(config, Path(trial["data_dir"]), **how)
             answer: dict[str, object] = dataclasses.asdict(measured)
         except Exception as error:  # of one trial; the others are measured
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from search_spaces import Search, Selection, folder_name, search_from, selection_from
 from study.cli.notify import Notifier, webhooks
 from study.cluster import connection
+from study.cluster.mps import is_expected
 from study.cluster.ray_internals import JOB_FILES
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
@@ -20,6 +21,7 @@ from study.ledger.storage_uri import storage_uri
 from study.ledger.tracking_uri import LedgerError
 from study.ledger.usable import check_database_writable, check_reachable
 from trainables import backbones, data, tried
+from trainables.allocation import Allocation
 from trainables.catalogue import KERNELS
 from trainables.datasets.sources import DataError
 from trainables.redact import first_line, masked, plain
@@ -173,12 +175,19 @@ def parse_invocation(args: argparse.Namespace, console: Console) -> Invocation:
         storage_uri=where,
         output=args.output.absolute(),
         data_dir=args.data_dir.absolute(),
-        allocation=connection.expected_allocation(resources, args.address),
+        allocation=_allocation(args, resources),
         console=console,
         notifier=Notifier(hooks, selection.space, args.experiment),
     )
     invocation.notifier.say = invocation.say
     return invocation
+
+
+def _allocation(args: argparse.Namespace, resources: connection.Resources) -> Allocation:
+    """What each trial is expected to be granted, and how it will use a GPU."""
+    granted = connection.expected_allocation(resources, args.address)
+    mps = is_expected(args.mps, granted.gpus, args.address)
+    return replace(granted, cuda_graphs=args.cuda_graphs, kernels=args.kernels, mps=mps)
 
 
 def _may_be_complete(selection: Selection, ledger: Ledger) -> bool:

@@ -58,10 +58,15 @@ def expected_allocation(resources: Resources, address: str | None) -> Allocation
     gpus = resources.gpus if resources.gpus is not None else float(min(1, gpus_here))
     slots = int(machine.cores() / resources.cpus)
     if gpus:
-        slots = min(slots, int(gpus_here / gpus))
+        slots = min(slots, _fitting(gpus_here, gpus))
     slots = max(1, min(slots, resources.max_concurrent or slots))
     device = None if gpus else machine.device_name("cpu")
     return Allocation(device=device, threads=threads, gpus=gpus, slots=slots)
+
+
+def _fitting(gpus: float, share: float) -> int:
+    """How many trials with this share of a GPU run on so many: each on one GPU, or on whole ones."""
+    return int(gpus) * int(1 / share + 1e-6) if share <= 1 else int(gpus / share)
 
 
 def is_local(address: str | None) -> bool:
@@ -198,8 +203,9 @@ def capacity(request: Mapping[str, float], address: str | None) -> int:
     """
     count = 0
     for available in _node_resources():
-        fitting = [available.get(kind.upper(), 0.0) / amount for kind, amount in request.items() if amount]
-        count += int(min(fitting, default=0.0) + 1e-6)
+        fitting = [int(available.get("CPU", 0.0) / request["cpu"] + 1e-6)] if request["cpu"] else []
+        fitting += [_fitting(available.get("GPU", 0.0), request["gpu"])] if request["gpu"] else []
+        count += min(fitting, default=0)
     return max(1, count + (not is_local(address)))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cluster.connection import is_local
+from trainables import machine
 from trainables.redact import first_line
 
 CONTROL = "nvidia-cuda-mps-control"
@@ -126,6 +127,26 @@ def _is_running(folder: Path) -> bool:
         return Path(f"/proc/{number}/comm").read_text().strip() == CONTROL[:15]  # the kernel keeps no more
     except (OSError, ValueError):
         return False
+
+
+def is_expected(mode: str, gpus: float | None, address: str | None) -> bool | None:
+    """Whether trials with this share of a GPU will have a daemon; None: only their nodes can tell."""
+    if mode == "off" or (gpus is not None and not 0 < gpus < 1):
+        return False
+    return shutil.which(CONTROL) is not None if is_local(address) else None
+
+
+@contextlib.contextmanager
+def daemon_for_probes(wanted: bool | None) -> Iterator[dict[str, str]]:
+    """Within this context this machine has a daemon, if wanted and possible; yields variables to use it."""
+    with contextlib.ExitStack() as stack:
+        pipes = ""
+        if wanted:
+            try:
+                pipes = stack.enter_context(_here(machine.gpus()))
+            except NoDaemonError as error:
+                pipes = error.pipes
+        yield {PIPES: pipes} if pipes else {}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,14 +20,20 @@ from trainables.extensions.files import loaded
 from trainables.metrics import TEST_PASSES, TRAIN_PASSES
 from trainables.trial import TrialConfig
 
+NOTHING: Mapping[str, str] = types.MappingProxyType({})
+
 
 def probe(
-    forecast: Forecast, trials: Sequence[TrialConfig], allocation: Allocation, data_dir: Path
+    forecast: Forecast,
+    trials: Sequence[TrialConfig],
+    allocation: Allocation,
+    data_dir: Path,
+    environment: Mapping[str, str] = NOTHING,
 ) -> list[str]:
     """Measure each kind of trial that was not measured, for the forecast to learn; returns lines for people.
 
-    As many processes measure at once as trials will run at once, because they share the machine. Datasets
-    that are not prepared are left out.
+    As many processes measure at once as trials will run at once, because they share the machine, with these
+    variables in addition. Datasets that are not prepared are left out.
     """
     lines: list[str] = []
     kinds: dict[Group, TrialConfig] = {}
@@ -45,11 +52,13 @@ def probe(
 
         request = {
             "threads": allocation.threads,
-            "gpu": bool(allocation.gpus),
+            "gpu": allocation.gpus or 0.0,
+            "cuda_graphs": allocation.cuda_graphs,
+            "kernels": allocation.kernels,
             "files": [file.shipped for file in loaded()],
             "trials": [{"params": t.to_params(), "data_dir": folder(t.dataset)} for t in kinds.values()],
         }
-        answers = _measure(request, allocation)
+        answers = _measure(request, allocation, environment)
     for trial, answer in zip(kinds.values(), answers, strict=False):
         lines.append(_learn(forecast, trial, answer, data_dir))
     return lines
@@ -70,16 +79,19 @@ def _learn(forecast: Forecast, trial: TrialConfig, answer: Mapping[str, Any], da
     return f"probed: {name}: {speed:.{0 if speed >= 100 else 1}f} images/s"
 
 
-def _measure(request: Mapping[str, object], allocation: Allocation) -> list[dict[str, Any]]:
+def _measure(
+    request: Mapping[str, object], allocation: Allocation, variables: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """The answers of `trainables.probe`, averaged over processes that run side by side."""
     command = [sys.executable, "-m", "trainables.probe"]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     processes = allocation.slots or 1
 
     def ask(number: int) -> list[dict[str, Any]]:
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(allocation.threads)}
-        if allocation.gpus and "CUDA_VISIBLE_DEVICES" not in environment:
-            environment["CUDA_VISIBLE_DEVICES"] = str(int(number * allocation.gpus))  # as Ray packs them
+        threads = {"OMP_NUM_THREADS": str(allocation.threads)}
+        environment = {**os.environ, "PYTHONPATH": path, **threads, **variables}
+        if allocation.gpus:
+            environment |= {"CUDA_VISIBLE_DEVICES": gpu_of(number, allocation.gpus)}
         text = json.dumps(request)
         done = subprocess.run(
             command, cwd=ROOT, env=environment, input=text, capture_output=True, text=True, check=False
@@ -91,6 +103,13 @@ def _measure(request: Mapping[str, object], allocation: Allocation) -> list[dict
     with ThreadPoolExecutor(processes) as threads:
         answers = list(threads.map(ask, range(processes)))
     return [_mean(of_trial) for of_trial in zip(*answers, strict=False)]
+
+
+def gpu_of(number: int, share: float) -> str:
+    """The first GPU of the trial with this number, from 0, of those that run at once, as Ray packs them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    first = number // int(1 / share + 1e-6) if share <= 1 else number * int(share)
+    return visible.split(",")[first] if visible else str(first)
 
 
 def _mean(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:

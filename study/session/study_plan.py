@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from search_spaces import Selection
 from study.cli.invocation import Invocation
 from study.cluster.connection import is_local
+from study.cluster.mps import daemon_for_probes
 from study.ledger.records import TrialRecord
 from study.ledger.search_state import SearchState
 from study.planning import forecast, precision, weights
@@ -80,7 +81,8 @@ def forecast_lines(
     configs = [trial for trial, _ in trials]
     lines = precision_lines(invocation, configs, measure=measure)
     if measure:
-        lines += probe(expected, configs, invocation.allocation, invocation.data_dir)
+        with daemon_for_probes(invocation.allocation.mps) as variables:
+            lines += probe(expected, configs, invocation.allocation, invocation.data_dir, variables)
     budget = invocation.args.budget
     return lines + forecast.describe(expected, trials, invocation.allocation, budget, finalists)
 
