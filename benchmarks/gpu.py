@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ import train_throughput
 GAMMA = train_throughput.GAMMA
 NETWORKS = ("resnet18", "resnet18_cifar", "vgg16")
 PRECISIONS = ("bf16", "fp32")
+REPEATED = 100
+"""How often the images of plain PyTorch and lightly are in one epoch."""
 PATIENCE = 300
 """Seconds for processes to get ready, and to end."""
 
@@ -78,15 +81,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_throughput.write_images(Path(folder, "images"), 10 * args.batch)
         args.folder = Path(folder)
-        print(table(args, measure_all(args)))
+        found: dict[Run, dict[str, Any]] = {}
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            measure_all(args, found)
+        finally:  # stopped early, it has a table, too
+            print(table(args, found), flush=True)
 
 
 def plan(args: argparse.Namespace) -> Iterator[Run]:
     """What to measure, what matters most first."""
     several = (2, 4, 8) if args.device == "cuda" else (2,)
     middle = several[len(several) // 2]
-    for precision in PRECISIONS:
-        yield Run("", precision, "peak")
+    for precision, kernels in (("bf16", "deterministic"), ("fp32", "deterministic"), ("fp32", "tf32")):
+        yield Run("", precision, "peak", kernels=kernels)
     for network in args.networks:
         for precision in PRECISIONS:
             yield Run(network, precision, "eager")
@@ -101,16 +109,15 @@ def plan(args: argparse.Namespace) -> Iterator[Run]:
                 yield Run(network, precision, "lightly")
 
 
-def measure_all(args: argparse.Namespace) -> dict[Run, dict[str, Any]]:
-    """Results of the plan, as far as the minutes go: numbers, or an error in words."""
-    deadline, found = time.monotonic() + 60 * args.minutes, {}
+def measure_all(args: argparse.Namespace, found: dict[Run, dict[str, Any]]) -> None:
+    """Add results of the plan, as far as the minutes go: numbers, or an error in words."""
+    deadline = time.monotonic() + 60 * args.minutes
     for run in plan(args):
         if time.monotonic() > deadline:
             print("no time is left for the rest", file=sys.stderr)
             break
         found[run] = together(args, run)
         print(run, found[run], file=sys.stderr, flush=True)
-    return found
 
 
 def together(args: argparse.Namespace, run: Run) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def measured_here(args: argparse.Namespace, run: Run) -> None:
 
     from trainables.machine import settle
 
-    if run.way in ("eager", "graph"):
+    if run.way in ("eager", "graph", "peak"):
         settle(1, run.kernels)
     else:
         torch.set_num_threads(1)
@@ -259,8 +266,9 @@ def by_hand(args: argparse.Namespace, run: Run, transform: Callable, barlow_twin
         }
     ).to(device)
     optimizer = torch.optim.SGD(parts.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    images = ImageFolder(str(args.folder / "images/train"), transform)
     loader = torch.utils.data.DataLoader(
-        ImageFolder(str(args.folder / "images/train"), transform),
+        torch.utils.data.ConcatDataset([images] * REPEATED),  # workers wait for each other at its end
         batch_size=args.batch,
         shuffle=True,
         drop_last=True,
@@ -330,14 +338,23 @@ def table(args: argparse.Namespace, found: dict[Run, dict[str, Any]]) -> str:
         rate, eager = result["rate"], found[Run(run.network, run.precision, "eager")].get("rate")
         relative = f"{rate / eager:.2f}" if eager else ""
         share = ""
-        if peak := found[Run("", run.precision, "peak")].get("rate"):
+        if peak := found[peak_of(run)].get("rate"):
             share = f"{rate * train_throughput.multiply_adds(run.network) / peak:.1%}"
         note = f" ({result['error']})" if "error" in result else ""
         cells += [f"{rate:,.0f}{note}", relative, f"{result['memory']:.1f}", share]
         lines.append(f"| {' | '.join(cells)} |")
-    peaks = {precision: found.get(Run("", precision, "peak"), {}).get("rate", 0) for precision in PRECISIONS}
-    listed = ", ".join(f"{2 * rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in peaks.items())
+    listed = ", ".join(
+        f"{2 * result['rate'] / 1e12:.2f} TFLOP/s in {'tf32' if run.kernels == 'tf32' else run.precision}"
+        for run, result in found.items()
+        if run.way == "peak" and "rate" in result
+    )
     return "\n".join([*lines, f"\nThe peak: {listed}."])
+
+
+def peak_of(run: Run) -> Run:
+    """The matrix product that a run can be compared with: by default PyTorch convolves fp32 in TF32."""
+    tf32 = run.precision == "fp32" and (run.kernels == "tf32" or run.way in ("plain", "lightly"))
+    return Run("", run.precision, "peak", kernels="tf32" if tf32 else "deterministic")
 
 
 def machine(args: argparse.Namespace) -> str:

@@ -73,7 +73,11 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes: the others fill the time beside it."""
+    """Begin with what takes minutes: the others fill the time beside it. Leave out what needs a GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs where there is a GPU"))
     order = {unit: number for number, unit in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(unit_of(item.nodeid), len(SLOW)))
 
@@ -88,6 +92,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | Non
             return unit_of(nodeid)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.fixture(autouse=True)
+def _without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test means the same on every machine: it sees a GPU only if it is marked as one that needs it."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,7 @@ if [ "$1" = -d ]; then
     said=-d
 else
     read -r said
+    [ -z "$MPS_HANGS" ] || exec sleep 600
     [ ! -f "$pid" ] || kill "$(cat "$pid")"
 fi
 echo "$said $folder $CUDA_VISIBLE_DEVICES" >> {log}
@@ -199,8 +200,10 @@ def held(note: Path, *, renaming: Sequence[str] = (), finishing: str = "", stage
 def start(
     folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """The command line in `folder`, in a process group of its own."""
+    """The command line in `folder`, in a process group of its own; a Ray that it starts sees no GPU."""
     ours = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    if "--address" not in arguments:  # a Ray that is there counts GPUs as it likes
+        ours["CUDA_VISIBLE_DEVICES"] = ""
     return subprocess.Popen(
         [sys.executable, ROOT / "study/run.py", *arguments],
         cwd=folder,

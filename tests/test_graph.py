@@ -252,7 +252,7 @@ def test_what_is_read_or_sent_would_be_seen(
         watched()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 def test_graphs_on_a_gpu(changes: dict[str, Any], trained: Trained) -> None:
     told: list[str] = []
@@ -266,7 +266,7 @@ def test_graphs_on_a_gpu(changes: dict[str, Any], trained: Trained) -> None:
             torch.testing.assert_close(replayed[name], value, rtol=0.02, atol=0.01)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")
+@pytest.mark.gpu
 def test_dropout_in_a_graph_is_that_of_the_step(trained: Trained) -> None:
     """VGG-16 drops out: its masks follow from the seed of each step, replayed or not."""
     told: list[str] = []

@@ -140,6 +140,73 @@ def test_a_daemon_that_does_not_start_leaves_nothing(
     assert [path for path in tmp_path.iterdir() if path.name.startswith(mps.PREFIX)] == []
 
 
+def test_a_daemon_that_serves_nobody_is_none(
+    calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose shared memory its server does not see."""
+    monkeypatch.setattr(mps, "CLIENT", "import sys; sys.exit('CUDA error 805')")
+    with pytest.raises(NoDaemonError, match=r"^no process can use a GPU through it \(CUDA error 805\)$"):
+        Daemon.start(1)
+    assert [call.split()[0] for call in calls()] == ["-d", "quit"]
+
+
+def test_a_daemon_that_does_not_end_is_killed(
+    calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its servers, and these for processes that are gone."""
+    monkeypatch.setattr(mps, "QUIT", 0.2)
+    monkeypatch.setenv("MPS_HANGS", "1")
+    daemon = Daemon.start(1)
+    pid = int((daemon.folder / f"pipe/{CONTROL}.pid").read_text())
+    assert is_there(pid)
+    daemon.end()
+    wait_until(lambda: not is_there(pid))
+    wait_until(lambda: not daemon.folder.exists())
+
+
+def test_variables_of_a_daemon_for_probes(
+    calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mps.machine, "gpus", lambda: 1)
+    for wanted in (False, None):
+        with mps.daemon_for_probes(wanted) as variables:
+            assert variables == {}
+    assert calls() == []
+    with mps.daemon_for_probes(True) as variables:
+        assert Path(variables[PIPES]).exists()
+    assert [call.split()[0] for call in calls()] == ["-d", "quit"]
+    monkeypatch.setenv(PIPES, "/somewhere")
+    with mps.daemon_for_probes(True) as variables:
+        assert variables == {PIPES: "/somewhere"}
+    monkeypatch.delenv(PIPES)
+    monkeypatch.setenv("MPS_FAILS", "1")
+    with mps.daemon_for_probes(True) as variables:
+        assert variables == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "share", "address", "expected"),
+    [
+        ("off", 0.5, None, False),
+        ("auto", 1, None, False),
+        ("auto", 0.5, None, True),
+        ("auto", 0.5, "head:6379", None),
+        ("auto", None, "head:6379", None),
+    ],
+)
+@pytest.mark.usefixtures("calls")
+def test_whether_a_daemon_is_expected(
+    mode: str,
+    share: float | None,
+    address: str | None,
+    expected: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert mps.is_expected(mode, share, address) is expected
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert mps.is_expected(mode, share, address) is (None if expected is None else False)
+
+
 def test_only_shared_gpus_get_a_daemon_and_what_has_none_says_why(
     calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +238,7 @@ def test_only_shared_gpus_get_a_daemon_and_what_has_none_says_why(
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")
+@pytest.mark.gpu
 def test_processes_on_a_gpu_use_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVIDIA's own program: its server runs as soon as a process uses the GPU, and ends with the daemon."""
     try:

@@ -13,7 +13,7 @@ from studies import HAS_A_GPU, TINY, mps_stand_in, records, run, stand_in_for_tr
 
 import trainables.node
 from study.cluster.connection import Resources, fall_back_to_cpus
-from trainables import tune
+from trainables import machine, tune
 from trainables.machine import cap_gpu_memory
 from trainables.node import check_node, source_digest
 from trainables.storage.filesystem import StorageAway
@@ -70,6 +70,41 @@ def test_a_gpu_that_pytorch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch
     assert tune._kind(tune.UnfitError("no")) == "unfit"
 
 
+def test_a_gpu_that_fails_for_good_ends_the_process_that_others_would_train_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an illegal access each call fails: every trial that came after it would."""
+    import torch
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(tune.tune, "report", told.append)
+    monkeypatch.setattr(tune, "_node", lambda: "its id")
+    monkeypatch.setattr(tune, "_trained", fails)
+    tune.run_job({"files": []})
+    assert told[0]["failure"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        tune.run_job({"files": []})
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUSOLVER_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_libraries_say_in_their_ways_that_memory_is_full(said: str) -> None:
+    assert tune._kind(RuntimeError(f"cuDNN error: {said}")) == "out_of_memory"
+
+
 def test_where_nobody_asked_for_a_gpu_one_that_cannot_be_used_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,6 +116,12 @@ def test_where_nobody_asked_for_a_gpu_one_that_cannot_be_used_is_none(
     assert request == {"cpu": 1.0, "gpu": 0.0}
     assert told is not None
     assert told.endswith("sees no GPU here, though there seems to be one: training on CPUs")
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    request, told = fall_back_to_cpus({"cpu": 1.0, "gpu": 0.0}, Resources(), None)
+    assert request == {"cpu": 1.0, "gpu": 0.0}
+    assert told == "Ray finds no GPU here, though there seems to be one: training on CPUs"
+    monkeypatch.setattr(machine, "gpus", lambda: 0)
+    assert fall_back_to_cpus(request, Resources(), None) == (request, None)
     assert fall_back_to_cpus(asked, Resources(gpus=1), None) == (asked, None)  # asked for: the trial says so
     assert fall_back_to_cpus(asked, Resources(), "head:6379") == (asked, None)
     without = {"cpu": 1.0, "gpu": 0.0}

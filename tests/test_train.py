@@ -476,7 +476,7 @@ def test_accuracy_of_an_epoch_is_of_labelled_images(
     assert right
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs where there is a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "changes", [*METHODS, {"precision": "bf16", "views": "asymmetric"}], ids=[*NAMES, "bf16"]
 )
@@ -485,6 +485,28 @@ def test_on_a_gpu(changes: dict[str, Any], tiny: Tiny, data_dir: Path, trained: 
     assert on_gpu.metrics.keys() == on_cpu.metrics.keys()
     for row, expected in zip(on_gpu.history, on_cpu.history, strict=True):
         assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=0.05)
+
+
+def test_what_is_reported_is_measured_by_the_usual_kernels(
+    tiny: Tiny, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def watch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            seen.add((name, torch.get_float32_matmul_precision()))
+            return function(*arguments, **options)
+
+        return watched
+
+    for owner, name in (
+        (step_module.Step, "run"),
+        (train_module.Evaluator, "outputs"),
+        (train_module, "evaluate"),
+    ):
+        monkeypatch.setattr(owner, name, watch(name, getattr(owner, name)))
+    train(tiny(), data_dir, kernels="tf32")
+    assert seen == {("run", "high"), ("outputs", "highest"), ("evaluate", "highest")}
 
 
 def test_images_kept_on_a_device_are_the_same(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def train(
     """
     started = time.perf_counter()
     device, meter = torch.device(device), meter or Meter()
-    settle(threads, kernels)
+    settle(threads)
     dataset = data.load(config.dataset, data_dir, folds=config.fold != "none")
     choice = training_indices(config, dataset.train.labels, dataset.folds)
     # Labelled and unlabelled images are shuffled together.
@@ -99,6 +99,7 @@ def train(
 
     for epoch in range(state.epoch + 1, config.epochs + 1):
         epoch_started = time.perf_counter()
+        settle(threads, kernels)
         net.train()
         step.sums.zero_()
         for number, batch in enumerate(shuffled_batches(config, len(trained_on), epoch)):
@@ -116,6 +117,7 @@ def train(
             "epoch_seconds": epoch_seconds,
             "images_per_second": steps * config.batch_size / epoch_seconds,
         }
+        settle(threads)  # what is reported is measured by the usual kernels
         if len(choice.validation) and config.method != "unsupervised":  # which has no classifier yet
             row["val/acc"] = evaluator.outputs("train", choice.validation, None, keep=NO_FEATURES).accuracy
         history.append(row)

@@ -50,7 +50,10 @@ MPS_PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 
 LESS_MEMORY = "the machine's memory is full: fewer trials at once (--max-concurrent), or a smaller batch_size"
 
-GPU_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
+GPU_MEMORY = re.compile(
+    r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"
+)
 """What libraries other than PyTorch's own allocator say when a GPU's memory is full."""
 
 
@@ -254,9 +257,15 @@ def _kind(error: BaseException) -> str:
 
 
 def _free_gpu_memory() -> None:
-    """Release what an ended trial holds: its neighbours on the same GPU can use it."""
+    """Release what an ended trial holds: its neighbours on the same GPU can use it.
+
+    Raises:
+        RuntimeError: this process cannot use its GPU any more, as after an illegal access to memory. Then it
+            ends, and what it was doing is done again in a new one.
+    """
     torch: Any = sys.modules.get("torch")  # which may be what is missing here
     if torch and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -276,6 +285,7 @@ def _granted_device(share: float) -> str:
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # not even by mistake, in whatever a backbone does
         return "cpu"
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Ray numbers them: by default by speed
     if not torch.cuda.is_available():
         raise UnfitError(
             f"node {socket.gethostname()}: Ray granted {share:g} GPU, but PyTorch {torch.__version__} sees"

@@ -233,6 +233,8 @@ def fall_back_to_cpus(
 ) -> tuple[dict[str, float], str | None]:
     """The request, without a GPU where PyTorch cannot use it; and a line for people about trials on CPUs.
 
+    Ray itself finds no GPU where NVIDIA's library for managing them is missing, as in some containers.
+
     Only where `--gpus-per-trial` is not given. On a cluster, which may still get GPUs, the first trial checks
     PyTorch.
     """
@@ -241,7 +243,8 @@ def fall_back_to_cpus(
     if not is_local(address):
         hint = "no node has a GPU: training on CPUs; with --gpus-per-trial 1 trials wait for one"
         return dict(request), None if request["gpu"] else hint
-    trouble = machine.gpu_trouble() if request["gpu"] else None
+    none_found = "Ray finds no GPU here, though there seems to be one" if machine.gpus() else None
+    trouble = machine.gpu_trouble() if request["gpu"] else none_found
     if trouble is None:
         return dict(request), None
     return {**request, "gpu": 0.0}, f"{trouble}: training on CPUs"

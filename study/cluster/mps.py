@@ -9,9 +9,10 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,31 @@ USUAL = Path("/tmp/nvidia-mps")  # noqa: S108  # the daemon's own default
 PREFIX = "study-mps-"
 """How the private folders of daemons begin, within that for temporary files."""
 MODES = ("off", "auto")
-START, END = 30.0, 5.0
-"""Seconds for a daemon to start; to wait for its end, which comes when no process uses it any more."""
-KEEPER = 'exec 3<&0 </dev/null >/dev/null 2>&1; (cat <&3; exec 3<&-; echo quit | "$1"; rm -rf "$2") &'
+START, END, QUIT = 30.0, 5.0, 60.0
+"""Seconds for a daemon to start; to wait for its end, which comes when no process uses it any more; until one
+that does not end is killed, as may be after a process that used it was."""
+KEEPER = """exec 3<&0 </dev/null >/dev/null 2>&1
+(
+    cat <&3; exec 3<&-
+    pid=$(cat "$2/pipe/nvidia-cuda-mps-control.pid")
+    if ! echo quit | timeout "$3" "$1" && [ "$(cat /proc/$pid/comm)" = nvidia-cuda-mps ]; then
+        kill -9 $pid $(cat /proc/$pid/task/$pid/children)
+    fi
+    rm -rf "$2"
+) &"""
 """Ends the daemon `$1` of the folder `$2` when nobody holds the other end of its input any more.
 
 In the background, so that it is nobody's child: Ray kills the children of a process that ends."""
+CLIENT = """
+import ctypes, sys
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    sys.exit()  # there is no CUDA, and no daemon's fault
+error = cuda.cuInit(0) or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), 0)
+sys.exit(f"CUDA error {error}" if error else 0)
+"""
+"""Uses a GPU as trials do: a daemon may run, and its server not, as in some containers."""
 
 
 class NoDaemonError(RuntimeError):
@@ -81,21 +101,13 @@ class Daemon:
             daemon = cls(folder, _keeper(control, folder, environment))
         except (OSError, subprocess.SubprocessError) as error:
             raise NoDaemonError(first_line(error)) from None
-        nothing = subprocess.DEVNULL  # the daemon would hold what it inherits
-        try:
-            subprocess.run(
-                [control, "-d"],
-                env=environment,
-                stdin=nothing,
-                stdout=nothing,
-                stderr=nothing,
-                timeout=START,
-                check=True,
-                start_new_session=True,  # Ctrl-C on the terminal is for the study
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            daemon.end()
-            raise NoDaemonError(f"{CONTROL} did not start ({error})") from None
+        for command, what in (
+            ([control, "-d"], f"{CONTROL} did not start"),
+            ([sys.executable, "-c", CLIENT], "no process can use a GPU through it"),
+        ):
+            if trouble := _trouble(command, environment):
+                daemon.end()
+                raise NoDaemonError(f"{what} ({trouble})")
         return daemon
 
     @property
@@ -114,10 +126,30 @@ class Daemon:
 def _keeper(control: str, folder: Path, environment: Mapping[str, str]) -> int:
     """Start what will end a daemon; returns what keeps it from doing so until it is closed."""
     read, write = os.pipe()
-    command = ["sh", "-c", KEEPER, "sh", control, str(folder)]
+    command = ["sh", "-c", KEEPER, "sh", control, str(folder), f"{QUIT:g}"]
     subprocess.run(command, env=environment, stdin=read, start_new_session=True, check=True)
     os.close(read)
     return write
+
+
+def _trouble(command: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """Why a program fails; None: it does not."""
+    with tempfile.TemporaryFile("w+") as errors:  # a daemon would hold a pipe, which nobody reads any more
+        try:
+            subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                timeout=START,
+                check=True,
+                start_new_session=True,  # Ctrl-C on the terminal is for the study
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            errors.seek(0)
+            return (errors.read().strip().splitlines() or [str(error)])[-1]
+    return None
 
 
 def _is_running(folder: Path) -> bool:
