@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from studies import ROOT, mps_stand_in
+from studies import ROOT, STUDY, mps_stand_in, records, run
 
 from study.cluster import mps
 from study.cluster.mps import CONTROL, PIPES, Daemon, NoDaemonError, mps_daemons
@@ -236,6 +236,21 @@ def test_only_shared_gpus_get_a_daemon_and_what_has_none_says_why(
         "--mps: trials on 10.0.0.1 share GPUs with a daemon that is not the study's (/somewhere)",
         f"--mps: trials on 10.0.0.1 share GPUs without a daemon: {CONTROL} is not installed",
     ]
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("blank_store")
+def test_a_study_that_shares_a_gpu(tmp_path: Path) -> None:
+    """By the command line, with all that makes it faster."""
+    options = ["--gpus-per-trial", "0.5", "--mps", "auto", "--cuda-graphs", "--kernels", "fastest"]
+    done = run(tmp_path, *STUDY, *options, environment={"CUDA_VISIBLE_DEVICES": "0"})
+    assert done.returncode == 0, done.stderr
+    for record in records(tmp_path).values():
+        assert record.status == "FINISHED"
+        assert not record.tags["device"].startswith("cpu ")
+        assert record.tags["gpus"] == "0.5"
+        assert record.tags["gpus.step"] == "CUDA graph"
+        assert record.tags["gpus.kernels"] == "fastest"
 
 
 @pytest.mark.gpu
