@@ -162,7 +162,7 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
         "--space",
         metavar="NAME[,NAME]",
         action=_Once,
-        help=f"the search space, or several: {', '.join((*SPACES, *SEARCHES))}, or one in a file of your own,"
+        help=f"the space, or several: {', '.join((*SPACES, *SEARCHES))}, or one in a file of your own,"
         " my_study.py:name",
     )
     group.add_argument(
@@ -197,7 +197,7 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="a difference smaller than this is not worth having: what lies within it is decided, too",
     )
-    group = parser.add_argument_group("searches alone")
+    group = parser.add_argument_group("for searches only")
     group.add_argument("--trials", metavar="N", type=int, help="distinct configurations that a method tries")
     group.add_argument(
         "--finalists", metavar="K", type=int, help="best of each method, trained with fresh seeds"

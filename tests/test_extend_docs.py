@@ -80,7 +80,7 @@ def test_the_commands_of_the_page(folder: Path) -> None:
             assert parse_metrics(metric.strip()) == (OWN["confidence"],)
         if search:
             assert search.trials == 20
-            assert {trial.arm.partition("-")[0] for trial in search.draw()} == {"ce", "gap"}
+            assert {trial.arm.partition("-")[0] for trial in search.draw()} == {"ce", "siamese", "gap"}
     (option,) = re.findall(r"`--space (\S+,\S+)`", PAGE)
     assert selection_from(parser().parse_args(["--space", option])).space == "my_space.one_by_one+quickstart"
 
@@ -97,7 +97,7 @@ def test_the_plan_of_a_search_names_what_was_found(
     assert main(["--space", "my_search.py", "--plan", "--data-dir", str(data_dir)]) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == f"my_search.py: term gap ({loaded()[0].items[0].code})"
-    assert second == "search my_search.tuned: 12 configurations of each of ce, gap, by val_acc"
+    assert second == "search my_search.tuned: 12 configurations of each of ce, control, gap, by val_acc"
 
 
 def test_all_of_the_page_in_one_trial(folder: Path, tiny: Callable[..., TrialConfig], data_dir: Path) -> None:

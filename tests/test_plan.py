@@ -25,9 +25,9 @@ def whole(lines: Sequence[str]) -> str:
 @pytest.mark.parametrize(
     ("seeds", "floor"),
     [
-        (1, "1 allows 1"),
-        (3, "3 allow 0.25"),
-        (5, "5 allow 0.062"),
+        (1, "1 reaches 1"),
+        (3, "3 reach 0.25"),
+        (5, "5 reach 0.062"),
         (6, "the smallest possible is 0.031"),
         (8, "the smallest possible is 0.0078"),
     ],

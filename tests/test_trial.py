@@ -76,7 +76,7 @@ USED_WITH: dict[str, dict[str, Any]] = {
 }
 """With what a field matters that does not matter in every siamese trial with gamma > 0."""
 FIELDS_OF_FILES = ("term_code", "code")
-"""Fields that matter only where an own file is loaded: test_extensions.py has them."""
+"""Fields that matter only where a file of your own is loaded: test_extensions.py has them."""
 VARIED = [field for field in FIELDS if field not in FIELDS_OF_FILES]
 FIRST = {field: value for field, value in OTHER.items() if SETTINGS[field].as_before is FIRST_RELEASE}
 """Those of the fields of the first release."""

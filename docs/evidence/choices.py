@@ -30,11 +30,7 @@ def tries(trials: pd.DataFrame) -> pd.DataFrame:
     Of the two tries of an arm that were best with the first seed, which were repeated, the one with the
     higher mean is chosen; of equal ones that with the smaller learning rate, then with the smaller weight.
     """
-    named = trials.assign(
-        arm=[_arm(row) for row in trials.to_dict("records")],
-        seed=trials["seed"].map(SEEDS),
-        gamma=trials["gamma"].fillna(0.0),
-    )
+    named = _named(trials)
     table = named.pivot_table(index=["arm", "lr", "gamma"], columns="seed", values=METRIC, dropna=False)
     known = named.groupby(["arm", "lr", "gamma"]).size().index  # a pivot makes all products of the values
     table = table.reindex(columns=list(SEEDS.values())).loc[known].reset_index()
@@ -42,6 +38,15 @@ def tries(trials: pd.DataFrame) -> pd.DataFrame:
     order = table.dropna(subset="mean").sort_values(["mean", "lr", "gamma"], ascending=[False, True, True])
     table["chosen"] = table.index.isin(order.groupby("arm").head(1).index)
     return table.sort_values(["arm", "lr", "gamma"], key=_as_in_protocol, ignore_index=True)
+
+
+def _named(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the protocol's names of arms, and of seeds as in `SEEDS`."""
+    return trials.assign(
+        arm=[_arm(row) for row in trials.to_dict("records")],
+        seed=trials["seed"].map(SEEDS),
+        gamma=trials["gamma"].fillna(0.0),
+    )
 
 
 def chosen(table: pd.DataFrame) -> dict[str, Row]:
@@ -70,18 +75,22 @@ def main(folder: Path) -> None:
     """Write what was tried, from the report in this folder."""
     if not (folder / FRAME).is_file():
         raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence_tuning")
-    table = tries(pd.read_parquet(folder / FRAME))
+    trials = pd.read_parquet(folder / FRAME)
+    table = tries(trials)
     table.to_csv(folder / "tries.csv", index=False)
     shown = table.astype(object)
     accuracies = [*SEEDS.values(), "mean"]
     shown[accuracies] = table[accuracies].map(lambda value: "–" if pd.isna(value) else f"{100 * value:.2f}")
+    for row in _named(trials[trials["status"] == "FAILED"]).to_dict("records"):
+        same = (table[["arm", "lr", "gamma"]] == [row["arm"], row["lr"], row["gamma"]]).all(axis=1)
+        shown.loc[same, row["seed"]] = "diverged"
     pairs = zip(table["arm"], table["gamma"], strict=True)
     shown["gamma"] = [f"{gamma:g}" if _has_weights(arm) else "" for arm, gamma in pairs]
     shown["chosen"] = ["yes" if value else "" for value in table["chosen"]]
     titles = ["arm", "learning rate", "γ", *(f"seed {seed}" for seed in SEEDS), "mean", "chosen"]
     text = shown.set_axis(titles, axis="columns").to_markdown(index=False, disable_numparse=True)
     about = "# What was tried for each arm\n\nAccuracy on 5,000 validation images after the last epoch, in %."
-    page = f"{about}\n\n{text}\n\n–: not tried with this seed, or diverged.\n"
+    page = f"{about}\n\n{text}\n\n–: not tried with this seed.\n"
     (folder / "tries.md").write_text(page, encoding="utf-8")
 
 

@@ -36,7 +36,7 @@ from trainables.command_line import CommandLine, path
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parents[1] / "README.md", HERE / "README.md")
 PART = re.compile(r"(<!-- study: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-UNDER_WAY = "**The study is under way.** Nothing is said before every cell has three seeds."
+UNDER_WAY = "**The study is under way.** No result is stated until every cell has three seeds."
 TWICE = "CE, twice the epochs"
 """Label and title of an arm that is a cell by itself for the program, as it has other epochs."""
 GOES_ON = True

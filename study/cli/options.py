@@ -24,7 +24,7 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         description="Train what is missing of a space, then render its report.",
     )
     add_selection_arguments(options)
-    options.add_argument("--list-spaces", action="store_true", help="name the search spaces and exit")
+    options.add_argument("--list-spaces", action="store_true", help="list the spaces and exit")
     options.add_argument("--plan", action="store_true", help="say what would run, create nothing, exit")
     options.add_argument(
         "--probe", action="store_true", help="with --plan: measure for seconds what no trial has measured"
@@ -33,7 +33,7 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         "--budget",
         metavar="TIME",
         type=parse_duration,
-        help="2h, 30m, 1h30m: begin no trial that would not fit, end then; the same command resumes",
+        help="2h, 30m, 1h30m: start no trial that would not fit, then stop; the same command resumes",
     )
     options.add_argument(
         "--sampler", choices=SAMPLERS, help="who suggests the configurations of a search (default: tpe)"
@@ -45,7 +45,7 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
     )
     options.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     options.add_argument(
-        "--rerun-stale", action="store_true", help="run trials again whose data have changed since"
+        "--rerun-stale", action="store_true", help="rerun trials whose data have changed since"
     )
     options.add_argument(
         "--no-report", action="store_true", help="train only; analysis/report.py renders the report later"
@@ -88,13 +88,20 @@ def parser(prog: str = "study/run.py") -> argparse.ArgumentParser:
         "--address",
         metavar="ADDR",
         default=os.environ.get("RAY_ADDRESS"),
-        help="Ray cluster (default: RAY_ADDRESS, else a Ray of its own on this machine)",
+        help="Ray cluster (default: RAY_ADDRESS, else a new Ray on this machine)",
     )
     group.add_argument(
-        "--cpus-per-trial", metavar="F", type=float, default=1.0, help="CPUs and threads a trial (default: 1)"
+        "--cpus-per-trial",
+        metavar="F",
+        type=float,
+        default=1.0,
+        help="CPUs and threads per trial (default: 1)",
     )
     group.add_argument(
-        "--gpus-per-trial", metavar="F", type=float, help="GPUs a trial, 0.25 packs four (default: 1 if any)"
+        "--gpus-per-trial",
+        metavar="F",
+        type=float,
+        help="GPUs per trial; 0.25 packs four onto one (default: 1 if any)",
     )
     group.add_argument(
         "--mps",

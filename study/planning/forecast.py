@@ -161,7 +161,7 @@ def describe(
         groups = ", ".join(dict.fromkeys("/".join(map(str, group_of(trial))) for trial in unknown))
         lines.append(
             f"no forecast for {len(unknown)} of them: none of {groups} is measured yet;"
-            " --plan --probe does it"
+            " --plan --probe measures it"
         )
     if budget and known and allocation.slots:
         kept = kept_for_finalists(forecast, finalists, allocation.slots, budget)

@@ -192,7 +192,9 @@ def seeds_lines(trials: Sequence[TrialConfig]) -> list[str]:
     have = f"seeds: {n} of each arm; a claim takes at least {FEWEST}"
     if n >= enough:
         return [f"{have}, {p} {LEVEL} takes {enough} (the smallest possible is {smallest_p(n):.2g})"]
-    return [f"{have}, {p} {LEVEL} takes {enough} ({n} {'allows' if n == 1 else 'allow'} {smallest_p(n):.2g})"]
+    return [
+        f"{have}, {p} {LEVEL} takes {enough} ({n} {'reaches' if n == 1 else 'reach'} {smallest_p(n):.2g})"
+    ]
 
 
 def _subsets(texts: Sequence[str]) -> str:

@@ -33,12 +33,12 @@ def _by_measurement(precisions: set[str], times: float) -> list[str]:
     if "bf16" in precisions and times >= SLOW:
         return [
             f"bf16 is slow on this processor: a product of matrices takes {times:.1f} times as long as in"
-            " fp32 (measured); --set precision=fp32 is faster (other trials)"
+            " fp32 (measured); --set precision=fp32 is faster (which makes them new trials)"
         ]
     if "fp32" in precisions and times <= FAST:
         return [
             f"bf16 is fast on this processor: a product of matrices is {1 / times:.1f} times as fast as in"
-            " fp32 (measured); --set precision=bf16 trains with it (other trials)"
+            " fp32 (measured); --set precision=bf16 trains with it (which makes them new trials)"
         ]
     return []
 
@@ -48,12 +48,12 @@ def _by_units(precisions: set[str], units: str) -> list[str]:
         has = f"it has {units}, but no AMX" if units else "it has no units for it and emulates it"
         return [
             f"bf16 may be slow on this processor: {has}; --plan --probe measures by how much, and"
-            " --set precision=fp32 is the other choice (other trials)"
+            " --set precision=fp32 is the other choice (which makes them new trials)"
         ]
     if "fp32" in precisions and units == bf16.AMX:
         return [
             "bf16 may be fast on this processor: it has AMX; --plan --probe measures by how much, and"
-            " --set precision=bf16 trains with it (other trials)"
+            " --set precision=bf16 trains with it (which makes them new trials)"
         ]
     return []
 
