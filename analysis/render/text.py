@@ -43,6 +43,12 @@ _LATEX = {
 }
 
 
+def after_colon(sentence: str) -> str:
+    """The sentence in small letters where it begins with an ordinary word: names of terms keep their own."""
+    ordinary = sentence.startswith(("Against ", "In ", "No ", "Nothing "))
+    return sentence[0].lower() + sentence[1:] if ordinary else sentence
+
+
 def arm_title(label: str) -> str:
     """`CE`, `γ = 0`, `γ = 10⁻³` for the label of an arm. Other names, like those of finalists, are titles."""
     try:

@@ -7,6 +7,7 @@ rests on at least three seeds. Otherwise no difference is shown, which is never 
 import pandas as pd
 
 from analysis.render.text import (
+    after_colon,
     arm_title,
     format_points,
     interval,
@@ -45,7 +46,7 @@ def findings(results: Results) -> list[str]:
                     f"{over}nothing is compared with {join_and(without)}, as no seed has finished all arms of"
                     " such a comparison in all of them."
                 )
-            sentences += [over + sentence[0].lower() + sentence[1:] for sentence in cell_findings(part)]
+            sentences += [over + after_colon(sentence) for sentence in cell_findings(part)]
     sentences += [
         _counted(str(baseline), family) for baseline, family in tested.groupby("baseline", sort=False)
     ]

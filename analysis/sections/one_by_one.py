@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.render.table import Table
 from analysis.render.text import (
+    after_colon,
     difference_title,
     format_points,
     interval,
@@ -32,7 +33,7 @@ def one_by_one_findings(compared: pd.DataFrame, label: str = "") -> list[str]:
             sentences += _family_findings(known)
     where = f"{label}, one by one: " if label else "One by one: "
     sentences += claims_line(compared, _FAMILY)
-    return [where + sentence[0].lower() + sentence[1:] for sentence in sentences]
+    return [where + after_colon(sentence) for sentence in sentences]
 
 
 def _family_findings(family: pd.DataFrame) -> list[str]:
