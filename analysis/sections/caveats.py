@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from analysis.render.text import join_and, number_of
 from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
 from search_spaces.names import arm_labels, name_cells
+from study import ROOT
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.records import LEFT_OUT_TAG
@@ -106,7 +108,7 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
     known = {tag: sorted(done[tag].dropna().unique()) for tag in TAGS if tag not in apart}
     ended = pd.to_datetime(done["changed"], unit="ms", utc=True)
     days = sorted({f"{moment:%Y-%m-%d}" for moment in (ended.min(), ended.max()) if not pd.isna(moment)})
-    typed = shlex.join(["python", *(tracking_uri.redacted(word) for word in sys.orig_argv[1:])])
+    typed = shlex.join(["python", *(tracking_uri.redacted(_in_project(word)) for word in sys.orig_argv[1:])])
     facts = {
         "experiment": experiment,
         "selection": " → ".join(selection.steps),
@@ -120,6 +122,11 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
         facts=tuple(facts.items()),
         items=tuple(_caveats(done)),
     )
+
+
+def _in_project(word: str) -> str:
+    """A path within the project without the folder that the project is in, which is nobody's business."""
+    return str(Path(word).relative_to(ROOT)) if Path(word).is_relative_to(ROOT) else word
 
 
 def _by_arm(name: str, trials: Sequence[TrialConfig]) -> str:
