@@ -12,6 +12,7 @@ from scipy import stats
 from synthetic import config, frame
 
 from analysis.render.table import Table
+from analysis.render.text import after_colon
 from analysis.sections.claims import claims_line
 from analysis.sections.differences import difference_table
 from analysis.sections.findings import cell_findings, findings
@@ -487,3 +488,18 @@ def test_claims_are_counted_over_all_families_and_beside_chance() -> None:
         "In all, 14 of 14 comparisons allow a claim, in 14 families that are each adjusted by themselves. If"
         " no arm truly differed, up to 0.7 of these families would have one on average."
     ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("Against CE no difference is shown.", "against CE no difference is shown."),
+        ("Nothing is compared.", "nothing is compared."),
+        ("In all, 3 of 4 allow a claim.", "in all, 3 of 4 allow a claim."),
+        ("Barlow Twins, γ = 10⁻², has more.", "Barlow Twins, γ = 10⁻², has more."),
+        ("VICReg has more.", "VICReg has more."),
+        ("γ = 0 has more.", "γ = 0 has more."),
+    ],
+)
+def test_names_keep_their_letters_after_a_colon(sentence: str, told: str) -> None:
+    assert after_colon(sentence) == told

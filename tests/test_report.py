@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from studies import ROOT
 from synthetic import Made, config, fill, results
 
 from analysis.render.files import invalidate
@@ -811,3 +812,14 @@ def test_passwords_of_addresses_are_not_told(
     told = dict(section.facts)
     assert "secret" not in told["report"]
     assert "http://me:***@here" in told["report"]
+
+
+def test_a_report_does_not_tell_where_the_project_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["python", str(ROOT / "analysis/report.py"), "--output", "/elsewhere"]
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    section = provenance_section(
+        Selection(space="test", trials=(config("ce", 0),), steps=()),
+        pd.read_parquet(folder / "out/trials.parquet"),
+        "test",
+    )
+    assert dict(section.facts)["report"].endswith(" UTC by python analysis/report.py --output /elsewhere")
