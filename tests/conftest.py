@@ -53,6 +53,7 @@ SLOW = (
     "test_kills.py::test_stopped_in_order",
     "test_faults.py::test_a_server",
     "test_nodes.py::test_a_job",
+    "test_evidence.py::test_the_archive_renders",
     "test_node.py::test_shares",
     "test_faults.py::test_a_full_disk",
     "test_run.py::test_a_budget",
