@@ -13,7 +13,6 @@ from analysis.render.text import join_and, number_of
 from analysis.trials import FRAME, TAGS, finished
 from search_spaces import Selection
 from search_spaces.names import arm_labels, name_cells
-from study import ROOT
 from study.ledger import tracking_uri
 from study.ledger.ledger import Ledger
 from study.ledger.records import LEFT_OUT_TAG
@@ -126,7 +125,8 @@ def provenance_section(selection: Selection, trials: pd.DataFrame, experiment: s
 
 def _in_project(word: str) -> str:
     """A path within the project without the folder that the project is in, which is nobody's business."""
-    return str(Path(word).relative_to(ROOT)) if Path(word).is_relative_to(ROOT) else word
+    root = Path(__file__).resolve().parents[2]
+    return str(Path(word).relative_to(root)) if Path(word).is_relative_to(root) else word
 
 
 def _by_arm(name: str, trials: Sequence[TrialConfig]) -> str:
