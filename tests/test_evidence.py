@@ -386,6 +386,34 @@ def test_the_pages_have_the_numbers_of_the_shipped_report() -> None:
         assert pages.filled(text, texts) == text
 
 
+def test_what_the_page_says_in_words() -> None:
+    """The answers to objections, computed from the shipped trials."""
+    trials, found = verdicts.read(EVIDENCE / "report")
+    own = pages.placed(trials)
+    ratios, widths = [], []
+    for place in range(len(pages.TITLES)):
+        seconds = pages.values_of(own, place, "cpu_seconds").mean()
+        two_views = seconds.index.difference([pages.CE, pages.TWICE])
+        ratios += (seconds[pages.TWICE] / seconds[two_views]).tolist()
+    for row in found.to_dict("records"):
+        accuracies = pages.values_of(own, row["place"], "test_acc")
+        baseline = pages.TWICE if row["family"] == "twice" else row["baseline_label"]
+        spread = (accuracies[row["arm_label"]] - accuracies[baseline]).std()
+        widths.append((row["delta_high_holm"] - row["delta_low_holm"]) / 2 / spread)
+    assert 1 / 1.2 < min(ratios) < max(ratios) < 1.2  # "up to a fifth"
+    assert (round(min(widths)), round(max(widths))) == (5, 14)
+    assert set(own.loc[own["place"] == pages.PRIMARY, "attempts"].astype(int)) == {1}
+    fitted = pages.values_of(own, verdicts.NO_VIEWS, "train_acc")
+    assert fitted.min(axis=None) > 0.999
+    for place in (0, 1):
+        means = [pages.values_of(own, place, metric).mean() for metric in ("train_acc", "test_acc")]
+        assert [each.idxmax() for each in means] == [pages.TWICE] * 2
+        assert means[0].corr(means[1]) > 0.9
+    tries = pd.read_parquet(EVIDENCE / "tuning/trials.parquet")
+    by_test = choices.tries(tries.assign(val_acc=tries["test_acc"]))
+    assert choices.chosen(by_test) == CHOSEN
+
+
 def test_every_number_of_the_page_is_in_what_is_shipped() -> None:
     page = (EVIDENCE / "README.md").read_text(encoding="utf-8")
     sources = [EVIDENCE / "protocol.md", *EVIDENCE.glob("*/*.md"), THESIS]

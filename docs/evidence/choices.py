@@ -74,7 +74,7 @@ def _as_in_protocol(column: pd.Series) -> pd.Series:
 def main(folder: Path) -> None:
     """Write what was tried, from the report in this folder."""
     if not (folder / FRAME).is_file():
-        raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence_tuning")
+        raise ValueError(f"{folder} has no {FRAME}; allowed: a report of the space evidence_tuning")
     trials = pd.read_parquet(folder / FRAME)
     table = tries(trials)
     table.to_csv(folder / "tries.csv", index=False)

@@ -319,7 +319,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         ValueError: it is no report of the space, or its tables are older than its trials.
     """
     if not (folder / FRAME).is_file():
-        raise ValueError(f"FOLDER: {folder} has no {FRAME}; allowed: a report of the space evidence")
+        raise ValueError(f"{folder} has no {FRAME}; allowed: a report of the space evidence")
     trials = pd.read_parquet(folder / FRAME)
     found = judged(trials)
     images = pd.read_csv(folder / "tables/images.csv")[[*KEYS, "n", "both_low", "both_high"]]
