@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from scipy import stats
 from synthetic import config, frame, results
 from test_overview import model, powerset_study
@@ -18,7 +19,7 @@ from analysis.plots.cache import FigureCache, digest_of
 from analysis.plots.projections import Embedding, shown_arms
 from analysis.sections import figures
 from analysis.sections.cells import cell_table
-from analysis.stats.comparisons import comparisons, values_of
+from analysis.stats.comparisons import claimed, comparisons, values_of
 from analysis.stats.factors import effects_of
 from analysis.stats.pooling import pooled_comparisons
 from analysis.stats.summary import summarise
@@ -133,6 +134,12 @@ def test_no_colour_comes_twice() -> None:
         assert len(colours) == count + 1
 
 
+def filled(forest: Figure) -> list[bool]:
+    """Of each mark in a forest, whether it is filled."""
+    marks = [line for line in forest.axes[0].lines if line.get_marker() in ("o", "D")]
+    return [line.get_markerfacecolor() != "white" for line in marks for _ in line.get_xdata()]
+
+
 def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     both = {
         config(arm, seed, augmentations=augmentations): value
@@ -152,6 +159,11 @@ def test_the_forest_has_every_cell_and_the_pooled_difference() -> None:
     points = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() in ("o", "D")])
     expected = 100 * pd.concat([tested["delta"], pooled.loc[pooled["baseline"] == "ce", "delta"]])
     np.testing.assert_allclose(np.sort(points), np.sort(expected))
+    assert filled(figure) == [True] * 6
+    assert claimed(tested).all()
+    unsure = effects.forest(tested.assign(n=2), cell_labels(trials))
+    assert unsure
+    assert filled(unsure) == [False] * 4
     assert effects.forest(tested.assign(n=0), {}) is None
 
 

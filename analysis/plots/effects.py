@@ -10,6 +10,7 @@ from matplotlib.typing import ColorType
 
 from analysis.plots.style import arm_colours, legend_below
 from analysis.render.text import MINUS, difference_title, format_points
+from analysis.stats.comparisons import claimed
 from analysis.stats.factors import Column
 from analysis.stats.paired import Vector
 
@@ -23,8 +24,9 @@ def forest(
 ) -> Figure | None:
     """Paired differences in test accuracy, a row per cell: 95 % intervals, and adjusted ones as thin lines.
 
-    The rows are for test accuracy and one baseline; pooled ones are drawn as diamonds below. Of all `known`
-    arms of the study each has its colour from the other figures.
+    Marks are filled where a difference is claimed. The rows are for test accuracy and one baseline;
+    pooled ones are drawn as diamonds below. Of all `known` arms of the study each has its colour from the
+    other figures.
     """
     compared = compared[compared["n"] > 0]
     if compared.empty:
@@ -69,7 +71,11 @@ def _intervals(
 ) -> None:
     for low, high, width in (("delta_low_holm", "delta_high_holm", 0.9), ("delta_low", "delta_high", 2.4)):
         axes.hlines(places, 100 * rows[low], 100 * rows[high], color=colour, linewidth=width)
-    axes.plot(100 * rows["delta"], places, marker, color=colour, markersize=5, label=label)
+    axes.plot([], [], marker, color=colour, markersize=5, label=label)  # in the legend
+    sure = claimed(rows).to_numpy(bool)
+    for some, face in ((sure, colour), (~sure, "white")):
+        deltas = 100 * rows["delta"][some]
+        axes.plot(deltas, places[some], marker, color=colour, markerfacecolor=face, markersize=5)
 
 
 def effects_figure(effects: Mapping[Column, pd.DataFrame]) -> Figure:

@@ -223,7 +223,8 @@ def _forests(
             pd.concat([family.assign(label=family["cell"].map(labels), known=" ".join(arms)), pooled]),
             functools.partial(effect_plots.forest, family, labels, pooled, known=arms),
             f"Difference in test accuracy to {arm_title(str(baseline))}, paired by seed: mean, 95 %"
-            " interval (thick) and interval adjusted after Holm within its cell (thin). A point without a"
+            " interval (thick) and interval adjusted after Holm within its cell (thin). Filled marks: the"
+            " adjusted interval excludes zero, n >= 3. A point without a"
             f" line has too few seeds, or no spread.{diamonds}",
             "Paired differences by cell",
         )
